@@ -1,0 +1,93 @@
+"""Evaluates runs: `python evaluate.py --workdir=DIR [--num_samples=50]`.
+
+Several workdirs, separated by commas, are the members of a deep ensemble. With
+`--compare=A,B`, draws the evaluations of several workdirs side by side.
+"""
+
+import sys
+import time
+
+from absl import app, flags, logging
+
+from spatial_smoothing import report, suites, workdirs
+from spatial_smoothing.data import sources
+from spatial_smoothing.lookup import lookup
+from spatial_smoothing.provenance import provenance
+
+_WORKDIR = flags.DEFINE_list("workdir", [], "Run, or members of a deep ensemble.")
+_COMPARE = flags.DEFINE_list("compare", [], "Evaluated workdirs to put side by side.")
+_OUTPUT = flags.DEFINE_string("output", None, "Default: the workdir's evaluation/.")
+_SUITE = flags.DEFINE_list("suite", ["ensemble"], f"Of {', '.join(suites.SUITES)}.")
+_SPLIT = flags.DEFINE_string("split", "test", "Split of the data set.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Of TFDS; default: as trained.")
+_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 50, "Monte Carlo dropout samples.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 250, "Examples at once.")
+_CHUNK = flags.DEFINE_integer("chunk", 5, "Samples at once.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of the dropout masks.")
+
+
+def evaluate() -> None:
+    """Evaluates the run or ensemble in `--workdir` by every suite asked for."""
+    begin = time.monotonic()
+    functions = [lookup(suites.SUITES, name, "suite") for name in _SUITE.value]
+    runs = [workdirs.load(workdir) for workdir in _WORKDIR.value]
+    config = runs[0].config
+    options = {
+        "num_samples": _NUM_SAMPLES.value,
+        "batch_size": _BATCH_SIZE.value,
+        "chunk": _CHUNK.value,
+        "seed": _SEED.value,
+    }
+    data_dir = _DATA_DIR.value or config["data_dir"]
+    dataset = sources.load(config["dataset"], _SPLIT.value, data_dir=data_dir)
+    rows = [row for f in functions for row in f(runs, dataset, **options)]
+    rows = [{**row, "split": _SPLIT.value} for row in rows]
+    where = {
+        **provenance(),
+        "runs": [{"workdir": str(run.path), "step": run.step} for run in runs],
+        "config": config,
+        "evaluation": options,
+        "seconds": round(time.monotonic() - begin, 1),
+    }
+    write(rows, where, _OUTPUT.value or runs[0].path / "evaluation")
+
+
+def compare() -> None:
+    """Puts the evaluations of the workdirs in `--compare` side by side."""
+    if _OUTPUT.value is None:
+        raise ValueError("--compare needs --output=DIR for the report")
+    rows, origins = [], {}
+    for workdir in _COMPARE.value:
+        path = workdirs.evaluation_path(workdir)
+        found, origins[str(workdir)] = report.read(path)
+        rows += found
+    write(workdirs.distinct_labels(rows), {"compared": origins}, _OUTPUT.value)
+
+
+def write(rows: list, where: dict, output: str) -> None:
+    """Prints the table, and writes the report."""
+    datasets = ", ".join(sorted({f"{row['dataset']} {row['split']}" for row in rows}))
+    page = report.write(
+        output, rows, provenance=where, title=f"Ensembles on {datasets}"
+    )
+    report.print_table(rows)
+    print(f"report: {page}")
+
+
+def main(argv: list[str]) -> int:
+    """A mistake of the caller's is one line and exit code 2."""
+    logging.set_verbosity(logging.WARNING)  # the libraries' own chatter
+    try:
+        if len(argv) > 1:
+            raise ValueError(f"unexpected arguments: {' '.join(argv[1:])}")
+        if bool(_WORKDIR.value) == bool(_COMPARE.value):
+            raise ValueError("give either --workdir=DIR[,DIR] or --compare=DIR,DIR")
+        (compare if _COMPARE.value else evaluate)()
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,96 @@
+"""Batches: order, padding and mask, on the device for training, from the host else.
+
+Contract of this file: a batch is `{"image": u8[B, H, W, C], "label": i32[B], "mask":
+bool[B]}`. The last batch of a pass is padded to full size with examples whose mask is
+False; it is never dropped. The order is a pure function of (key, epoch).
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Batch = dict[str, jax.Array]
+
+
+def num_batches(num_examples: int, batch_size: int) -> int:
+    """Returns the number of batches of a pass, the last short one included."""
+    return -(-num_examples // batch_size)
+
+
+def epoch_order(key: jax.Array, epoch: jax.Array, num_examples: int) -> jax.Array:
+    """Returns the order of examples in an epoch, i32[num_examples]."""
+    return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
+
+
+def take(
+    images: jax.Array,
+    labels: jax.Array,
+    order: jax.Array,
+    index: jax.Array,
+    *,
+    batch_size: int,
+) -> Batch:
+    """Takes batch number `index` of a pass in the given order.
+
+    Args:
+      images: u8[N, H, W, C].
+      labels: i32[N].
+      order: i32[M], the examples of the pass.
+      index: Scalar, in [0, num_batches(M, batch_size)).
+      batch_size: B.
+
+    Returns:
+      A batch; padding repeats the last example.
+    """
+    positions = index * batch_size + jnp.arange(batch_size)
+    mask = positions < order.shape[0]
+    chosen = order[jnp.minimum(positions, order.shape[0] - 1)]
+    return {"image": images[chosen], "label": labels[chosen], "mask": mask}
+
+
+def sequential(
+    images: np.ndarray, labels: np.ndarray, *, batch_size: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields all examples in order, from the host; the last batch is padded.
+
+    Args:
+      images: [N, H, W, C].
+      labels: i32[N].
+      batch_size: B.
+    """
+    size = len(labels)
+    for start in range(0, size, batch_size):
+        positions = np.arange(start, start + batch_size)
+        chosen = np.minimum(positions, size - 1)
+        yield {
+            "image": images[chosen],
+            "label": labels[chosen],
+            "mask": positions < size,
+        }
+
+
+def hold_out(
+    images: np.ndarray, labels: np.ndarray, *, fraction: float, seed: int
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Splits a data set at random into a part to train on and a part to validate on.
+
+    Args:
+      images: [N, H, W, C].
+      labels: i32[N].
+      fraction: Of the examples to hold out, in [0, 1).
+      seed: The same seed holds out the same examples.
+
+    Returns:
+      (images, labels) of the part to train on, and of the part held out.
+
+    Raises:
+      ValueError: if the fraction lies outside [0, 1).
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"val_fraction must be in [0, 1), got {fraction}")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    held = np.zeros(len(labels), bool)
+    held[order[: round(fraction * len(labels))]] = True
+    return (images[~held], labels[~held]), (images[held], labels[held])

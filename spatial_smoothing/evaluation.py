@@ -1,0 +1,156 @@
+"""Evaluation: predictions of all ensemble sizes to tallies, to rows.
+
+Contract of this file: `predict(variables, key, images)` maps u8[B, H, W, C] to
+log-probabilities f32[N, B, K], one set for each of N ensemble sizes; see
+`ensembles.predictor`. Everything is streamed: memory does not depend on the number of
+examples.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from spatial_smoothing import distributed, ensembles, metrics
+from spatial_smoothing.data import batches
+from spatial_smoothing.data.batches import Batch
+from spatial_smoothing.metrics import Tally
+from spatial_smoothing.models.network import Network
+
+Predict = Callable[[dict[str, Any], jax.Array, jax.Array], jax.Array]
+Row = dict[str, Any]
+
+
+def compile_tally(
+    predict: Predict, **options
+) -> Callable[[dict[str, Any], jax.Array, Iterable[Batch]], Tally]:
+    """Compiles `tally(variables, key, data)`, for any number of data sets.
+
+    Args:
+      predict: See the module.
+      **options: `cutoffs` and `bins` of `metrics.tally`.
+
+    Returns:
+      A function to a `Tally` whose fields have a leading axis of N sizes. Batch i draws
+      from `fold_in(key, i)`. It is compiled once for all batches of one shape.
+    """
+
+    @jax.jit
+    def of_batch(variables, key, index, batch: Batch) -> Tally:
+        log_probs = predict(variables, jax.random.fold_in(key, index), batch["image"])
+
+        def of_size(log_probs: jax.Array) -> Tally:
+            return metrics.tally(
+                jnp.exp(log_probs),
+                batch["label"],
+                batch["mask"],
+                log_probs=log_probs,
+                **options,
+            )
+
+        return jax.vmap(of_size)(log_probs)
+
+    def tally(variables, key, data: Iterable[Batch]) -> Tally:
+        total = None
+        for index, batch in enumerate(data):
+            part = of_batch(variables, key, index, batch)
+            total = part if total is None else total + part
+        if total is None:
+            raise ValueError("there is nothing to evaluate: no batches")
+        return jax.device_get(total)
+
+    return tally
+
+
+def evaluate(
+    predict: Predict,
+    variables: dict[str, Any],
+    data: Iterable[Batch],
+    *,
+    key: jax.Array,
+    sizes: Sequence[int],
+) -> list[Row]:
+    """Evaluates one data set once; `compile_tally` and `rows` in one call.
+
+    Args:
+      predict: See the module.
+      variables: Of the network.
+      data: Its batches.
+      key: Of the samples.
+      sizes: The N ensemble sizes that `predict` returns.
+
+    Returns:
+      A row for each size.
+    """
+    return rows(compile_tally(predict)(variables, key, data), sizes=sizes)
+
+
+def rows(tally: Tally, *, sizes: Sequence[int]) -> list[Row]:
+    """Turns a tally of all sizes into one row of scores for each.
+
+    Args:
+      tally: With a leading axis of N sizes.
+      sizes: The N ensemble sizes.
+
+    Returns:
+      Rows with `num_samples`, `num_examples`, the scores of `metrics.summary`, the same
+      under "reference", and "reliability".
+    """
+    return [
+        {
+            "num_samples": int(size),
+            "num_examples": int(part.count),
+            **metrics.summary(part),
+            "reference": metrics.summary(part, definition="reference"),
+            "reliability": metrics.reliability(part),
+        }
+        for size, part in (
+            (size, jax.tree.map(lambda leaf, i=index: leaf[i], tally))
+            for index, size in enumerate(sizes)
+        )
+    ]
+
+
+def monitor(
+    model: Network,
+    splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *,
+    prepare: Callable[[jax.Array], jax.Array],
+    key: jax.Array,
+    batch_size: int,
+    mesh: Mesh,
+) -> Callable[[dict[str, Any]], dict[str, float]]:
+    """Returns a function of variables to the scores of one prediction, for `fit`.
+
+    As the reference does, a network with dropout is monitored by a single sample.
+
+    Args:
+      model: The network.
+      splits: Name, such as "test" -> images u8[N, H, W, C] and labels i32[N].
+      prepare: Normalises.
+      key: Of the sample; the same in every epoch.
+      batch_size: Examples at once, a multiple of the mesh's devices.
+      mesh: Devices.
+
+    Returns:
+      Variables -> scores such as `test_nll`.
+    """
+    distributed.check_batch_size(batch_size, mesh)
+    predict = ensembles.predictor(
+        model, prepare=prepare, sizes=(1,), num_samples=int(model.rate > 0)
+    )
+    compiled = compile_tally(predict)
+
+    def scores(variables: dict[str, Any]) -> dict[str, float]:
+        record = {}
+        for split, (images, labels) in splits.items():
+            data = batches.sequential(images, labels, batch_size=batch_size)
+            tally = compiled(variables, key, distributed.split_batches(data, mesh))
+            one = jax.tree.map(lambda leaf: leaf[0], tally)
+            record |= {f"{split}_{k}": v for k, v in metrics.summary(one).items()}
+        return record
+
+    return scores

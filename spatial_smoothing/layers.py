@@ -1,0 +1,197 @@
+"""Flax Linen modules over `ops`, and the layers that the networks are made of.
+
+Contract of this file: feature maps are NHWC; parameters and batch statistics are
+float32 whatever the compute type `dtype` is (None: that of the inputs and parameters
+together). Initial values, epsilon, momentum and padding are the reference's, that is
+PyTorch's defaults, so that training starts from the same distribution.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from spatial_smoothing import ops
+
+# Uniform in +-1/sqrt(fan_in): variance 1 / (3 fan_in).
+uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class SpatialSmoothing(nn.Module):
+    """Spatial smoothing as a layer without parameters; see `ops.smooth`.
+
+    Put it after a stage of a network, before the next subsampling. By default an HxW
+    map becomes (H+1)x(W+1).
+
+    Attributes:
+      temperature: t > 0 of the squashing function; None for its own default.
+      squash: "tanh", "sigmoid", "softmax", "clip", "scale" or "none".
+      taps: One-dimensional blur kernel; None for no blur.
+      padding: "full" (the paper's), or "zero", "reflect", "edge", "wrap", which
+        preserve the size and make a different model.
+      norm: Called for a normalisation layer to put first; None for none.
+    """
+
+    temperature: float | None = None
+    squash: str = "tanh"
+    taps: Sequence[float] | None = (1, 1)
+    padding: str = "full"
+    norm: Callable[..., nn.Module] | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Smooths a map `[..., H, W, C]`."""
+        if self.norm is not None:
+            x = self.norm(name="norm")(x)
+        return ops.smooth(
+            x,
+            self.temperature,
+            squash=self.squash,
+            taps=self.taps,
+            padding=self.padding,
+        )
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation that stores the unbiased variance and can leave out padding.
+
+    Differs from `flax.linen.BatchNorm`, whose variable names it keeps, in the running
+    variance, which is scaled by n / (n - 1) as in PyTorch. Statistics are those of the
+    logical batch: under `jit` over a mesh they span all devices.
+
+    Attributes:
+      use_running_average: True in evaluation.
+      mask: bool[B], the examples that count in the statistics; None for all.
+      momentum: Weight of the old running statistics.
+      epsilon: Added to the variance.
+      dtype: Type of the result; statistics are computed in at least float32.
+    """
+
+    use_running_average: bool
+    mask: jax.Array | None = None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises `[B, ..., C]` per channel."""
+        shape = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        dtype = self.dtype or jnp.result_type(x, scale)
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        if self.use_running_average:
+            mean, var = running_mean.value, running_var.value
+        else:
+            mean, var, count = self._statistics(x)
+            if not self.is_initializing():
+                unbiased = var * count / jnp.maximum(count - 1, 1)
+                old, new = self.momentum, 1 - self.momentum
+                running_mean.value = old * running_mean.value + new * mean
+                running_var.value = old * running_var.value + new * unbiased
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        return (_row(factor, x) * (x - _row(mean, x)) + _row(bias, x)).astype(dtype)
+
+    def _statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns mean, biased variance and the number of values of each channel."""
+        axes = tuple(range(x.ndim - 1))
+        size = x.size // x.shape[-1]
+        if self.mask is None:
+            return x.mean(axes), x.var(axes), jnp.asarray(size, x.dtype)
+        mask = self.mask.reshape(-1, *(1 for _ in x.shape[1:])).astype(x.dtype)
+        count = mask.sum() * (size // x.shape[0])
+        mean = (x * mask).sum(axes) / count
+        var = (jnp.square(x - _row(mean, x)) * mask).sum(axes) / count
+        return mean, var, count
+
+
+def _row(values: jax.Array, x: jax.Array) -> jax.Array:
+    """Gives `values[C]` the rank of `x`."""
+    return values.reshape((1,) * (x.ndim - 1) + values.shape)
+
+
+class Dense(nn.Module):
+    """A dense layer with the reference's initial values, in at least float32.
+
+    Attributes:
+      features: Size of the result.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `[B, F]` to `[B, features]`."""
+        bound = x.shape[-1] ** -0.5
+        kernel = self.param("kernel", uniform_fan_in, (x.shape[-1], self.features))
+        bias = self.param(
+            "bias",
+            lambda key, shape: (
+                jax.random.uniform(key, shape, minval=-1, maxval=1) * bound
+            ),
+            (self.features,),
+        )
+        y = x.astype(jnp.promote_types(x.dtype, jnp.float32)) @ kernel
+        return y + _row(bias, y)
+
+
+class Layers(NamedTuple):
+    """Layer constructors with the mode of a network bound, for its blocks to use."""
+
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    dropout: Callable[..., Callable[[jax.Array], jax.Array]]
+
+
+def bind(
+    network: nn.Module, *, train: bool, mask: jax.Array | None, rate: float, dtype: Any
+) -> Layers:
+    """Binds mode, mask and types once, at the top of a network.
+
+    Args:
+      network: The module being called; tells whether an rng named "dropout" is there.
+      train: Whether to normalise by batch statistics.
+      mask: bool[B], the examples that are not padding; None for all.
+      rate: Probability of block dropout to drop a value, in [0, 1).
+      dtype: Compute type.
+
+    Returns:
+      Constructors `conv(features, size, stride=1, groups=1)` (explicit symmetric
+      padding, no bias), `norm()`, and `dropout()`, live exactly when the rng is given.
+
+    Raises:
+      ValueError: if training has dropout to do and no rng to do it with.
+    """
+    live = rate > 0 and network.has_rng("dropout")
+    if train and rate > 0 and not live and not network.is_initializing():
+        raise ValueError(
+            f"training with dropout rate {rate} needs a key; "
+            "pass rngs={'dropout': key} to apply"
+        )
+
+    def conv(features, size, *, stride=1, groups=1, padding=None, name=None):
+        return nn.Conv(
+            features,
+            (size, size),
+            strides=stride,
+            padding=size // 2 if padding is None else padding,
+            feature_group_count=groups,
+            use_bias=False,
+            kernel_init=uniform_fan_in,
+            dtype=dtype,
+            name=name,
+        )
+
+    def dropout():
+        return nn.Dropout(rate, deterministic=False) if live else lambda x: x
+
+    norm = functools.partial(
+        BatchNorm, use_running_average=not train, mask=mask, dtype=dtype
+    )
+    return Layers(conv, norm, dropout)

@@ -1,0 +1,122 @@
+"""The log of a training run: terminal, `metrics.jsonl`, TensorBoard.
+
+Contract of this file: one JSON object and one line an epoch. What an interrupted run
+logged after its last checkpoint is dropped when it continues, for it is made again.
+"""
+
+import datetime
+import json
+import time
+
+import rich.console
+import rich.progress
+import tensorboardX
+from etils import epath
+
+from spatial_smoothing.training import Log, Record
+
+
+class RunLog(Log):
+    """Logs to a workdir and the terminal.
+
+    Args:
+      workdir: Where `metrics.jsonl` and `tensorboard/` go.
+      name: Shown before the progress bar.
+    """
+
+    def __init__(self, workdir: epath.PathLike, *, name: str):
+        self._path = epath.Path(workdir) / "metrics.jsonl"
+        self._board = epath.Path(workdir) / "tensorboard"
+        self._name = name
+        self._console = rich.console.Console(highlight=False)
+        self._progress = self._writer = None
+
+    def start(self, *, step: int, total: int, steps_per_epoch: int) -> None:
+        """Drops what was logged after `step`, and shows the bar."""
+        kept = [record for record in read(self._path) if record["step"] <= step]
+        temporary = self._path.with_name("metrics.jsonl.tmp")
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        temporary.replace(self._path)
+        self._steps_per_epoch, self._total = steps_per_epoch, total
+        self._first, self._begin = step, time.monotonic()
+        if step:
+            self._console.print(f"continuing from step {step} of {total}")
+        self._writer = tensorboardX.SummaryWriter(str(self._board), purge_step=step + 1)
+        self._progress = rich.progress.Progress(
+            rich.progress.TextColumn(self._name),
+            rich.progress.BarColumn(bar_width=None),
+            rich.progress.TextColumn("epoch {task.fields[epoch]}"),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("ETA {task.fields[eta]}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._progress.start()
+        self._task = self._progress.add_task(
+            "", total=total, completed=step, epoch=self._epoch(step), eta="-:--:--"
+        )
+
+    def progress(self, step: int) -> None:
+        """Moves the bar."""
+        self._progress.update(
+            self._task, completed=step, epoch=self._epoch(step), eta=self._eta(step)
+        )
+
+    def epoch(self, record: Record) -> None:
+        """Writes the record everywhere."""
+        with self._path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        step = int(record["step"])
+        for name, value in record.items():
+            if name not in ("epoch", "step"):
+                self._writer.add_scalar(name, value, step)
+        self._writer.flush()
+        self._console.print(self._line(record))
+
+    def close(self) -> None:
+        """Takes the bar away and closes the files."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._writer.close()
+
+    def _epoch(self, step: int) -> str:
+        epochs = self._total // self._steps_per_epoch
+        return f"{min(step // self._steps_per_epoch + 1, epochs)}/{epochs}"
+
+    def _eta(self, step: int) -> str:
+        done = max(step - self._first, 1)
+        seconds = (time.monotonic() - self._begin) * (self._total - step) / done
+        return str(datetime.timedelta(seconds=round(seconds)))
+
+    def _line(self, record: Record) -> str:
+        epochs = self._total // self._steps_per_epoch
+        parts = [
+            f"epoch {int(record['epoch']):{len(str(epochs))}}/{epochs}",
+            f"loss {record['train_loss']:.4f}",
+            f"accuracy {record['train_accuracy']:.1%}",
+        ]
+        for split in ("val", "test"):
+            if f"{split}_nll" in record:
+                parts.append(
+                    f"{split} NLL {record[f'{split}_nll']:.4f} "
+                    f"{record[f'{split}_accuracy']:.1%}"
+                )
+        parts += [
+            f"lr {record['learning_rate']:.3g}",
+            f"{record['images_per_second']:.0f} images/s",
+            f"ETA {self._eta(int(record['step']))}",
+        ]
+        return "  ".join(parts)
+
+
+def read(path: epath.PathLike) -> list[Record]:
+    """Reads a `metrics.jsonl`; a last line cut short by a crash is left out."""
+    path = epath.Path(path)
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records

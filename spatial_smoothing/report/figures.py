@@ -1,0 +1,226 @@
+"""Figures of report rows (see `rows`): rows -> `matplotlib.figure.Figure`.
+
+Rates are drawn in per cent. A panel or a curve is one series: one label, unless the
+rows are of several data sets or splits.
+"""
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from spatial_smoothing.report import canvas
+from spatial_smoothing.report.rows import Row, checked, column, number, series, text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+class Bin(NamedTuple):
+    """A confidence bin with at least one image; all in per cent."""
+
+    start: float
+    width: float
+    share: float  # of all images
+    accuracy: float
+    confidence: float
+
+
+def ensemble_size_figure(rows: Sequence[Row]) -> "Figure":
+    """NLL, accuracy and ECE against the number of samples, one curve per label.
+
+    A model that is evaluated with one sample only is a dashed horizontal line. The
+    form is that of Figures 2 and 3 of Park & Kim (2022).
+
+    Args:
+      rows: report rows.
+
+    Returns:
+      A figure with three panels.
+    """
+    from matplotlib.figure import Figure
+
+    groups = series(checked(rows))
+    sizes = sorted({row["num_samples"] for group in groups.values() for row in group})
+    with canvas.style():
+        figure = Figure(figsize=(canvas.WIDTH, 3.3), layout="constrained")
+        panels = figure.subplots(1, 3)
+        for axes, key in zip(panels, ("nll", "accuracy", "ece"), strict=True):
+            for group, look in zip(groups.values(), canvas.looks(), strict=False):
+                _curve(axes, group, key, look)
+            _size_axis(axes, sizes)
+            heading, unit, _, _, better = column(key)
+            arrow = "↓" if better == "lower" else "↑"
+            axes.set_title(f"{heading} ({unit})  {arrow} {better} is better")
+        canvas.legend(figure, panels[0].lines, list(groups))
+    return figure
+
+
+def reliability_figure(rows: Sequence[Row]) -> "Figure":
+    """Accuracy in each confidence bin against the diagonal, one panel per label.
+
+    Bars are the accuracy at the largest number of samples, with its gap to the mean
+    confidence shaded; open circles are the same model with one sample, at the mean
+    confidence. Bins without images are left out.
+
+    Args:
+      rows: report rows, of which those with "reliability" are drawn.
+
+    Returns:
+      A figure with one panel per label.
+
+    Raises:
+      ValueError: no row has "reliability".
+    """
+    groups = _with_reliability(rows)
+    with canvas.style():
+        figure, panels = canvas.panels(len(groups))
+        for axes, (name, (largest, single)) in zip(panels, groups.items(), strict=True):
+            _reliability_bars(axes, used_bins(largest))
+            axes.plot([0, 100], [0, 100], ":", color="#333333", linewidth=0.9)
+            if single:
+                _reliability_points(axes, used_bins(single))
+            notes = [
+                f"N = {row['num_samples']}: ECE {text(row, 'ece')} %"
+                for row in (largest, single)
+                if row and number(row, "ece") is not None
+            ]
+            _annotate(axes, name, "\n".join(notes))
+            axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
+            axes.set(xlabel="Confidence (%)", ylabel="Accuracy (%)")
+        canvas.panel_legend(figure)
+    return figure
+
+
+def confidence_figure(rows: Sequence[Row]) -> "Figure":
+    """Histograms of the confidence, one panel per label.
+
+    A panel shows the share of the images in each bin at the largest number of samples
+    and, as an outline, with one sample.
+
+    Args:
+      rows: report rows, of which those with "reliability" are drawn.
+
+    Returns:
+      A figure with one panel per label.
+
+    Raises:
+      ValueError: no row has "reliability".
+    """
+    groups = _with_reliability(rows)
+    with canvas.style():
+        figure, panels = canvas.panels(len(groups))
+        for axes, (name, (largest, single)) in zip(panels, groups.items(), strict=True):
+            look = {"color": canvas.LIGHT_BLUE, "fill": True}
+            _histogram(axes, largest, label="Largest N", **look)
+            if single:
+                _histogram(axes, single, label="N = 1", color="black", linewidth=1.2)
+            prefix = "Largest N" if single else "N"
+            _annotate(axes, name, f"{prefix} = {largest['num_samples']}")
+            axes.set(xlim=(0, 100), xlabel="Confidence (%)", ylabel="Images (%)")
+        top = max(axes.get_ylim()[1] for axes in panels)
+        for axes in panels:
+            axes.set_ylim(0, top)
+        canvas.panel_legend(figure)
+    return figure
+
+
+def used_bins(row: Row) -> list[Bin]:
+    """The confidence bins of a row that have images."""
+    found = row.get("reliability")
+    if not found:
+        return []
+    total = sum(found["count"])
+    values = zip(
+        found["edges"],
+        found["edges"][1:],
+        found["count"],
+        found["accuracy"],
+        found["confidence"],
+        strict=False,
+    )
+    return [
+        Bin(*(100 * x for x in (low, high - low, count / total, right, confidence)))
+        for low, high, count, right, confidence in values
+        if count and None not in (right, confidence)
+    ]
+
+
+def _with_reliability(rows: Sequence[Row]) -> dict[str, tuple[Row, Row | None]]:
+    """For each label the row of the largest size and, if another, that of size one."""
+    pairs = {}
+    for name, group in series(checked(rows)).items():
+        binned = [row for row in group if used_bins(row)]
+        has_single = len(binned) > 1 and binned[0]["num_samples"] == 1
+        if binned:
+            pairs[name] = (binned[-1], binned[0] if has_single else None)
+    if not pairs:
+        raise ValueError("no row has 'reliability' with an image in a confidence bin")
+    return pairs
+
+
+def _curve(axes: "Axes", group: list[Row], key: str, look: dict[str, Any]) -> None:
+    sizes = [row["num_samples"] for row in group]
+    values = [number(row, key) for row in group]
+    values = [math.nan if y is None else column(key).scale * y for y in values]
+    if sizes == [1]:
+        axes.axhline(values[0], color=look["color"], linestyle="--", linewidth=1.3)
+    else:
+        axes.plot(sizes, values, markeredgecolor="white", markeredgewidth=0.5, **look)
+
+
+def _size_axis(axes: "Axes", sizes: list[int]) -> None:
+    """A logarithmic axis with a tick at every size and as many labels as have room."""
+    low, high = sizes[0] / 1.2, sizes[-1] * 1.2
+    axes.set(xscale="log", xlim=(low, high), xlabel="Number of samples N")
+    labelled = [sizes[-1]]
+    for size in reversed(sizes[:-1]):
+        characters = (len(str(size)) + len(str(labelled[-1]))) / 2 + 0.8
+        if 40 * math.log(labelled[-1] / size) / math.log(high / low) >= characters:
+            labelled.append(size)
+    axes.set_xticks(sizes, [str(n) if n in labelled else "" for n in sizes])
+    axes.set_xticks([], minor=True)
+
+
+def _reliability_bars(axes: "Axes", bins: list[Bin]) -> None:
+    start, width, _, accuracy, confidence = zip(*bins, strict=True)
+    centre = [s + w / 2 for s, w in zip(start, width, strict=True)]
+    width = [0.95 * w for w in width]
+    gap = [c - a for a, c in zip(accuracy, confidence, strict=True)]
+    over, under = [max(g, 0) for g in gap], [min(g, 0) for g in gap]
+    for height, bottom, colour, label in (
+        (accuracy, 0, canvas.LIGHT_BLUE, "Accuracy"),
+        (over, accuracy, canvas.LIGHT_ORANGE, "Confidence above accuracy"),
+        (under, accuracy, canvas.MID_BLUE, "Accuracy above confidence"),
+    ):
+        axes.bar(centre, height, width, bottom, color=colour, label=label)
+
+
+def _reliability_points(axes: "Axes", bins: list[Bin]) -> None:
+    axes.plot(
+        [bin_.confidence for bin_ in bins],
+        [bin_.accuracy for bin_ in bins],
+        "o",
+        color="black",
+        markerfacecolor="white",
+        label="Accuracy at N = 1",
+        clip_on=False,
+    )
+
+
+def _histogram(axes: "Axes", row: Row, **look: Any) -> None:
+    counts, edges = row["reliability"]["count"], row["reliability"]["edges"]
+    share = [100 * count / sum(counts) for count in counts]
+    axes.stairs(share, [100 * edge for edge in edges], **look)
+
+
+def _annotate(axes: "Axes", title: str, note: str) -> None:
+    axes.set_title(textwrap.fill(title, 34))
+    axes.text(
+        *(0.03, 0.97, note),
+        transform=axes.transAxes,
+        verticalalignment="top",
+        fontsize=8,
+        linespacing=1.4,
+    )

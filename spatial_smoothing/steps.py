@@ -1,0 +1,241 @@
+"""The training step: a pure function of (state, batch), compiled in chunks of steps.
+
+Contract of this file: the state is everything that changes; what happens in a step is
+a pure function of (seed, step), so that a run that continues from a checkpoint is the
+run that was never interrupted. Batches are those of `data.batches`; `prepare(key,
+images)` augments and normalises u8[B, H, W, C] to f32[B, H, W, C] inside the step.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from spatial_smoothing import distributed
+from spatial_smoothing.data import batches
+from spatial_smoothing.data.batches import Batch
+
+Prepare = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Sums(NamedTuple):
+    """Sums over the examples of the epoch so far."""
+
+    count: jax.Array
+    loss: jax.Array
+    correct: jax.Array
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that changes in training.
+
+    Attributes:
+      step: i32, optimiser steps made.
+      variables: `{"params", "batch_stats"}`.
+      opt_state: Of the optax optimiser.
+      sums: Of the epoch so far.
+      finite: Whether every loss and gradient up to here was; the step after a False one
+        is never made.
+    """
+
+    step: jax.Array
+    variables: dict[str, Any]
+    opt_state: optax.OptState
+    sums: Sums
+    finite: jax.Array
+
+
+class Streams(NamedTuple):
+    """Independent keys of one seed, one for each consumer."""
+
+    init: jax.Array
+    order: jax.Array
+    prepare: jax.Array
+    dropout: jax.Array
+    evaluate: jax.Array
+
+    @classmethod
+    def of(cls, seed: int) -> "Streams":
+        """Splits the key of `seed` once."""
+        return cls(*jax.random.split(jax.random.key(seed), len(cls._fields)))
+
+
+def init_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    shape: Sequence[int],
+    *,
+    seed: int,
+) -> TrainState:
+    """Returns the state before the first step.
+
+    Args:
+      model: The network.
+      optimizer: An optax transformation.
+      shape: H, W, C of an image.
+      seed: Of the run.
+    """
+    variables = dict(model.init(Streams.of(seed).init, jnp.zeros((1, *shape))))
+    variables.setdefault("batch_stats", {})
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        variables=variables,
+        opt_state=optimizer.init(variables["params"]),
+        sums=_no_sums(),
+        finite=jnp.ones((), bool),
+    )
+
+
+def _no_sums() -> Sums:
+    return Sums(*(jnp.zeros((), jnp.float32) for _ in Sums._fields))
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    dropout_key: jax.Array,
+) -> TrainState:
+    """Makes one step on the mean cross-entropy of the examples in the mask.
+
+    Args:
+      state: Before the step.
+      batch: `image` f32[B, H, W, 3] normalised, `label` i32[B], `mask` bool[B].
+      model: The network.
+      optimizer: An optax transformation.
+      dropout_key: Key of this step's dropout.
+
+    Returns:
+      The state after the step.
+    """
+    mask, labels = batch["mask"], batch["label"]
+    count = mask.sum()
+
+    def loss_fn(params):
+        logits, updates = model.apply(
+            {**state.variables, "params": params},
+            batch["image"],
+            train=True,
+            mask=mask,
+            rngs={"dropout": dropout_key},
+            mutable=["batch_stats"],
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return jnp.where(mask, losses, 0).sum() / count, (logits, updates)
+
+    params = state.variables["params"]
+    grads_of = jax.value_and_grad(loss_fn, has_aux=True)
+    (loss, (logits, updates)), grads = grads_of(params)
+    changes, opt_state = optimizer.update(grads, state.opt_state, params)
+    correct = (mask & (logits.argmax(-1) == labels)).sum()
+    seen = Sums(count, loss * count, correct)
+    return TrainState(
+        step=state.step + 1,
+        variables={
+            "params": optax.apply_updates(params, changes),
+            "batch_stats": updates.get("batch_stats", {}),
+        },
+        opt_state=opt_state,
+        sums=jax.tree.map(lambda s, x: s + x.astype(s.dtype), state.sums, seen),
+        finite=jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)),
+    )
+
+
+def compile_steps(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    prepare: Prepare,
+    seed: int,
+    batch_size: int,
+    mesh: Mesh,
+    on_device: bool | None = None,
+) -> Callable[[TrainState, int], TrainState]:
+    """Compiles `advance(state, stop)`, which makes the steps up to `stop`.
+
+    All of them lie within one epoch; a step that is not finite is the last. The number
+    of steps is no part of what is compiled, so that results do not depend on how a run
+    is cut. The state is donated.
+
+    Args:
+      model: The network.
+      optimizer: An optax transformation.
+      state: The first state, replicated over the mesh.
+      images: u8[N, H, W, C], replicated.
+      labels: i32[N], replicated.
+      prepare: Augments and normalises.
+      seed: Of the run.
+      batch_size: Examples a step, a multiple of the mesh's devices.
+      mesh: Where batches are split.
+      on_device: Whether the loop over steps is compiled too, which keeps Python off the
+        path between them; None for yes, except on CPUs. There XLA runs the gradients
+        of convolutions some 20 to 100 times slower inside a loop.
+    """
+    distributed.check_batch_size(batch_size, mesh)
+    streams = Streams.of(seed)
+    size = labels.shape[0]
+    steps_per_epoch = batches.num_batches(size, batch_size)
+
+    def begin(state: TrainState) -> tuple[TrainState, jax.Array]:
+        """Returns the state with fresh sums, if due, and the order of the epoch."""
+        order = batches.epoch_order(streams.order, state.step // steps_per_epoch, size)
+        fresh = state.step % steps_per_epoch == 0
+        sums = jax.tree.map(lambda value: jnp.where(fresh, 0, value), state.sums)
+        return state.replace(sums=sums), order
+
+    def one(state: TrainState, order, images, labels) -> TrainState:
+        index = state.step % steps_per_epoch
+        batch = batches.take(images, labels, order, index, batch_size=batch_size)
+        batch = jax.lax.with_sharding_constraint(batch, distributed.split(mesh))
+        key = jax.random.fold_in(streams.prepare, state.step)
+        return train_step(
+            state,
+            {**batch, "image": prepare(key, batch["image"])},
+            model=model,
+            optimizer=optimizer,
+            dropout_key=jax.random.fold_in(streams.dropout, state.step),
+        )
+
+    def many(state: TrainState, stop, images, labels) -> TrainState:
+        state, order = begin(state)
+        return jax.lax.while_loop(
+            lambda state: (state.step < stop) & state.finite,
+            lambda state: one(state, order, images, labels),
+            state,
+        )
+
+    jit = functools.partial(
+        jax.jit, donate_argnums=0, out_shardings=distributed.replicated(mesh)
+    )
+    if on_device is None:
+        on_device = mesh.devices.flat[0].platform != "cpu"
+    if on_device:
+        compiled = jit(many).lower(state, 0, images, labels).compile()
+        return lambda state, stop: compiled(state, stop, images, labels)
+
+    order = jax.eval_shape(begin, state)[1]
+    order = jax.ShapeDtypeStruct(
+        order.shape, order.dtype, sharding=distributed.replicated(mesh)
+    )
+    begin = jit(begin)
+    compiled = jit(one).lower(state, order, images, labels).compile()
+
+    def advance(state: TrainState, stop: int) -> TrainState:
+        state, order = begin(state)
+        while int(state.step) < stop and bool(state.finite):
+            state = compiled(state, order, images, labels)
+        return state
+
+    return advance

@@ -1,0 +1,188 @@
+"""The training loop: epochs of compiled chunks, with evaluation, logs, checkpoints.
+
+Contract of this file: a run is a function of its arguments alone. `fit` called again
+with the same checkpoints continues where the last one was saved and ends, on a CPU bit
+by bit, where an uninterrupted run ends.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from spatial_smoothing import distributed
+from spatial_smoothing.checkpoints import Checkpoints, abstract
+from spatial_smoothing.data.batches import num_batches
+from spatial_smoothing.steps import Prepare, TrainState, compile_steps, init_state
+
+Record = dict[str, float]
+_CHUNK_SECONDS = 1.0  # between two looks at the host: progress, interruption
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss or its gradient became infinite or NaN."""
+
+
+class Log:
+    """What `fit` tells while it works; this one is silent."""
+
+    def start(self, *, step: int, total: int, steps_per_epoch: int) -> None:
+        """Called once, with the step at which training starts or continues."""
+
+    def progress(self, step: int) -> None:
+        """Called after every chunk of steps."""
+
+    def epoch(self, record: Record) -> None:
+        """Called at the end of every epoch."""
+
+    def close(self) -> None:
+        """Called last, also on errors."""
+
+
+def fit(
+    model: nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    prepare: Prepare,
+    schedule: optax.Schedule,
+    optimizer: optax.GradientTransformation,
+    epochs: int,
+    batch_size: int = 128,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+    checkpoints: Checkpoints | None = None,
+    checkpoint_every: int = 1,
+    evaluate: Callable[[dict[str, Any]], Record] | None = None,
+    eval_every: int = 1,
+    log: Log | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainState:
+    """Trains a network, or continues to.
+
+    Args:
+      model: The network.
+      images: u8[N, H, W, C]; put on every device.
+      labels: i32[N].
+      prepare: Augments and normalises; see `steps`.
+      schedule: Step -> learning rate, for the record.
+      optimizer: An optax transformation.
+      epochs: In all, warm-up included.
+      batch_size: Examples a step, over all devices.
+      seed: Of initial values, order, augmentation and dropout.
+      mesh: Devices; None for all.
+      checkpoints: Where to continue from and save to; None for neither.
+      checkpoint_every: Epochs between saves; the end is always saved.
+      evaluate: Variables -> scores, added to the record of an epoch.
+      eval_every: Epochs between evaluations; the last epoch is always evaluated.
+      log: Told of progress; None for silence.
+      should_stop: Asked about once a second; where True, saves and returns early.
+
+    Returns:
+      The last state; `step` tells whether it is the end.
+
+    Raises:
+      NonFiniteLossError: naming the step. Earlier checkpoints are left as they are.
+      ValueError: if the devices cannot divide a batch.
+    """
+    mesh, log = mesh or distributed.mesh(), log or Log()
+    steps_per_epoch = num_batches(len(labels), batch_size)
+    total = epochs * steps_per_epoch
+    distributed.check_batch_size(batch_size, mesh)
+    state = jax.jit(
+        lambda: init_state(model, optimizer, images.shape[1:], seed=seed),
+        out_shardings=distributed.replicated(mesh),
+    )()
+    state = _continued(state, checkpoints, mesh)
+    data = distributed.replicate((images, labels), mesh)
+    step, seconds, num_steps = int(state.step), 0.0, 1
+    log.start(step=step, total=total, steps_per_epoch=steps_per_epoch)
+    try:
+        advance = step < total and compile_steps(
+            model,
+            optimizer,
+            state,
+            *data,
+            prepare=prepare,
+            seed=seed,
+            batch_size=batch_size,
+            mesh=mesh,
+        )
+        while step < total and not should_stop():
+            stop = min(
+                step + num_steps, (step // steps_per_epoch + 1) * steps_per_epoch
+            )
+            begin = time.perf_counter()
+            state = advance(state, stop)
+            _check_finite(state)
+            elapsed = time.perf_counter() - begin
+            seconds += elapsed
+            num_steps = max(1, round(_CHUNK_SECONDS * (stop - step) / elapsed))
+            step = stop
+            log.progress(step)
+            if step % steps_per_epoch == 0:
+                epoch = step // steps_per_epoch
+                record = _record(state, schedule, epoch, seconds)
+                if evaluate and (epoch % eval_every == 0 or step == total):
+                    record |= evaluate(state.variables)
+                log.epoch(record)
+                seconds = 0.0
+                if epoch % checkpoint_every == 0:
+                    _save(checkpoints, state)
+        _save(checkpoints, state)
+    finally:
+        log.close()
+    return state
+
+
+def _continued(
+    state: TrainState, checkpoints: Checkpoints | None, mesh: Mesh
+) -> TrainState:
+    """Returns the newest saved state, or `state` where there is none."""
+    if checkpoints is None:
+        return state
+    shapes = abstract(state, distributed.replicated(mesh))
+    restored = checkpoints.restore(**_items(shapes))
+    if restored is None:
+        return state
+    rest = dict(restored.items["rest"])
+    return state.replace(variables=restored.items["variables"], **rest)
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """The parts of a checkpoint: what evaluation needs, and the rest."""
+    rest = {"step": state.step, "opt_state": state.opt_state, "sums": state.sums}
+    return {"variables": state.variables, "rest": rest}
+
+
+def _save(checkpoints: Checkpoints | None, state: TrainState) -> None:
+    if checkpoints is not None:
+        checkpoints.save(int(state.step), _items(state), {"step": int(state.step)})
+
+
+def _check_finite(state: TrainState) -> None:
+    if not bool(state.finite):
+        raise NonFiniteLossError(
+            f"loss or gradient is not finite at step {int(state.step) - 1}; "
+            "checkpoints before it are kept; lower learning_rate or use dtype float32"
+        )
+
+
+def _record(
+    state: TrainState, schedule: optax.Schedule, epoch: int, seconds: float
+) -> Record:
+    count, loss, correct = (float(value) for value in state.sums)
+    step = int(state.step)
+    return {
+        "epoch": epoch,
+        "step": step,
+        "train_loss": loss / count,
+        "train_accuracy": correct / count,
+        "learning_rate": float(schedule(step - 1)),
+        "images_per_second": count / seconds,
+    }

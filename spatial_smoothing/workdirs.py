@@ -1,0 +1,171 @@
+"""Work directories: what a run leaves behind, and how to read it again.
+
+Contract of this file: a workdir holds `config.json` (the resolved config, a flat JSON
+object), `provenance.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/` and
+`evaluation/`. A workdir belongs to one config; the fields of `FREE` may change between
+calls, because they do not change the result.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from spatial_smoothing import distributed
+from spatial_smoothing.checkpoints import Checkpoints, abstract
+from spatial_smoothing.data import sources
+from spatial_smoothing.lookup import unknown
+from spatial_smoothing.models import zoo
+from spatial_smoothing.models.network import Network
+from spatial_smoothing.provenance import provenance
+
+FREE = frozenset(
+    {
+        "checkpoint_every",
+        "data_dir",
+        "download",
+        "eval_batch_size",
+        "eval_every",
+        "max_to_keep",
+    }
+)
+# Fields of a config that are arguments of `models.build`; None leaves the model's own.
+MODEL_FIELDS = (
+    "stem",
+    "width",
+    "stages",
+    "rate",
+    "smoothing",
+    "temperature",
+    "squash",
+    "taps",
+    "padding",
+    "head",
+    "dtype",
+)
+_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
+
+
+class Run(NamedTuple):
+    """A trained network, ready to predict.
+
+    Attributes:
+      path: The workdir.
+      config: Its config.
+      model: The network.
+      variables: `{"params", "batch_stats"}`, on all devices.
+      step: Of the checkpoint.
+    """
+
+    path: epath.Path
+    config: dict[str, Any]
+    model: Network
+    variables: dict[str, Any]
+    step: int
+
+
+def build_model(config: Mapping[str, Any]) -> Network:
+    """Builds the network that a config describes.
+
+    Args:
+      config: With `model`, `dataset`, and any of `MODEL_FIELDS`.
+
+    Raises:
+      ValueError: for an unknown model, data set or type, or unusable sizes.
+    """
+    fields = {name: config.get(name) for name in MODEL_FIELDS}
+    dtype = fields.pop("dtype") or "float32"
+    if dtype not in _DTYPES:
+        raise unknown("dtype", dtype, _DTYPES)
+    # JSON and configs have lists where a module, to be hashable, needs tuples.
+    given = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in fields.items()
+        if value is not None
+    }
+    num_classes = sources.source(config["dataset"]).num_classes
+    return zoo.build(
+        config["model"], num_classes=num_classes, dtype=_DTYPES[dtype], **given
+    )
+
+
+def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
+    """Makes a workdir for a config, or checks that it is the config's already.
+
+    Args:
+      workdir: A path, local or remote.
+      config: JSON-able.
+
+    Returns:
+      The absolute path.
+
+    Raises:
+      ValueError: if it holds another config, or something that is not a run.
+    """
+    path = epath.Path(workdir).absolute()
+    config = json.loads(json.dumps(dict(config)))  # tuples become lists, as when read
+    if (path / "config.json").exists():
+        held = read_config(path)
+        different = [
+            f"{name} is {held.get(name)!r} there and {config.get(name)!r} here"
+            for name in sorted({*held, *config} - FREE)
+            if held.get(name) != config.get(name)
+        ]
+        if different:
+            raise ValueError(
+                f"workdir {path} holds another config: {'; '.join(different)}; "
+                "choose another workdir"
+            )
+        return path
+    if path.exists() and any(path.iterdir()):
+        raise ValueError(
+            f"workdir {path} is not empty and holds no config.json; choose another"
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / "provenance.json", provenance())
+    write_json(path / "config.json", config)
+    return path
+
+
+def read_config(workdir: epath.PathLike) -> dict[str, Any]:
+    """Reads the config of a workdir; ValueError where there is none."""
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        raise ValueError(f"no run in workdir {workdir}: there is no {path}")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def load(workdir: epath.PathLike) -> Run:
+    """Loads the newest good checkpoint of a workdir, as it is, moving nothing.
+
+    Raises:
+      ValueError: if there is no run, or no good checkpoint.
+    """
+    path = epath.Path(workdir).absolute()
+    config = read_config(path)
+    model = build_model(config)
+    size = sources.source(config["dataset"]).image_size
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    shapes = dict(jax.eval_shape(model.init, jax.random.key(0), images))
+    shapes.setdefault("batch_stats", {})
+    everywhere = distributed.replicated(distributed.mesh())
+    with Checkpoints(path / "checkpoints", read_only=True) as checkpoints:
+        restored = checkpoints.restore(variables=abstract(shapes, everywhere))
+    if restored is None:
+        raise ValueError(
+            f"no checkpoint in workdir {path} yet; train for an epoch first"
+        )
+    return Run(path, config, model, restored.items["variables"], restored.step)
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Writes JSON in one piece: to a temporary name, then renamed."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    temporary.replace(path)

@@ -1,0 +1,103 @@
+"""Trains a network: `python train.py --config=configs/shapes.py --workdir=DIR`.
+
+Called again with the same workdir, continues from the last checkpoint.
+"""
+
+import functools
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from spatial_smoothing import distributed, evaluation, optim, suites, workdirs
+from spatial_smoothing.checkpoints import Checkpoints
+from spatial_smoothing.data import augment, batches, sources
+from spatial_smoothing.interrupts import Interrupts
+from spatial_smoothing.logs import RunLog
+from spatial_smoothing.steps import Streams
+from spatial_smoothing.training import NonFiniteLossError, fit
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/shapes.py", "Config file.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
+
+
+def train(config: dict, workdir: str) -> int:
+    """Trains by `config` in `workdir`; returns the exit code."""
+    model, source = workdirs.build_model(config), sources.source(config["dataset"])
+    mesh = distributed.mesh()
+    distributed.check_batch_size(config["batch_size"], mesh)
+    load = functools.partial(
+        sources.load, data_dir=config["data_dir"], download=config["download"]
+    )
+    data, held_out = batches.hold_out(
+        *load(source.name, "train"),
+        fraction=config["val_fraction"],
+        seed=config["seed"],
+    )
+    splits = {"test": load(source.name, "test")}
+    if config["val_fraction"]:
+        splits = {"val": held_out, **splits}
+    normalize = functools.partial(augment.normalize, mean=source.mean, std=source.std)
+    schedule = optim.warmup_multistep(
+        config["learning_rate"],
+        steps_per_epoch=batches.num_batches(len(data[1]), config["batch_size"]),
+        warmup_epochs=config["warmup_epochs"],
+        milestones=config["milestones"],
+        factor=config["factor"],
+    )
+    epochs = config["warmup_epochs"] + config["epochs"]
+    path = workdirs.claim(workdir, config)  # last: bad input leaves nothing behind
+    with (
+        Interrupts() as interrupts,
+        Checkpoints(
+            path / "checkpoints", max_to_keep=config["max_to_keep"]
+        ) as checkpoints,
+    ):
+        state = fit(
+            model,
+            *data,
+            prepare=augment.preparation(normalize, augment=config["augment"]),
+            schedule=schedule,
+            optimizer=optim.sgd(
+                schedule,
+                momentum=config["momentum"],
+                weight_decay=config["weight_decay"],
+            ),
+            epochs=epochs,
+            batch_size=config["batch_size"],
+            seed=config["seed"],
+            mesh=mesh,
+            checkpoints=checkpoints,
+            checkpoint_every=config["checkpoint_every"],
+            evaluate=evaluation.monitor(
+                model,
+                splits,
+                prepare=normalize,
+                key=Streams.of(config["seed"]).evaluate,
+                batch_size=config["eval_batch_size"],
+                mesh=mesh,
+            ),
+            eval_every=config["eval_every"],
+            log=RunLog(path, name=suites.label(config["model"])),
+            should_stop=lambda: bool(interrupts),
+        )
+    if interrupts:
+        print(f"stopped at step {int(state.step)}; the same command continues")
+        return interrupts.exit_code
+    print(f"finished: {epochs} epochs, {int(state.step)} steps, in {path}")
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    """Unpacks the flags; a mistake of the caller's is one line and exit code 2."""
+    try:
+        if len(argv) > 1:
+            raise ValueError(f"unexpected arguments: {' '.join(argv[1:])}")
+        return train(_CONFIG.value.to_dict(), _WORKDIR.value)
+    except (ValueError, OSError, NonFiniteLossError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, NonFiniteLossError) else 2
+
+
+if __name__ == "__main__":
+    app.run(main)
