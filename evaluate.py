@@ -4,12 +4,11 @@ Several workdirs, separated by commas, are the members of a deep ensemble. With
 `--compare=A,B`, draws the evaluations of several workdirs side by side.
 """
 
-import sys
 import time
 
-from absl import app, flags, logging
+from absl import flags
 
-from spatial_smoothing import report, suites, workdirs
+from spatial_smoothing import cli, report, suites, workdirs
 from spatial_smoothing.data import sources
 from spatial_smoothing.lookup import lookup
 from spatial_smoothing.provenance import provenance
@@ -56,12 +55,9 @@ def compare() -> None:
     """Puts the evaluations of the workdirs in `--compare` side by side."""
     if _OUTPUT.value is None:
         raise ValueError("--compare needs --output=DIR for the report")
-    rows, origins = [], {}
-    for workdir in _COMPARE.value:
-        path = workdirs.evaluation_path(workdir)
-        found, origins[str(workdir)] = report.read(path)
-        rows += found
-    write(workdirs.distinct_labels(rows), {"compared": origins}, _OUTPUT.value)
+    found = {w: report.read(workdirs.evaluation_path(w)) for w in _COMPARE.value}
+    rows = suites.distinct_labels({w: rows for w, (rows, _) in found.items()})
+    write(rows, {w: where for w, (_, where) in found.items()}, _OUTPUT.value)
 
 
 def write(rows: list, where: dict, output: str) -> None:
@@ -74,20 +70,12 @@ def write(rows: list, where: dict, output: str) -> None:
     print(f"report: {page}")
 
 
-def main(argv: list[str]) -> int:
-    """A mistake of the caller's is one line and exit code 2."""
-    logging.set_verbosity(logging.WARNING)  # the libraries' own chatter
-    try:
-        if len(argv) > 1:
-            raise ValueError(f"unexpected arguments: {' '.join(argv[1:])}")
-        if bool(_WORKDIR.value) == bool(_COMPARE.value):
-            raise ValueError("give either --workdir=DIR[,DIR] or --compare=DIR,DIR")
-        (compare if _COMPARE.value else evaluate)()
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main() -> None:
+    """Evaluates or compares."""
+    if bool(_WORKDIR.value) == bool(_COMPARE.value):
+        raise ValueError("give either --workdir=DIR[,DIR] or --compare=DIR,DIR")
+    (compare if _COMPARE.value else evaluate)()
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

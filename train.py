@@ -4,25 +4,32 @@ Called again with the same workdir, continues from the last checkpoint.
 """
 
 import functools
-import sys
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
-from spatial_smoothing import distributed, evaluation, optim, suites, workdirs
+from spatial_smoothing import (
+    cli,
+    distributed,
+    evaluation,
+    logs,
+    optim,
+    suites,
+    workdirs,
+)
 from spatial_smoothing.checkpoints import Checkpoints
 from spatial_smoothing.data import augment, batches, sources
 from spatial_smoothing.interrupts import Interrupts
-from spatial_smoothing.logs import RunLog
 from spatial_smoothing.steps import Streams
-from spatial_smoothing.training import NonFiniteLossError, fit
+from spatial_smoothing.training import fit
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/shapes.py", "Config file.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
 
 
-def train(config: dict, workdir: str) -> int:
-    """Trains by `config` in `workdir`; returns the exit code."""
+def main() -> int:
+    """Trains by the config in the workdir; returns the exit code."""
+    config = _CONFIG.value.to_dict()
     model, source = workdirs.build_model(config), sources.source(config["dataset"])
     mesh = distributed.mesh()
     distributed.check_batch_size(config["batch_size"], mesh)
@@ -46,7 +53,9 @@ def train(config: dict, workdir: str) -> int:
         factor=config["factor"],
     )
     epochs = config["warmup_epochs"] + config["epochs"]
-    path = workdirs.claim(workdir, config)  # last: bad input leaves nothing behind
+    path = workdirs.claim(
+        _WORKDIR.value, config
+    )  # last: bad input leaves nothing behind
     with (
         Interrupts() as interrupts,
         Checkpoints(
@@ -78,7 +87,7 @@ def train(config: dict, workdir: str) -> int:
                 mesh=mesh,
             ),
             eval_every=config["eval_every"],
-            log=RunLog(path, name=suites.label(config["model"])),
+            log=logs.RunLog(path, name=suites.label(config["model"])),
             should_stop=lambda: bool(interrupts),
         )
     if interrupts:
@@ -88,16 +97,5 @@ def train(config: dict, workdir: str) -> int:
     return 0
 
 
-def main(argv: list[str]) -> int:
-    """Unpacks the flags; a mistake of the caller's is one line and exit code 2."""
-    try:
-        if len(argv) > 1:
-            raise ValueError(f"unexpected arguments: {' '.join(argv[1:])}")
-        return train(_CONFIG.value.to_dict(), _WORKDIR.value)
-    except (ValueError, OSError, NonFiniteLossError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, NonFiniteLossError) else 2
-
-
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

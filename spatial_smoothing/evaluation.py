@@ -57,7 +57,8 @@ def compile_tally(
         total = None
         for index, batch in enumerate(data):
             part = of_batch(variables, key, index, batch)
-            total = part if total is None else total + part
+            # One batch computes while the next is fetched, and no more.
+            total = part if index == 0 else jax.block_until_ready(total) + part
         if total is None:
             raise ValueError("there is nothing to evaluate: no batches")
         return jax.device_get(total)

@@ -6,7 +6,10 @@ logged after its last checkpoint is dropped when it continues, for it is made ag
 
 import datetime
 import json
+import logging
 import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import rich.console
 import rich.progress
@@ -14,6 +17,37 @@ import tensorboardX
 from etils import epath
 
 from spatial_smoothing.training import Log, Record
+
+Item = TypeVar("Item")
+
+
+def quiet() -> None:
+    """Leaves on the terminal what this package says, and only errors of others."""
+    for name in ("absl", "jax", "orbax"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    own = logging.getLogger("spatial_smoothing")
+    if not own.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("warning: %(message)s"))
+        own.addHandler(handler)
+        own.propagate = False
+
+
+def track(items: Iterable[Item], *, total: int, name: str) -> Iterator[Item]:
+    """Yields `items` under a progress bar with an ETA, if there is a terminal."""
+    columns = (
+        rich.progress.TextColumn(name),
+        rich.progress.BarColumn(bar_width=None),
+        rich.progress.TaskProgressColumn(),
+        rich.progress.TimeElapsedColumn(),
+        rich.progress.TextColumn("ETA"),
+        rich.progress.TimeRemainingColumn(),
+    )
+    console = rich.console.Console(stderr=True)
+    with rich.progress.Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        yield from progress.track(items, total=total)
 
 
 class RunLog(Log):

@@ -4,11 +4,11 @@ Contract of this file: a suite takes the members of an ensemble (most often one 
 options, and returns rows for `report`; see `evaluation.rows`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 
-from spatial_smoothing import distributed, ensembles, evaluation
+from spatial_smoothing import distributed, ensembles, evaluation, logs
 from spatial_smoothing.data import augment, batches, sources
 from spatial_smoothing.evaluation import Row
 from spatial_smoothing.models import zoo
@@ -62,18 +62,23 @@ def ensemble(
         num_samples=num_samples if stochastic else 0,
         chunk=chunk,
     )
+    name = label(first.config["model"], num_members=len(runs))
     variables = [run.variables for run in runs]
     rows = evaluation.evaluate(
         predict,
         variables[0] if len(runs) == 1 else ensembles.stack(variables),
-        distributed.split_batches(
-            batches.sequential(*dataset, batch_size=batch_size), mesh
+        logs.track(
+            distributed.split_batches(
+                batches.sequential(*dataset, batch_size=batch_size), mesh
+            ),
+            total=batches.num_batches(len(dataset.labels), batch_size),
+            name=name,
         ),
         key=jax.random.key(seed),
         sizes=sizes,
     )
     about = {
-        "label": label(first.config["model"], num_members=len(runs)),
+        "label": name,
         "model": first.config["model"],
         "dataset": first.config["dataset"],
         "num_members": len(runs),
@@ -102,6 +107,28 @@ def label(name: str, *, num_members: int = 1) -> str:
     if num_members > 1:
         method = "Deep ensemble" + (" of MC dropout" if arguments["rate"] else "")
     return method + (" + smoothing" if any(arguments["smoothing"]) else "")
+
+
+def distinct_labels(groups: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """Joins the rows of several workdirs, telling apart those of one label.
+
+    Args:
+      groups: Workdir -> its rows.
+
+    Returns:
+      All rows; where two workdirs share a label, it is followed by the workdir's name.
+    """
+    owners: dict[str, set[str]] = {}
+    for workdir, rows in groups.items():
+        for row in rows:
+            owners.setdefault(row["label"], set()).add(workdir)
+    return [
+        row
+        if len(owners[row["label"]]) == 1
+        else {**row, "label": f"{row['label']} ({workdir})"}
+        for workdir, rows in groups.items()
+        for row in rows
+    ]
 
 
 def _check_members(runs: Sequence[Run]) -> None:

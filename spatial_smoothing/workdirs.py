@@ -46,6 +46,21 @@ MODEL_FIELDS = (
     "head",
     "dtype",
 )
+# Smallest value of the fields that are numbers.
+_AT_LEAST = {
+    "batch_size": 1,
+    "checkpoint_every": 1,
+    "epochs": 1,
+    "eval_batch_size": 1,
+    "eval_every": 1,
+    "factor": 0,
+    "learning_rate": 0,
+    "max_to_keep": 1,
+    "momentum": 0,
+    "seed": 0,
+    "warmup_epochs": 0,
+    "weight_decay": 0,
+}
 _DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
@@ -68,13 +83,13 @@ class Run(NamedTuple):
 
 
 def build_model(config: Mapping[str, Any]) -> Network:
-    """Builds the network that a config describes.
+    """Builds the network that a config describes, and tries that it works.
 
     Args:
       config: With `model`, `dataset`, and any of `MODEL_FIELDS`.
 
     Raises:
-      ValueError: for an unknown model, data set or type, or unusable sizes.
+      ValueError: for an unknown model, data set or type, or fields that do not fit.
     """
     fields = {name: config.get(name) for name in MODEL_FIELDS}
     dtype = fields.pop("dtype") or "float32"
@@ -86,10 +101,27 @@ def build_model(config: Mapping[str, Any]) -> Network:
         for name, value in fields.items()
         if value is not None
     }
-    num_classes = sources.source(config["dataset"]).num_classes
-    return zoo.build(
-        config["model"], num_classes=num_classes, dtype=_DTYPES[dtype], **given
+    source = sources.source(config["dataset"])
+    model = zoo.build(
+        config["model"],
+        num_classes=source.num_classes,
+        dtype=_DTYPES[dtype],
+        **given,
     )
+    abstract_variables(model, image_size=source.image_size)
+    return model
+
+
+def abstract_variables(model: Network, *, image_size: int) -> dict[str, Any]:
+    """Returns shapes and types of a network's variables, at no cost.
+
+    Args:
+      model: The network.
+      image_size: Height and width of its images.
+    """
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    shapes = dict(jax.eval_shape(model.init, jax.random.key(0), images))
+    return {"batch_stats": {}, **shapes}
 
 
 def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
@@ -103,8 +135,12 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
       The absolute path.
 
     Raises:
-      ValueError: if it holds another config, or something that is not a run.
+      ValueError: if a number in the config is out of range, or the workdir holds
+        another config, or something that is not a run.
     """
+    for name, least in _AT_LEAST.items():
+        if name in config and not config[name] >= least:
+            raise ValueError(f"{name} must be at least {least}, got {config[name]}")
     path = epath.Path(workdir).absolute()
     config = json.loads(json.dumps(dict(config)))  # tuples become lists, as when read
     if (path / "config.json").exists():
@@ -151,9 +187,7 @@ def load(workdir: epath.PathLike) -> Run:
     config = read_config(path)
     model = build_model(config)
     size = sources.source(config["dataset"]).image_size
-    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    shapes = dict(jax.eval_shape(model.init, jax.random.key(0), images))
-    shapes.setdefault("batch_stats", {})
+    shapes = abstract_variables(model, image_size=size)
     everywhere = distributed.replicated(distributed.mesh())
     with Checkpoints(path / "checkpoints", read_only=True) as checkpoints:
         restored = checkpoints.restore(variables=abstract(shapes, everywhere))
@@ -162,6 +196,16 @@ def load(workdir: epath.PathLike) -> Run:
             f"no checkpoint in workdir {path} yet; train for an epoch first"
         )
     return Run(path, config, model, restored.items["variables"], restored.step)
+
+
+def evaluation_path(workdir: epath.PathLike) -> epath.Path:
+    """Returns the scores of an evaluated workdir; ValueError where there are none."""
+    path = epath.Path(workdir) / "evaluation" / "metrics.json"
+    if not path.exists():
+        raise ValueError(
+            f"{workdir} is not evaluated yet; run evaluate.py --workdir={workdir}"
+        )
+    return path
 
 
 def write_json(path: epath.Path, value: Any) -> None:

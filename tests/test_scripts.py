@@ -1,0 +1,246 @@
+"""The two scripts as a user runs them: processes, exit codes, files."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from cifar_archive import random_content, tar_gz
+
+from spatial_smoothing import logs, report, workdirs
+from spatial_smoothing.data import cifar
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = (
+    "--config=configs/cifar10.py",
+    "--config.width=4",
+    "--config.stages=(1,)",
+    "--config.batch_size=8",
+    "--config.milestones=(2,)",
+    "--config.checkpoint_every=1",
+    "--config.learning_rate=0.01",
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a small prepared CIFAR-10 in `tfds`."""
+    path = tmp_path_factory.mktemp("home")
+    content = tar_gz(random_content("cifar10").files)
+    builder = cifar.BUILDERS["cifar10"]
+    archive = dataclasses.replace(
+        builder.archive, size=len(content), sha256=hashlib.sha256(content).hexdigest()
+    )
+    name = archive.url.rpartition("/")[2]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "archive", archive)
+        manual = path / "tfds" / "downloads" / "manual" / name
+        manual.parent.mkdir(parents=True)
+        manual.write_bytes(content)
+        cifar.prepare("cifar10", path / "tfds")
+    return path
+
+
+def start(script, *arguments, home):
+    environment = {
+        **os.environ,
+        "SPATIAL_SMOOTHING_CACHE": str(home / "cache"),
+        "XLA_FLAGS": "",
+        "COLUMNS": "100",
+    }
+    return subprocess.Popen(
+        [sys.executable, ROOT / script, *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(script, *arguments, home):
+    process = start(script, *arguments, home=home)
+    out, err = process.communicate()
+    return process.returncode, out, err
+
+
+def train(workdir, *arguments, home, epochs=3):
+    return (
+        "train.py",
+        f"--workdir={workdir}",
+        *SMALL,
+        f"--config.data_dir={home / 'tfds'}",
+        f"--config.epochs={epochs}",
+        *arguments,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(home):
+    """A run that was never interrupted: 1 + 3 epochs."""
+    code, out, err = run(*train(home / "straight", home=home), home=home)
+    assert (code, err) == (0, "")
+    assert "finished: 4 epochs, 20 steps" in out
+    return home / "straight"
+
+
+def weights(workdir):
+    return jax.tree.leaves(workdirs.load(workdir).variables)
+
+
+def test_workdir_holds_what_is_promised(finished):
+    assert json.loads((finished / "config.json").read_text())["dataset"] == "cifar10"
+    provenance = json.loads((finished / "provenance.json").read_text())
+    assert provenance["libraries"]["jax"]
+    records = logs.read(finished / "metrics.jsonl")
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4]
+    promised = {"epoch", "step", "train_loss", "learning_rate", "images_per_second"}
+    assert promised | {"test_nll", "test_accuracy"} <= records[0].keys()
+    assert list((finished / "tensorboard").iterdir())
+
+
+def test_finished_run_says_so(finished, home):
+    before = (finished / "metrics.jsonl").read_bytes()
+    code, out, _ = run(*train(finished, home=home), home=home)
+    assert code == 0
+    assert "finished: 4 epochs, 20 steps" in out
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_interrupted_in_every_way_is_bit_identical(finished, home):
+    """Killed, then asked to stop twice, each after an epoch's line; then left alone."""
+    workdir = home / "interrupted"
+    command = train(workdir, home=home)
+    signals = {"epoch 1/4": "SIGKILL", "epoch 2/4": "SIGINT", "epoch 3/4": "SIGTERM"}
+    for beginning, name in signals.items():
+        number = signal.Signals[name]
+        process = start(*command, home=home)
+        for line in process.stdout:
+            if line.startswith(beginning):
+                process.send_signal(number)
+                break
+        out, _ = process.communicate()
+        if name == "SIGKILL":
+            assert process.returncode == -number
+        else:
+            assert process.returncode == 128 + number
+            assert "the same command continues" in out
+    code, out, _ = run(*command, home=home)
+    assert code == 0
+    assert "continuing from step" in out
+    for a, b in zip(weights(workdir), weights(finished), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert [r["epoch"] for r in logs.read(workdir / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_evaluates_and_compares(finished, home):
+    code, out, err = run(
+        "evaluate.py", f"--workdir={finished}", "--num_samples=3", home=home
+    )
+    assert (code, err) == (0, "")
+    assert "MC dropout + smoothing" in out
+    rows, provenance = report.read(finished / "evaluation" / "metrics.json")
+    assert [row["num_samples"] for row in rows] == [1, 2, 3]
+    assert {row["num_examples"] for row in rows} == {9}
+    assert provenance["runs"][0]["step"] == 20
+    page = (finished / "evaluation" / "report.html").read_text()
+    assert "MC dropout + smoothing" in page
+    code, out, _ = run(
+        "evaluate.py", f"--compare={finished}", f"--output={home / 'both'}", home=home
+    )
+    assert code == 0
+    assert (home / "both" / "report.html").exists()
+
+
+def test_deep_ensemble_of_workdirs(finished, home):
+    code, _, err = run(
+        *train(home / "second", "--config.seed=1", home=home, epochs=3), home=home
+    )
+    assert code == 0, err
+    output = home / "deep"
+    code, _, err = run(
+        "evaluate.py",
+        f"--workdir={finished},{home / 'second'}",
+        "--num_samples=2",
+        f"--output={output}",
+        home=home,
+    )
+    assert (code, err) == (0, "")
+    rows, _ = report.read(output / "metrics.json")
+    assert [row["num_samples"] for row in rows] == [1, 2, 4]
+    assert rows[0]["label"] == "Deep ensemble of MC dropout + smoothing"
+
+
+def test_damaged_checkpoint_is_passed_over(finished, home):
+    workdir = home / "damaged"
+    shutil.copytree(finished, workdir)
+    for path in (workdir / "checkpoints" / "20").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+    code, out, err = run(*train(workdir, home=home), home=home)
+    assert code == 0
+    assert re.fullmatch(r"warning: checkpoint .*/20 is damaged .*\n", err)
+    assert "continuing from step 15 of 20" in out
+    for a, b in zip(weights(workdir), weights(finished), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+MISTAKES = {
+    "unknown model 'resnet_dnn_19'; did you mean 'resnet_dnn_18'?": (
+        "--config.model=resnet_dnn_19",
+    ),
+    "unknown config field modle": ("--config.modle=x",),
+    "invalid literal for int()": ("--config.epochs=many",),
+    "data directory /nowhere does not exist": ("--config.data_dir=/nowhere",),
+    "epochs must be at least 1, got 0": ("--config.epochs=0",),
+    "unexpected arguments more": ("more",),
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_mistakes_are_one_line_and_leave_nothing(message, home):
+    workdir = home / "mistake"
+    code, _, err = run(*train(workdir, *MISTAKES[message], home=home), home=home)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert not workdir.exists()
+
+
+def test_workdir_of_another_config(finished, home):
+    code, _, err = run(*train(finished, "--config.seed=7", home=home), home=home)
+    assert code == 2
+    assert "holds another config: seed is 0 there and 7 here" in err
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--num_samples=0", "num_samples must be at least 1, got 0"),
+        ("--suite=ensembel", "unknown suite 'ensembel'; did you mean 'ensemble'?"),
+        ("--compare=a", "give either --workdir"),
+    ],
+)
+def test_mistakes_of_evaluation(argument, message, finished, home):
+    code, _, err = run("evaluate.py", f"--workdir={finished}", argument, home=home)
+    assert code == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_divergence_has_its_own_code(home):
+    code, _, err = run(
+        *train(home / "nan", "--config.learning_rate=1e30", home=home), home=home
+    )
+    assert code == 1
+    assert "loss or gradient is not finite at step" in err

@@ -1,0 +1,193 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spatial_smoothing import distributed, models, optim, steps, training
+from spatial_smoothing.checkpoints import Checkpoints
+from spatial_smoothing.data import augment
+
+BATCH = 8
+EPOCHS = 3
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(0)
+    labels = np.arange(21, dtype=np.int32) % 3
+    images = rng.integers(0, 256, (21, 8, 8, 3)).astype(np.uint8)
+    images[..., 0] = 80 * labels[:, None, None]  # something to learn
+    return images, labels
+
+
+def model(rate=0.3):
+    return models.build(
+        "resnet_mcdo_smoothing_18", num_classes=3, width=4, stages=(1,), rate=rate
+    )
+
+
+def arguments(**changes):
+    schedule = optim.warmup_multistep(0.05, steps_per_epoch=3, milestones=(2,))
+    normalize = functools.partial(augment.normalize, mean=(0.5,) * 3, std=(0.25,) * 3)
+    return {
+        "prepare": augment.preparation(normalize, augment=True),
+        "schedule": schedule,
+        "optimizer": optim.sgd(schedule),
+        "epochs": EPOCHS,
+        "batch_size": BATCH,
+        "seed": 1,
+        "mesh": distributed.mesh(1),
+        **changes,
+    }
+
+
+class Recorder(training.Log):
+    def __init__(self):
+        self.records = []
+
+    def epoch(self, record):
+        self.records.append(record)
+
+
+@pytest.fixture(scope="module")
+def straight(data):
+    log = Recorder()
+    return training.fit(model(), *data, log=log, **arguments()), log.records
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_learns_and_records_every_epoch(straight):
+    state, records = straight
+    assert int(state.step) == EPOCHS * 3
+    assert [record["epoch"] for record in records] == [1, 2, 3]
+    assert [record["step"] for record in records] == [3, 6, 9]
+    assert records[-1]["train_loss"] < records[0]["train_loss"]
+    # Warm-up reaches 2/3 in the last step of its epoch.
+    assert records[0]["learning_rate"] == pytest.approx(0.05 * 2 / 3)
+    assert records[1]["learning_rate"] == pytest.approx(0.05)
+
+
+def test_epoch_counts_every_example_once(straight):
+    sums = straight[0].sums
+    assert float(sums.count) == 21
+
+
+@pytest.mark.parametrize("stops", [(1,), (2, 3), (4, 1, 1)])
+def test_interrupted_anywhere_ends_bit_by_bit_the_same(stops, data, straight, tmp_path):
+    """Each entry of `stops` is the number of looks at the clock before a stop."""
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        for stop in (*stops, 100):
+            looks = iter([False] * stop + [True])
+            state = training.fit(
+                model(),
+                *data,
+                checkpoints=checkpoints,
+                should_stop=lambda looks=looks: next(looks),
+                **arguments(),
+            )
+    assert_equal(state, straight[0])
+
+
+def test_loop_on_the_device_is_the_loop_on_the_host(data, straight):
+    options = arguments()
+    mesh = options["mesh"]
+    optimizer = options["optimizer"]
+    network = model()
+    state = jax.jit(lambda: steps.init_state(network, optimizer, (8, 8, 3), seed=1))()
+    state = distributed.replicate(state, mesh)
+    advance = steps.compile_steps(
+        network,
+        optimizer,
+        state,
+        *distributed.replicate(data, mesh),
+        prepare=options["prepare"],
+        seed=1,
+        batch_size=BATCH,
+        mesh=mesh,
+        on_device=True,
+    )
+    for stop in (1, 3, 5, 6, 9):
+        state = advance(state, stop)
+        assert int(state.step) == stop
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
+        state,
+        straight[0],
+    )
+
+
+@pytest.mark.parametrize("num_devices", [2, 4, 8])
+def test_result_does_not_depend_on_the_number_of_devices(num_devices, data, straight):
+    log = Recorder()
+    training.fit(
+        model(), *data, log=log, **arguments(mesh=distributed.mesh(num_devices))
+    )
+    for one, many in zip(straight[1], log.records, strict=True):
+        assert many["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
+
+
+def test_seed_decides(data, straight):
+    other = training.fit(model(), *data, **arguments(seed=2))
+    kernels = [
+        state.variables["params"]["stem_conv"]["kernel"]
+        for state in (other, straight[0])
+    ]
+    assert not np.array_equal(*kernels)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_divergence_stops_at_its_step(on_device, data, tmp_path, monkeypatch):
+    compile_steps = functools.partial(steps.compile_steps, on_device=on_device)
+    monkeypatch.setattr(training, "compile_steps", compile_steps)
+    schedule = lambda step: jnp.where(step < 4, 0.05, jnp.nan)
+    options = arguments(schedule=schedule, optimizer=optim.sgd(schedule))
+    message = r"not finite at step 5; checkpoints before it are kept"
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        with pytest.raises(training.NonFiniteLossError, match=message):
+            training.fit(model(), *data, checkpoints=checkpoints, **options)
+        assert checkpoints.steps() == [3]
+
+
+def test_evaluation_and_checkpoints_keep_their_pace(data, tmp_path):
+    log = Recorder()
+    with Checkpoints(tmp_path / "c", max_to_keep=9) as checkpoints:
+        training.fit(
+            model(),
+            *data,
+            log=log,
+            evaluate=lambda variables: {"test_nll": 1.0},
+            eval_every=2,
+            checkpoints=checkpoints,
+            checkpoint_every=2,
+            **arguments(),
+        )
+        checkpoints.close()
+        assert checkpoints.steps() == [6, 9]
+    assert ["test_nll" in record for record in log.records] == [False, True, True]
+
+
+def test_finished_run_does_nothing_more(data, straight, tmp_path):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        first = training.fit(model(), *data, checkpoints=checkpoints, **arguments())
+        log = Recorder()
+        again = training.fit(
+            model(), *data, checkpoints=checkpoints, log=log, **arguments()
+        )
+    assert_equal(again, first)
+    assert log.records == []
+
+
+def test_batch_that_devices_cannot_divide(data):
+    message = "batch_size 8 cannot be divided by 3 devices; use a multiple such as 6"
+    with pytest.raises(ValueError, match=message):
+        training.fit(model(), *data, **arguments(mesh=distributed.mesh(3)))
+
+
+def test_more_devices_than_there_are():
+    with pytest.raises(ValueError, match="asked for 9 devices, there are 8"):
+        distributed.mesh(9)

@@ -1,0 +1,155 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from spatial_smoothing import suites, workdirs
+from spatial_smoothing.checkpoints import Checkpoints
+from spatial_smoothing.data import sources
+
+CONFIG = {
+    "model": "resnet_mcdo_smoothing_18",
+    "dataset": "shapes",
+    "width": 4,
+    "stages": (1,),
+    "seed": 0,
+    "epochs": 2,
+    "eval_every": 1,
+}
+
+
+def trained(path, **changes):
+    """A workdir with initial values for a checkpoint."""
+    config = {**CONFIG, **changes}
+    workdirs.claim(path, config)
+    model = workdirs.build_model(config)
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    variables = jax.jit(model.init)(jax.random.key(config["seed"]), images)
+    with Checkpoints(path / "checkpoints") as checkpoints:
+        checkpoints.save(5, {"variables": variables}, {})
+    return variables
+
+
+def test_loads_what_was_saved(tmp_path):
+    variables = trained(tmp_path / "run")
+    run = workdirs.load(tmp_path / "run")
+    assert (run.step, run.config["model"]) == (5, CONFIG["model"])
+    assert run.model.stages == (1,)
+    jax.tree.map(np.testing.assert_array_equal, run.variables, variables)
+
+
+def test_same_config_may_claim_again_and_free_fields_may_change(tmp_path):
+    workdirs.claim(tmp_path / "run", CONFIG)
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    workdirs.claim(tmp_path / "run", {**CONFIG, "eval_every": 7})
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_other_config_may_not(tmp_path):
+    workdirs.claim(tmp_path / "run", CONFIG)
+    message = r"another config: seed is 0 there and 1 here; width is 4 there and 8 here"
+    with pytest.raises(ValueError, match=message):
+        workdirs.claim(tmp_path / "run", {**CONFIG, "seed": 1, "width": 8})
+
+
+def test_folder_with_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match="is not empty and holds no"):
+        workdirs.claim(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("epochs", 0, "epochs must be at least 1, got 0"),
+        ("learning_rate", -0.1, "learning_rate must be at least 0, got -0.1"),
+        ("learning_rate", float("nan"), "learning_rate must be at least 0, got nan"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_written(
+    field, value, message, tmp_path
+):
+    with pytest.raises(ValueError, match=message):
+        workdirs.claim(tmp_path / "run", {**CONFIG, field: value})
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("dataset", "shape", "unknown data set 'shape'; did you mean 'shapes'"),
+        ("dtype", "float16", "unknown dtype 'float16'"),
+        ("temperature", -1.0, "temperature must be positive"),
+        ("padding", "sam", "unknown padding 'sam'"),
+        ("head", "gapp", "unknown head 'gapp'; did you mean 'gap'"),
+        ("smoothing", (1, 1), "one entry for each of the stages"),
+    ],
+)
+def test_networks_that_cannot_be(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        workdirs.build_model({**CONFIG, field: value})
+
+
+def test_no_run_and_no_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match="no run in"):
+        workdirs.load(tmp_path)
+    workdirs.claim(tmp_path / "run", CONFIG)
+    with pytest.raises(ValueError, match=r"no checkpoint in .* yet"):
+        workdirs.load(tmp_path / "run")
+    with pytest.raises(ValueError, match="is not evaluated yet"):
+        workdirs.evaluation_path(tmp_path / "run")
+
+
+def test_config_that_is_not_json(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        workdirs.read_config(tmp_path)
+
+
+def test_json_is_complete_or_not_there(tmp_path):
+    path = workdirs.epath.Path(tmp_path / "a.json")
+    workdirs.write_json(path, {"a": [1]})
+    assert json.loads(path.read_text()) == {"a": [1]}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_members_of_an_ensemble_are_of_one_network(tmp_path):
+    trained(tmp_path / "a")
+    trained(tmp_path / "b", width=8)
+    runs = [workdirs.load(tmp_path / name) for name in "ab"]
+    dataset = sources.Dataset(np.zeros((2, 32, 32, 3), np.uint8), np.zeros(2, np.int32))
+    with pytest.raises(
+        ValueError, match=r"cannot be one ensemble: .* width \(4 and 8\)"
+    ):
+        suites.ensemble(runs, dataset)
+
+
+def test_sizes_of_ensembles():
+    assert suites.ensemble_sizes(1, 50) == (1, 2, 3, 4, 5, 10, 20, 50)
+    assert suites.ensemble_sizes(1, 7) == (1, 2, 3, 4, 5, 7)
+    assert suites.ensemble_sizes(1, 1) == (1,)
+    assert suites.ensemble_sizes(5, 1) == (1, 2, 3, 4, 5)
+    assert suites.ensemble_sizes(3, 2) == (1, 2, 3, 6)
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "expected"),
+    [
+        ("resnet_dnn_18", 1, "Deterministic"),
+        ("resnet_mcdo_smoothing_18", 1, "MC dropout + smoothing"),
+        ("vgg_dnn_smoothing_16", 5, "Deep ensemble + smoothing"),
+        ("vgg_mcdo_16", 5, "Deep ensemble of MC dropout"),
+    ],
+)
+def test_labels(name, members, expected):
+    assert suites.label(name, num_members=members) == expected
+
+
+def test_equal_labels_are_told_apart():
+    groups = {
+        "a": [{"label": "X", "num_samples": 1}, {"label": "Y", "num_samples": 1}],
+        "b": [{"label": "X", "num_samples": 1}],
+    }
+    labels = [row["label"] for row in suites.distinct_labels(groups)]
+    assert labels == ["X (a)", "Y", "X (b)"]
