@@ -1,0 +1,278 @@
+"""State dictionaries to variables and back.
+
+Contract of this file: no value changes on the way, except that half precision becomes
+float32 and that the bias of a convolution goes into the batch normalisation behind it.
+What PyTorch stores and the networks here hold fixed are constants: counters of batches,
+kernels of blurs, biases of convolutions.
+"""
+
+import contextlib
+from collections.abc import Container, Mapping
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spatial_smoothing.convert.files import StateDict
+from spatial_smoothing.convert.names import NAMINGS, Path, pytorch_key
+from spatial_smoothing.models import zoo
+from spatial_smoothing.models.network import Network
+
+# Number of axes -> their order in the other library: HWIO and OIHW, [in, out] and back.
+_TO_PYTORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
+_TO_FLAX = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
+_COUNTER, _KERNEL, _BIAS = ".num_batches_tracked", ".filter", ".bias"
+
+
+class _Layout(NamedTuple):
+    """What the state dictionary of a network is made of.
+
+    Attributes:
+      naming: A key of `NAMINGS`.
+      paths: Key -> path of the variable.
+      shapes: The same keys -> shape in PyTorch.
+      constants: Keys that are no variables -> their values.
+      means: Those that are biases -> running mean of the normalisation behind, if any.
+    """
+
+    naming: str
+    paths: dict[str, Path]
+    shapes: dict[str, tuple[int, ...]]
+    constants: StateDict
+    means: dict[str, str]
+
+
+def from_pytorch(
+    name: str,
+    state_dict: Mapping[str, Any],
+    *,
+    num_classes: int,
+    stem: str = "cifar",
+    **overrides,
+) -> dict[str, Any]:
+    """Converts a state dictionary in the names of the paper's authors or torchvision's.
+
+    Args:
+      name: One of `models.names()`.
+      state_dict: PyTorch name -> array (anything NumPy takes), in PyTorch's layout.
+        A prefix "module." of all names is dropped. Counters of batches, kernels of
+        blurs and biases of torchvision's convolutions may be left out.
+      num_classes: K.
+      stem: "cifar" or "imagenet".
+      **overrides: As for `models.build`.
+
+    Returns:
+      Variables for the network that `models.build` makes of the same arguments.
+
+    Raises:
+      ValueError: naming every key that is missing, left over, misshapen, of the wrong
+        type, not finite, or that the network cannot represent.
+    """
+    model = zoo.build(name, num_classes=num_classes, stem=stem, **overrides)
+    state = _arrays(state_dict)
+    layouts = _layouts(model, _abstract_variables(model))
+    layout = max(layouts, key=lambda each: len(each.paths.keys() & state.keys()))
+    _raise_if_any(
+        _problems(layout, state),
+        f"state_dict does not fit {name} ({stem} stem, {layout.naming} names)",
+    )
+    for bias, mean in layout.means.items():
+        if bias in state:
+            state[mean] = state[mean] - state[bias]
+    return flax.traverse_util.unflatten_dict(
+        {
+            # A copy: JAX may still be reading when the source is changed.
+            path: jnp.array(state[key].transpose(_TO_FLAX[state[key].ndim]))
+            for key, path in layout.paths.items()
+        }
+    )
+
+
+def to_pytorch(
+    name: str,
+    variables: Mapping[str, Any],
+    *,
+    num_classes: int,
+    stem: str = "cifar",
+    naming: str = "authors",
+    **overrides,
+) -> StateDict:
+    """Converts variables to a state dictionary that PyTorch loads strictly.
+
+    Args:
+      name: One of `models.names()`.
+      variables: `{"params", "batch_stats"}` of the network.
+      num_classes: K.
+      stem: "cifar" or "imagenet".
+      naming: "authors", or "torchvision" for ResNet, ResNeXt, WideResNet, AlexNet and
+        VGG; the convolutions of the last two get biases of zero.
+      **overrides: As for `models.build`.
+
+    Returns:
+      PyTorch name -> array, in PyTorch's layout; counters of batches are zero.
+
+    Raises:
+      ValueError: if the naming has no names for the network, or naming every variable
+        that is missing, left over or misshapen.
+    """
+    model = zoo.build(name, num_classes=num_classes, stem=stem, **overrides)
+    abstract = _abstract_variables(model)
+    layout = _layout(model, abstract, naming=naming)
+    values = flax.traverse_util.flatten_dict(dict(variables), sep="/")
+    shapes = flax.traverse_util.flatten_dict(_weights(abstract), sep="/")
+    _raise_if_any(
+        _mismatches({path: leaf.shape for path, leaf in shapes.items()}, values),
+        f"variables do not fit {name} ({stem} stem)",
+    )
+    state = {}
+    for key, path in layout.paths.items():
+        value = np.asarray(values["/".join(path)])
+        state[key] = np.array(value.transpose(_TO_PYTORCH[value.ndim]), order="C")
+    return state | layout.constants
+
+
+def _arrays(state_dict: Mapping[str, Any]) -> StateDict:
+    """NumPy arrays of at least float32, under names without DataParallel's prefix."""
+    prefix = "module."
+    if not all(key.startswith(prefix) for key in state_dict):
+        prefix = ""
+    arrays = {}
+    for key, value in state_dict.items():
+        array = np.asarray(value)
+        if jnp.issubdtype(array.dtype, jnp.floating):
+            array = array.astype(np.promote_types(array.dtype, np.float32), copy=False)
+        arrays[key.removeprefix(prefix)] = array
+    return arrays
+
+
+def _layouts(model: Network, abstract: dict[str, Any]) -> list[_Layout]:
+    """The layouts in all namings that know the network."""
+    layouts = []
+    for naming in NAMINGS:
+        with contextlib.suppress(ValueError):
+            layouts.append(_layout(model, abstract, naming=naming))
+    return layouts
+
+
+def _layout(model: Network, abstract: dict[str, Any], *, naming: str) -> _Layout:
+    leaves = flax.traverse_util.flatten_dict(_weights(abstract))
+    keys = {path: pytorch_key(model, path, naming=naming) for path in leaves}
+    constants, means = {}, {}
+    for path, key in keys.items():
+        module, _, kind = key.rpartition(".")
+        if kind == "running_mean":
+            constants[module + _COUNTER] = np.zeros((), np.int64)
+        if module.startswith("features.") and path[-1] == "kernel":
+            constants[module + _BIAS] = np.zeros(leaves[path].shape[-1], np.float32)
+            mean = ("batch_stats", path[1], "norm", "mean")
+            if mean in keys:
+                means[module + _BIAS] = keys[mean]
+    if naming == "authors":
+        constants |= _blur_kernels(model, abstract)
+    return _Layout(
+        naming,
+        {key: path for path, key in keys.items()},
+        {
+            keys[path]: tuple(leaf.shape[axis] for axis in _TO_PYTORCH[leaf.ndim])
+            for path, leaf in leaves.items()
+        },
+        constants,
+        means,
+    )
+
+
+def _blur_kernels(model: Network, abstract: dict[str, Any]) -> StateDict:
+    """Kernels `[C, 1, k, k]` of depthwise blurs; the paper's box blur has none."""
+    if model.taps is None or (tuple(model.taps), model.padding) == ((1, 1), "full"):
+        return {}
+    taps = np.asarray(model.taps, float) / sum(model.taps)
+    kernel = np.outer(taps, taps).astype(np.float32)
+    outputs = abstract["intermediates"]
+    stages = sorted(int(name[5:]) for name in outputs if name.startswith("stage"))
+    return {
+        f"smooth{stage}.{number}.blur{_KERNEL}": np.tile(
+            kernel, (outputs[f"stage{stage}"][0].shape[-1], 1, 1, 1)
+        )
+        for stage, count in zip(stages, model.smoothing, strict=True)
+        for number in range(count)
+    }
+
+
+def _problems(layout: _Layout, state: StateDict) -> dict[str, list[str]]:
+    """Kind of problem -> keys that have it."""
+    constants = {key: value.shape for key, value in layout.constants.items()}
+    numbers = {k: value for k, value in state.items() if not k.endswith(_COUNTER)}
+    floating = {k: value for k, value in numbers.items() if _is_floating(value)}
+    different = [
+        key
+        for key, value in floating.items()
+        if key in constants
+        and key not in layout.means
+        and value.shape == constants[key]
+        and not np.allclose(value, layout.constants[key], rtol=1e-5, atol=1e-8)
+    ]
+    return {
+        **_mismatches(layout.shapes | constants, state, optional=constants),
+        "not floating": [
+            f"{key} is {value.dtype}"
+            for key, value in numbers.items()
+            if key not in floating
+        ],
+        "not finite": [k for k, value in floating.items() if not _is_finite(value)],
+        "another blur than the model's taps": [
+            key for key in different if key.endswith(_KERNEL)
+        ],
+        "not zero, but convolutions of this network have no bias": [
+            key for key in different if key.endswith(_BIAS)
+        ],
+    }
+
+
+def _mismatches(
+    expected: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, Any],
+    *,
+    optional: Container[str] = (),
+) -> dict[str, list[str]]:
+    """Compares keys and shapes."""
+    return {
+        "missing": [k for k in expected if k not in found and k not in optional],
+        "left over": [key for key in found if key not in expected],
+        "misshapen": [
+            f"{key} is {found[key].shape}, {shape} was expected"
+            for key, shape in expected.items()
+            if key in found and found[key].shape != shape
+        ],
+    }
+
+
+def _raise_if_any(problems: Mapping[str, list[str]], what: str) -> None:
+    if any(problems.values()):
+        text = "; ".join(f"{kind}: {', '.join(k)}" for kind, k in problems.items() if k)
+        raise ValueError(f"{what}; {text}")
+
+
+def _is_floating(value: np.ndarray) -> bool:
+    return bool(jnp.issubdtype(value.dtype, jnp.floating))
+
+
+def _is_finite(value: np.ndarray) -> bool:
+    return bool(np.isfinite(value).all())
+
+
+def _weights(abstract: dict[str, Any]) -> dict[str, Any]:
+    return {c: abstract[c] for c in ("params", "batch_stats") if c in abstract}
+
+
+def _abstract_variables(model: Network) -> dict[str, Any]:
+    """Shapes of the variables and of what each part of the network returns."""
+    size = 224 if model.stem == "imagenet" else 32
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    collections = ["params", "batch_stats", "intermediates"]
+    return jax.eval_shape(
+        lambda key, images: model.init(key, images, mutable=collections),
+        jax.random.key(0),
+        images,
+    )

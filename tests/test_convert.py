@@ -1,0 +1,525 @@
+import json
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import spatial_smoothing as ss
+from spatial_smoothing import workdirs
+from spatial_smoothing.convert.__main__ import _FIELDS, main
+
+# A residual network of two stages, small enough to write down.
+SMALL = {"num_classes": 10, "width": 4, "stages": (1, 1)}
+SHAPES = {
+    "layer0.0.weight": (4, 3, 3, 3),
+    "layer0.1": (4,),
+    "layer1.0.conv1.weight": (4, 4, 3, 3),
+    "layer1.0.bn1": (4,),
+    "layer1.0.conv2.weight": (4, 4, 3, 3),
+    "layer1.0.bn2": (4,),
+    "layer2.0.conv1.weight": (8, 4, 3, 3),
+    "layer2.0.bn1": (8,),
+    "layer2.0.conv2.weight": (8, 8, 3, 3),
+    "layer2.0.bn2": (8,),
+    "layer2.0.shortcut.0.weight": (8, 4, 1, 1),
+    "layer2.0.shortcut.1": (8,),
+    "classifier.0.dense.weight": (10, 8),
+    "classifier.0.dense.bias": (10,),
+}
+NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+def small_state(seed=0):
+    """The state dictionary of `resnet_dnn_18` with `SMALL`, in the authors' names."""
+    rng, state = np.random.default_rng(seed), {}
+    for key, shape in SHAPES.items():
+        keys = [key]
+        if len(shape) == 1 and not key.endswith("bias"):
+            keys = [f"{key}.{leaf}" for leaf in NORM]
+            state[f"{key}.num_batches_tracked"] = np.asarray(7)
+        for each in keys:
+            state[each] = rng.standard_normal(shape).astype(np.float32)
+    return state
+
+
+def in_torchvision(state):
+    """Renames authors' keys to torchvision's."""
+    renamed = {}
+    for key, value in state.items():
+        for old, new in [
+            ("layer0.0", "conv1"),
+            ("layer0.1", "bn1"),
+            ("shortcut", "downsample"),
+            ("classifier.0.dense", "fc"),
+        ]:
+            key = key.replace(old, new)
+        renamed[key] = value
+    return renamed
+
+
+def convert(state, *, name="resnet_dnn_18", **arguments):
+    return ss.convert.from_pytorch(name, state, **SMALL | arguments)
+
+
+def assert_same(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def numbered(name, **arguments):
+    """Variables of a network, no two numbers of a leaf alike."""
+    model = ss.models.build(name, **arguments)
+    size = 224 if arguments.get("stem") == "imagenet" else 32
+    images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    shapes = dict(jax.eval_shape(model.init, jax.random.key(0), images))
+    return jax.tree.map(
+        lambda leaf: np.arange(leaf.size, dtype=np.float32).reshape(leaf.shape), shapes
+    )
+
+
+def test_every_number_has_its_place():
+    state = small_state()
+    variables = convert(state)
+    params, statistics = variables["params"], variables["batch_stats"]
+    block, shortcut = params["stage2_block0"], state["layer2.0.shortcut.0.weight"]
+    assert block["shortcut_conv"]["kernel"].shape == (1, 1, 4, 8)
+    assert block["shortcut_conv"]["kernel"][0, 0, 3, 5] == shortcut[5, 3, 0, 0]
+    kernel, weight = block["conv1"]["kernel"], state["layer2.0.conv1.weight"]
+    assert kernel[2, 1, 3, 5] == weight[5, 3, 2, 1]
+    dense = params["head"]["dense"]
+    assert dense["kernel"][2, 9] == state["classifier.0.dense.weight"][9, 2]
+    assert_same(dense["bias"], state["classifier.0.dense.bias"])
+    assert_same(block["norm2"]["scale"], state["layer2.0.bn2.weight"])
+    assert_same(block["norm2"]["bias"], state["layer2.0.bn2.bias"])
+    found = statistics["stem_norm"]
+    assert_same(found["mean"], state["layer0.1.running_mean"])
+    assert_same(found["var"], state["layer0.1.running_var"])
+    numbers = [v.size for key, v in state.items() if "tracked" not in key]
+    assert sum(numbers) == sum(leaf.size for leaf in jax.tree.leaves(variables))
+
+
+def test_torchvision_names_are_recognised():
+    state = small_state()
+    assert_same(convert(in_torchvision(state)), convert(state))
+
+
+def test_smoothing_and_dropout_take_the_same_weights():
+    state = small_state()
+    assert_same(convert(state, name="resnet_mcdo_smoothing_18"), convert(state))
+
+
+def test_the_prefix_of_data_parallel_is_dropped():
+    state = small_state()
+    assert_same(
+        convert({f"module.{key}": value for key, value in state.items()}),
+        convert(state),
+    )
+
+
+def test_counters_may_be_left_out():
+    state = small_state()
+    without = {k: v for k, v in state.items() if "num_batches_tracked" not in k}
+    assert len(without) == len(state) - 6
+    assert_same(convert(without), convert(state))
+
+
+@pytest.mark.parametrize(
+    ("name", "convolutions"),
+    [
+        ("vgg_dnn_11", (0, 4, 8, 11, 15, 18, 22, 25)),
+        ("vgg_mcdo_13", (0, 3, 7, 10, 14, 17, 21, 24, 28, 31)),
+        ("vgg_dnn_16", (0, 3, 7, 10, 14, 17, 20, 24, 27, 30, 34, 37, 40)),
+        (
+            "vgg_dnn_smoothing_19",
+            (0, 3, 7, 10, 14, 17, 20, 23, 27, 30, 33, 36, 40, 43, 46, 49),
+        ),
+        ("alexnet_dnn", (0, 3, 6, 8, 10)),
+    ],
+)
+def test_torchvision_counts_the_layers_of_plain_networks(name, convolutions):
+    model = ss.models.build(name, num_classes=10)
+    blocks = [
+        f"stage{stage}_block{block}"
+        for stage, depth in enumerate(model.stages)
+        for block in range(depth)
+    ]
+
+    def key(*path):
+        return ss.convert.pytorch_key(model, path, naming="torchvision")
+
+    for block, index in zip(blocks, convolutions, strict=True):
+        assert key("params", block, "conv", "kernel") == f"features.{index}.weight"
+        if "vgg" in name:
+            found = key("batch_stats", block, "norm", "var")
+            assert found == f"features.{index + 1}.running_var"
+    dense = [key("params", "head", f"dense{i}", "bias") for i in (1, 2, 3)]
+    expected = (0, 3, 6) if "vgg" in name else (1, 4, 6)
+    assert dense == [f"classifier.{index}.bias" for index in expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [
+        ("vgg_dnn_11", ["0.0", "1.1", "2.1", "2.2", "3.1", "3.2", "4.1", "4.2"]),
+        ("prevgg_mcdo_11", ["0.0", "1.1", "2.1", "2.2", "3.1", "3.2", "4.1", "4.2"]),
+        ("alexnet_dnn", ["0.0", "1.1", "2.1", "2.2", "2.3"]),
+    ],
+)
+def test_authors_count_the_pools_of_plain_networks(name, blocks):
+    arguments = {"num_classes": 3, "width": 1}
+    state = ss.convert.to_pytorch(name, numbered(name, **arguments), **arguments)
+    leaves = ["conv.weight"]
+    if "vgg" in name:
+        leaves += [f"bn.{leaf}" for leaf in (*NORM, "num_batches_tracked")]
+    assert state.keys() == {
+        *(f"layer{block}.{leaf}" for block in blocks for leaf in leaves),
+        *(f"classifier.2.dense{i}.{leaf}" for i in (1, 2, 3) for leaf in NORM[:2]),
+    }
+
+
+@pytest.mark.parametrize("naming", ["authors", "torchvision"])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("resnet_mcdo_smoothing_18", {"stages": (2, 1)}),
+        ("resnet_dnn_50", {"stages": (2, 1), "stem": "imagenet"}),
+        ("resnext_dnn_50", {"stages": (1, 1), "width": 16}),
+        ("wideresnet_mcdo_101", {"stages": (1, 1)}),
+        ("vgg_dnn_smoothing_11", {"width": 1}),
+        ("alexnet_mcdo", {"width": 1}),
+    ],
+)
+def test_round_trip_is_exact(name, arguments, naming):
+    arguments = {"num_classes": 3, "width": 8, **arguments}
+    variables = numbered(name, **arguments)
+    state = ss.convert.to_pytorch(name, variables, naming=naming, **arguments)
+    assert all(value.flags.c_contiguous for value in state.values())
+    assert_same(ss.convert.from_pytorch(name, state, **arguments), variables)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("preresnet_mcdo_50", {"stages": (1, 1)}),
+        ("prevgg_dnn_11", {"width": 1}),
+        ("resnet_dnn_18", {"stages": (1, 1), "head": "mlp", "width": 1}),
+        ("resnet_dnn_smoothing_18", {"stages": (1, 1), "smoothing_norm": True}),
+    ],
+)
+def test_only_the_authors_have_names_for_some(name, arguments):
+    arguments = {"num_classes": 3, "width": 8, **arguments}
+    variables = numbered(name, **arguments)
+    state = ss.convert.to_pytorch(name, variables, **arguments)
+    assert_same(ss.convert.from_pytorch(name, state, **arguments), variables)
+    message = "there is no torchvision name for .* namings: authors, torchvision"
+    with pytest.raises(ValueError, match=message):
+        ss.convert.to_pytorch(name, variables, naming="torchvision", **arguments)
+
+
+def test_unknown_naming():
+    with pytest.raises(ValueError, match="unknown naming 'timm'; choices: authors, "):
+        ss.convert.to_pytorch("resnet_dnn_18", {}, naming="timm", **SMALL)
+
+
+# Index of a convolution -> its channels.
+VGG_WIDTHS = {0: 1, 4: 2, 8: 4, 11: 4, 15: 8, 18: 8, 22: 8, 25: 8}
+
+
+def vgg_state():
+    """`vgg_dnn_11` of one channel in torchvision's names; its MLP is of zeros."""
+    rng, state, features = np.random.default_rng(1), {}, 3
+    for index, out in VGG_WIDTHS.items():
+        state[f"features.{index}.weight"] = rng.standard_normal((out, features, 3, 3))
+        state[f"features.{index}.bias"] = rng.standard_normal(out)
+        for leaf in NORM:
+            state[f"features.{index + 1}.{leaf}"] = rng.random(out)
+        features = out
+    sizes = (features * 49, 4096, 4096, 3)
+    for number, index in enumerate((0, 3, 6)):
+        state[f"classifier.{index}.weight"] = np.zeros(sizes[number : number + 2][::-1])
+        state[f"classifier.{index}.bias"] = np.zeros(sizes[number + 1])
+    return {key: value.astype(np.float32) for key, value in state.items()}
+
+
+def test_a_bias_moves_the_mean_behind_it():
+    state = vgg_state()
+    variables = ss.convert.from_pytorch("vgg_dnn_11", state, num_classes=3, width=1)
+    statistics = variables["batch_stats"]["stage2_block1"]["norm"]
+    expected = state["features.12.running_mean"] - state["features.11.bias"]
+    assert_same(statistics["mean"], expected)
+    assert_same(statistics["var"], state["features.12.running_var"])
+    biases = {f"features.{index}.bias" for index in VGG_WIDTHS}
+    without = {key: value for key, value in state.items() if key not in biases}
+    variables = ss.convert.from_pytorch("vgg_dnn_11", without, num_classes=3, width=1)
+    statistics = variables["batch_stats"]["stage2_block1"]["norm"]
+    assert_same(statistics["mean"], state["features.12.running_mean"])
+
+
+def test_vgg_without_normalisation_is_refused():
+    state = vgg_state()
+    for index in VGG_WIDTHS:
+        for leaf in NORM:
+            del state[f"features.{index + 1}.{leaf}"]
+    message = r"torchvision names\); missing: .*features\.1\.running_mean"
+    with pytest.raises(ValueError, match=message):
+        ss.convert.from_pytorch("vgg_dnn_11", state, num_classes=3, width=1)
+
+
+BLUR = {"name": "resnet_dnn_smoothing_18", "taps": (1, 2, 1), "padding": "zero"}
+KERNEL = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 16
+
+
+def test_kernels_of_blurs_are_constants():
+    state = small_state()
+    kernels = {
+        "smooth1.0.blur.filter": np.tile(KERNEL, (4, 1, 1, 1)),
+        "smooth2.0.blur.filter": np.tile(KERNEL, (8, 1, 1, 1)),
+    }
+    assert_same(convert(state | kernels, **BLUR), convert(state))
+    assert_same(convert(state, **BLUR), convert(state))
+    back = ss.convert.to_pytorch(variables=convert(state), **SMALL | BLUR)
+    for key, kernel in kernels.items():
+        np.testing.assert_array_equal(back[key], kernel)
+    assert back.keys() == (state | kernels).keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (
+            BLUR | {"taps": (1, 1, 1)},
+            r"another blur than the model's taps: smooth1\.0\.blur\.filter$",
+        ),
+        (
+            BLUR | {"taps": (1, 3, 3, 1)},
+            r"misshapen: smooth1\.0\.blur\.filter is \(4, 1, 3, 3\), "
+            r"\(4, 1, 4, 4\) was expected$",
+        ),
+        (
+            {"name": "resnet_dnn_smoothing_18"},
+            r"left over: smooth1\.0\.blur\.filter$",
+        ),
+        ({"name": "resnet_dnn_18"}, r"left over: smooth1\.0\.blur\.filter$"),
+    ],
+)
+def test_other_blurs_are_refused(arguments, problem):
+    state = small_state() | {"smooth1.0.blur.filter": np.tile(KERNEL, (4, 1, 1, 1))}
+    with pytest.raises(ValueError, match=problem):
+        convert(state, **arguments)
+
+
+@pytest.mark.parametrize("rename", [lambda state: state, in_torchvision])
+def test_one_error_lists_every_key(rename):
+    state = rename(small_state())
+    state["layer2.0.bn9.weight"] = np.zeros(3)
+    state["layer9.num_batches_tracked"] = np.zeros(())
+    state["layer1.0.conv1.weight"] = state["layer1.0.conv1.weight"][1:]
+    state["layer1.0.bn1.weight"] = state["layer1.0.bn1.weight"].astype(int)
+    state["layer2.0.bn1.bias"] = state["layer2.0.bn1.bias"] * np.nan
+    del state["layer1.0.bn2.bias"], state["layer2.0.bn2.running_var"]
+    with pytest.raises(ValueError, match="state_dict does not fit resnet_dnn") as error:
+        convert(state)
+    naming = "authors" if "layer0.0.weight" in state else "torchvision"
+    head, *problems = str(error.value).split("; ")
+    assert head == (
+        f"state_dict does not fit resnet_dnn_18 (cifar stem, {naming} names)"
+    )
+    found = {
+        kind: set(re.split(r", (?!\d)", keys))
+        for kind, keys in (problem.split(": ") for problem in problems)
+    }
+    assert found == {
+        "missing": {"layer1.0.bn2.bias", "layer2.0.bn2.running_var"},
+        "left over": {"layer2.0.bn9.weight", "layer9.num_batches_tracked"},
+        "misshapen": {
+            "layer1.0.conv1.weight is (3, 4, 3, 3)",
+            "(4, 4, 3, 3) was expected",
+        },
+        "not floating": {"layer1.0.bn1.weight is int64"},
+        "not finite": {"layer2.0.bn1.bias"},
+    }
+
+
+def test_the_other_stem_is_misshapen():
+    message = (
+        r"resnet_dnn_18 \(imagenet stem, torchvision names\); misshapen: conv1\.weight "
+        r"is \(4, 3, 3, 3\), \(4, 3, 7, 7\) was expected$"
+    )
+    with pytest.raises(ValueError, match=message):
+        convert(in_torchvision(small_state()), stem="imagenet")
+
+
+def test_variables_that_do_not_fit():
+    variables = jax.tree.map(np.asarray, convert(small_state()))
+    del variables["batch_stats"]["stem_norm"]
+    variables["params"]["extra"] = np.zeros(3)
+    stacked = variables["params"]["head"]["dense"]
+    stacked["bias"] = np.stack([stacked["bias"]] * 2)
+    message = (
+        r"variables do not fit resnet_dnn_18 \(cifar stem\); "
+        r"missing: batch_stats/stem_norm/mean, batch_stats/stem_norm/var; "
+        r"left over: params/extra; "
+        r"misshapen: params/head/dense/bias is \(2, 10\), \(10,\) was expected$"
+    )
+    with pytest.raises(ValueError, match=message):
+        ss.convert.to_pytorch("resnet_dnn_18", variables, **SMALL)
+
+
+def save_npz(path, state):
+    np.savez(path, **state)
+
+
+def save_safetensors(path, state):
+    pytest.importorskip("safetensors.numpy").save_file(state, path)
+
+
+WRITERS = {".npz": save_npz, ".safetensors": save_safetensors}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_reads_files(tmp_path, suffix):
+    state = small_state()
+    WRITERS[suffix](tmp_path / f"net{suffix}", state)
+    name, found = ss.convert.load_state_dict(tmp_path / f"net{suffix}")
+    assert name is None
+    assert found.keys() == state.keys()
+    assert_same(convert(found), convert(state))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_becomes_single(tmp_path, dtype):
+    half = {
+        key: value.astype(jnp.dtype(dtype)) if value.ndim else value
+        for key, value in small_state().items()
+    }
+    save_safetensors(tmp_path / "net.safetensors", half)
+    _, found = ss.convert.load_state_dict(tmp_path / "net.safetensors")
+    variables = convert(found)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    single = {key: value.astype(np.float32) for key, value in half.items()}
+    assert_same(variables, convert(single))
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_truncated_files(tmp_path, suffix, share):
+    path = tmp_path / f"net{suffix}"
+    WRITERS[suffix](path, small_state())
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    with pytest.raises(ValueError, match=rf"cannot read .*/net\{suffix}: damaged, or"):
+        ss.convert.load_state_dict(path)
+
+
+def test_an_npz_of_objects_is_not_unpickled(tmp_path):
+    np.savez(tmp_path / "net.npz", a=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match=r"cannot read .*net\.npz: damaged, or not"):
+        ss.convert.load_state_dict(tmp_path / "net.npz")
+
+
+def test_unknown_suffix(tmp_path):
+    message = (
+        r"cannot tell the format of .*net\.h5; "
+        r"suffixes: \.pth, \.pth\.tar, \.pt, \.safetensors, \.npz$"
+    )
+    with pytest.raises(ValueError, match=message):
+        ss.convert.load_state_dict(tmp_path / "net.h5")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".npz"])
+def test_no_such_file(tmp_path, suffix):
+    if suffix == ".pth":
+        pytest.importorskip("torch")
+    with pytest.raises(FileNotFoundError, match=f"net{suffix}"):
+        ss.convert.load_state_dict(tmp_path / f"net{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "library"), [(".pth", "torch"), (".safetensors", "safetensors")]
+)
+def test_a_missing_library_is_named(tmp_path, monkeypatch, suffix, library):
+    monkeypatch.setitem(sys.modules, library, None)  # as if it were not installed
+    (tmp_path / f"net{suffix}").touch()
+    message = rf"takes {library}; pip install 'spatial-smoothing\[{library}\]', or save"
+    with pytest.raises(ValueError, match=message):
+        ss.convert.load_state_dict(tmp_path / f"net{suffix}")
+
+
+FLAGS = ["--dataset=cifar10", "--width=4", "--stages", "1", "1"]
+
+
+def test_the_script_makes_a_workdir(tmp_path):
+    state = small_state()
+    np.savez(tmp_path / "net.npz", **state)
+    out = tmp_path / "runs" / "converted"
+    process = subprocess.run(
+        [
+            *(sys.executable, "-W", "error::RuntimeWarning"),
+            *("-m", "spatial_smoothing.convert", tmp_path / "net.npz", out),
+            *("--model=resnet_mcdo_smoothing_18", "--taps", "1", "2", "1", *FLAGS),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.stderr == ""
+    assert process.returncode == 0
+    first, second = process.stdout.splitlines()
+    assert first == (
+        "resnet_mcdo_smoothing_18 for cifar10 (10 classes, cifar stem): "
+        f"1,454 parameters from {tmp_path / 'net.npz'}"
+    )
+    assert second == f"step 0 in {out}; python evaluate.py --workdir={out}"
+    assert [path.name for path in out.parent.iterdir()] == ["converted"]
+    run = workdirs.load(out)
+    assert run.step == 0
+    assert_same(run.variables, convert(state))
+    assert run.model == ss.models.build(
+        "resnet_mcdo_smoothing_18", taps=(1.0, 2.0, 1.0), **SMALL
+    )
+    assert json.loads((out / "config.json").read_text())["converted_from"] == "net.npz"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "does not name its model; pass --model=NAME"),
+        (["--model=resnet_19"], "unknown model 'resnet_19'; did you mean "),
+        (["--model=resnet_dnn_34", "--head=bn_gap"], "does not fit resnet_dnn_34"),
+        (["--model=resnet_dnn_18", "--stem=large"], "unknown stem 'large'"),
+        (["--model=resnet_dnn_18", "--dtype=int"], "unknown dtype 'int'"),
+        (["--model=resnet_dnn_18", "--dataset=c"], "unknown data set 'c'"),
+        (["--model=resnet_dnn_18", "--dataset=cifar100"], "(100, 8) was expected"),
+        (["--modle=resnet_dnn_18"], "unrecognized arguments: --modle=resnet_dnn_18; "),
+        (["--width=wide"], "argument --width: invalid int value: 'wide'; --help"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, arguments, message):
+    np.savez(tmp_path / "net.npz", **small_state())
+    source, out = str(tmp_path / "net.npz"), str(tmp_path / "out")
+    assert main([source, out, *FLAGS, *arguments]) == 2
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("error: ")
+    assert message in stderr
+    assert stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["net.npz"]
+
+
+def test_the_script_overwrites_nothing(tmp_path, capsys):
+    np.savez(tmp_path / "net.npz", **small_state())
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("42")
+    for out in (tmp_path / "full", tmp_path / "net.npz"):
+        arguments = [str(tmp_path / "net.npz"), str(out), "--model=resnet_dnn_18"]
+        assert main([*arguments, *FLAGS]) == 2
+        assert f"{out} is there and not empty" in capsys.readouterr().err
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "42"
+    assert len(list((tmp_path / "full").iterdir())) == 1
+
+
+def test_the_script_takes_every_field_of_a_model():
+    assert sorted(_FIELDS) == sorted(workdirs.MODEL_FIELDS)
