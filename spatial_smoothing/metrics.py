@@ -141,6 +141,7 @@ def tally(
     chex.assert_equal_shape([weight, labels])
     one = weight.astype(probs.dtype)
     probs = jnp.where(weight[:, None], probs, 0)
+    labels = jnp.where(labels < 0, probs.shape[-1], labels)  # -1 is not the last class
     if log_probs is None:
         loss = nll(probs, labels)
     else:
@@ -209,7 +210,7 @@ def summary(result: Tally, *, definition: str = "fixed") -> dict[str, float]:
         raise ValueError(
             f"summary takes one tally of at least one example, got counts {t.count}"
         )
-    if np.isnan(t.nll):
+    if np.isnan(t.nll + t.brier):
         raise ValueError("probabilities hold NaN, or labels lie outside [0, K)")
     epsilon = _EPSILON if definition == "reference" else 0.0
     gap = _calibration_gap(t, definition)

@@ -1,18 +1,21 @@
 """The embedded data set `shapes`: ten classes of figures, drawn from a seed.
 
-Images are uint8[N, 32, 32, 3] (NHWC, RGB), labels int32[N] index `CLASS_NAMES`.
-Each image shows one figure at a random place, angle, size and colour on a textured
-background, with bars behind and over it, blurred and noisy. One number per image,
-its difficulty, uniform in [0, 1], sets size, contrast, occlusion, blur and noise
-together: easy images are plain, hard ones nearly ambiguous, and no label is wrong.
-The classes are invariant to flips and rotations.
+Images are uint8[N, 32, 32, 3] (NHWC, RGB); labels int32[N] index `CLASS_NAMES`. An
+image shows one figure, at a random place, angle, size and colour, on a textured ground
+darker than itself, with bars behind and over it, seen through a blurring, noisy camera.
+One number per image, its difficulty, uniform in [0, 1), sets size, contrast, occlusion
+and noise together: the easiest images are plain, the hardest nearly ambiguous, and no
+label is wrong. Flips and rotations do not change the class.
 
-A split is an endless stream of which `generate` returns the beginning, so a smaller
-size is a prefix of a larger one and the images past `TRAIN_SIZE` serve as validation.
-Per-pixel arithmetic uses only operations that IEEE 754 rounds exactly, in a fixed
-order, and random draws only raw uniform ones. A sine or cosine is rounded from float64
-to float32, which hides the last bit of the platform's libm but for about one value
-in 10^9; such a value could change a pixel by 1.
+A split is an endless stream of which `generate` returns the beginning: a smaller size
+is a prefix of a larger one, classes are balanced within one in every prefix, and the
+images beyond `TRAIN_SIZE` can serve for validation.
+
+The bytes are meant to be the same on every machine. Pixels are computed in float32 by
+operations that IEEE 754 rounds exactly, in a fixed order. Sines and cosines are taken
+of a few angles per image only, in float64, then rounded to float32: two libms that
+differ in the last bit agree after it but for about one value in 10^8, which could
+change some pixels of its image by 1.
 """
 
 import functools
@@ -20,15 +23,16 @@ import math
 
 import numpy as np
 
-VERSION = 1  # raise when any pixel changes: caches of the images use it as a key
+VERSION = 2  # raise when any pixel changes: a key for caches of the images
 IMAGE_SIZE = 32
 TRAIN_SIZE = 10_000
 TEST_SIZE = 2_000
-MEAN = (0.5, 0.5, 0.5)
-STD = (0.2, 0.2, 0.2)
+# Of the training split with seed 0, per channel, scaled to [0, 1].
+MEAN = (0.4093, 0.4079, 0.4097)
+STD = (0.1946, 0.1930, 0.1933)
 
 _SPLIT_SIZES = {"train": TRAIN_SIZE, "test": TEST_SIZE}
-_CHUNK = 250  # images drawn at once, each chunk from its own stream; 10 divides it
+_CHUNK = 250  # images drawn at once, from a stream of their own; a multiple of 10
 
 
 def _disc(x, y, *, radius=1.0):
@@ -44,29 +48,26 @@ def _crescent(x, y):
 
 
 def _heart(x, y):
-    """A square of half-side a, standing on a corner, and a disc on each upper side."""
-    a, shift, cos45 = np.float32([0.5607, 0.2071, math.sqrt(0.5)])
-    right = (y + shift + x) * cos45
-    left = (y + shift - x) * cos45
-    across, along = np.abs(right) - a, np.abs(left) - a
-    square = _disc(np.maximum(across, 0), np.maximum(along, 0), radius=0.0)
-    square += np.minimum(np.maximum(across, along), 0)
-    lobes = np.minimum(
-        _disc(right - a, left, radius=a), _disc(right, left - a, radius=a)
-    )
+    """A square of half-side a on one corner, a disc of radius a on each upper side."""
+    a, shift, diagonal = np.float32([0.5607, 0.2071, math.sqrt(0.5)])
+    u, v = (y + shift + x) * diagonal, (y + shift - x) * diagonal
+    beyond_u, beyond_v = np.abs(u) - a, np.abs(v) - a
+    square = _disc(np.maximum(beyond_u, 0), np.maximum(beyond_v, 0), radius=0.0)
+    square += np.minimum(np.maximum(beyond_u, beyond_v), 0)
+    lobes = np.minimum(_disc(u - a, v, radius=a), _disc(u, v - a, radius=a))
     return np.minimum(square, lobes)
 
 
 def _polygon(x, y, *, vertices):
-    """Signed distance to a simple polygon: the nearest edge; parity of crossings."""
+    """The distance to the nearest edge; inside where a ray crosses an odd number."""
     squared = np.full_like(x, np.inf)
     inside = np.zeros(x.shape, bool)
-    ends = np.roll(vertices, -1, axis=0)
-    for (x0, y0), (dx, dy) in zip(vertices, ends - vertices, strict=True):
+    edges = np.roll(vertices, -1, axis=0) - vertices
+    for (x0, y0), (dx, dy) in zip(vertices, edges, strict=True):
         px, py = x - x0, y - y0
         t = np.clip((px * dx + py * dy) / (dx * dx + dy * dy), 0, 1)
-        ex, ey = px - t * dx, py - t * dy
-        np.minimum(squared, ex * ex + ey * ey, out=squared)
+        qx, qy = px - t * dx, py - t * dy
+        np.minimum(squared, qx * qx + qy * qy, out=squared)
         if dy != 0:
             inside ^= ((py >= 0) != (py >= dy)) & (px < py * (dx / dy))
     distance = np.sqrt(squared)
@@ -75,9 +76,10 @@ def _polygon(x, y, *, vertices):
 
 def _star(points, *, inner):
     """Vertices on the unit circle and, between them, on one of radius `inner`."""
-    angles = np.arange(2 * points) * math.pi / points
-    radii = np.where(np.arange(2 * points) % 2 == 0, 1.0, inner)
-    vertices = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1)
+    index = np.arange(2 * points)
+    radius = np.where(index % 2 == 0, 1.0, inner)
+    angle = index * (math.pi / points)
+    vertices = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     return vertices.astype(np.float32)
 
 
@@ -85,18 +87,22 @@ def _regular(sides):
     return _star(sides, inner=1.0)[::2]
 
 
-_A, _B = 0.94, 0.34  # reach and half-width of the arms of the cross
 _CROSS = np.float32(
-    [(_A, -_B), (_A, _B), (_B, _B), (_B, _A), (-_B, _A), (-_B, _B)]
-    + [(-_A, _B), (-_A, -_B), (-_B, -_B), (-_B, -_A), (_B, -_A), (_B, -_B)]
+    [
+        *[(0.94, -0.34), (0.94, 0.34), (0.34, 0.34), (0.34, 0.94)],
+        *[(-0.34, 0.94), (-0.34, 0.34), (-0.94, 0.34), (-0.94, -0.34)],
+        *[(-0.34, -0.34), (-0.34, -0.94), (0.34, -0.94), (0.34, -0.34)],
+    ]
 )
 _ARROW = np.float32(
-    [(1, 0), (0.1, 0.85), (0.1, 0.28), (-0.95, 0.28)]
-    + [(-0.95, -0.28), (0.1, -0.28), (0.1, -0.85)]
+    [
+        *[(1.0, 0.0), (0.1, 0.85), (0.1, 0.28), (-0.95, 0.28)],
+        *[(-0.95, -0.28), (0.1, -0.28), (0.1, -0.85)],
+    ]
 )
 
-# Signed distance (negative inside) at float32 points x, y of each figure inscribed in
-# the unit circle, exact on the outside near its edge.
+# Class -> function of points (x, y), f32[...], to the signed distance, negative inside,
+# from the figure inscribed in the unit circle.
 SIGNED_DISTANCES = {
     "disc": _disc,
     "ring": _ring,
@@ -114,7 +120,7 @@ NUM_CLASSES = len(CLASS_NAMES)
 
 
 def coverage(distance):
-    """Share of a pixel inside an edge, f32 in [0, 1], from its distance in pixels."""
+    """Share of a pixel, in [0, 1], on the inner side of an edge so many pixels away."""
     return np.clip(np.float32(0.5) - distance, 0, 1)
 
 
@@ -127,138 +133,148 @@ def _direction(rng, shape):
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
-def _blend(scene, colour, alpha):
-    """Lays `colour` [n, 1, 1, 3] or an image over the scene, opacity `alpha`."""
-    scene += (colour - scene) * alpha[..., None]
-
-
-def _waves(rng, n, x, y):
-    """Texture f32[n, 32, 32] about 0: a gradient, stripes, and band-limited noise."""
-    total = np.zeros((n, IMAGE_SIZE, IMAGE_SIZE), np.float32)
-    # Cycles per image, amplitude: the first is a gradient, the second stripes.
-    table = [(0.0, 0.4, 0.6), (2.0, 7.0, 0.6)] + [(1.0, 8.0, 0.35)] * 5
-    for low, high, amplitude in table:
-        cos, sin = _direction(rng, (n, 1, 1))
-        cycles = _uniform(rng, low, high, (n, 1, 1)) / IMAGE_SIZE
-        t = (cos * cycles) * x + (sin * cycles) * y + _uniform(rng, 0, 1, (n, 1, 1))
-        t -= np.floor(t)
-        t -= np.float32(0.5)
-        # A parabola for each half wave: a sine to 6 %, without the libm.
-        t *= np.float32(8) - np.float32(16) * np.abs(t)
-        total += t * _uniform(rng, 0, amplitude, (n, 1, 1))
-    return total
-
-
-def _bar(rng, x, y, *, half_width, half_length, spread):
-    """Coverage f32[n, 32, 32] of a bar placed up to `spread` pixels off the origin."""
-    n = len(x)
-    cos, sin = _direction(rng, (n, 1, 1))
-    x = x - spread * _uniform(rng, -1, 1, (n, 1, 1))
-    y = y - spread * _uniform(rng, -1, 1, (n, 1, 1))
-    along = np.abs(cos * x + sin * y) - half_length
-    across = np.abs(cos * y - sin * x) - half_width
-    return coverage(along) * coverage(across)
-
-
-def _shift(rng, colour, amount):
-    """A colour `amount` away from `colour` in a random direction, towards the middle."""
+def _brighter(rng, colour, amount):
+    """A colour at Euclidean distance `amount`, no channel of it darker."""
     step = _uniform(rng, 0, 1, colour.shape)
     r, g, b = step[..., 0], step[..., 1], step[..., 2]
-    step /= np.sqrt(r * r + g * g + b * b)[..., None] + np.float32(1e-3)
-    moved = colour + step * amount
-    # Reflected where it would leave the gamut, so that the contrast is kept.
-    return moved
+    return colour + step * (amount / np.sqrt(r * r + g * g + b * b)[..., None])
+
+
+def _waves(rng, x, y):
+    """A texture f32[n, 32, 32] about 0: a gradient, stripes and band-limited noise."""
+    n = len(x)
+    texture = np.zeros((n, IMAGE_SIZE, IMAGE_SIZE), np.float32)
+    # Fewest and most cycles per image, greatest amplitude.
+    bands = [(0.0, 0.4, 0.6), (2.0, 7.0, 0.6)] + [(1.0, 8.0, 0.35)] * 5
+    for low, high, amplitude in bands:
+        cos, sin = _direction(rng, (n, 1, 1))
+        frequency = _uniform(rng, low, high, (n, 1, 1)) / IMAGE_SIZE
+        phase = _uniform(rng, 0, 1, (n, 1, 1))
+        wave = (cos * frequency) * x + (sin * frequency) * y + phase
+        wave -= np.floor(wave) + np.float32(0.5)
+        wave *= 8 - 16 * np.abs(wave)  # a sine within 6 %, of exact operations
+        texture += wave * _uniform(rng, 0, amplitude, (n, 1, 1))
+    return texture
+
+
+def _bar(rng, x, y, *, width, length, spread):
+    """Coverage f32[n, 32, 32] of a bar, centred up to `spread` pixels off the origin.
+
+    `width` and `length` are halves, in pixels.
+    """
+    shape = (len(x), 1, 1)
+    cos, sin = _direction(rng, shape)
+    x = x - spread * _uniform(rng, -1, 1, shape)
+    y = y - spread * _uniform(rng, -1, 1, shape)
+    along = coverage(np.abs(cos * x + sin * y) - length)
+    return along * coverage(np.abs(cos * y - sin * x) - width)
 
 
 def _figure(labels, x, y):
-    """Signed distance f32[n, 32, 32] to the figure of each label, in its own units."""
+    """Signed distance f32[n, 32, 32] to the figure of each label at its own points."""
     distance = np.empty_like(x)
     for label, signed_distance in enumerate(SIGNED_DISTANCES.values()):
-        of_class = np.flatnonzero(labels == label)
+        of_class = labels == label
         distance[of_class] = signed_distance(x[of_class], y[of_class])
     return distance
 
 
+def _blend(scene, colour, share):
+    """Lays a colour, or an image, over its share f32[n, 32, 32] of each pixel."""
+    return scene + (colour - scene) * share[..., None]
+
+
 def _scene(rng, labels, difficulty):
-    """Images f32[n, 32, 32, 3] in about [0, 1] before the camera; `difficulty` f32[n]."""
-    n = len(labels)
+    """The scene before the camera, f32[n, 32, 32, 3]; difficulty f32[n, 1, 1]."""
+    shape, colours = (len(labels), 1, 1), (len(labels), 1, 1, 3)
     grid = np.arange(IMAGE_SIZE, dtype=np.float32) - np.float32((IMAGE_SIZE - 1) / 2)
-    x, y = np.broadcast_to(grid, (n, IMAGE_SIZE, IMAGE_SIZE)), grid[:, None]
-    easy = 1 - difficulty[:, None, None]
-    contrast = 0.15 + 0.6 * easy[..., None]
+    x = np.broadcast_to(grid, (len(labels), IMAGE_SIZE, IMAGE_SIZE))
+    y = x.swapaxes(1, 2)
+    easy = 1 - difficulty
+    contrast = 0.22 + 0.5 * easy[..., None]
 
-    ground = _uniform(rng, 0.1, 0.6, (n, 1, 1, 3))
-    scene = np.broadcast_to(ground, (n, IMAGE_SIZE, IMAGE_SIZE, 3)).copy()
-    second = _shift(rng, ground, 0.15)
-    scene += (second - ground) * _waves(rng, n, x, y)[..., None]
-    for _ in range(1):
-        width, length = (
-            _uniform(rng, 0.5, 2.5, (n, 1, 1)),
-            _uniform(rng, 3, 12, (n, 1, 1)),
-        )
-        bar = _bar(rng, x, y, half_width=width, half_length=length, spread=16)
-        _blend(scene, _shift(rng, ground, contrast), bar)
-    behind = scene.copy()
+    ground = _uniform(rng, 0.1, 0.6, colours)
+    tint = _brighter(rng, ground, 0.15) - ground
+    behind = ground + tint * _waves(rng, x, y)[..., None]
+    width, length = _uniform(rng, 0.5, 2.5, shape), _uniform(rng, 3, 12, shape)
+    bar = _bar(rng, x, y, width=width, length=length, spread=IMAGE_SIZE / 2)
+    behind = _blend(behind, _brighter(rng, ground, contrast), bar)
 
-    radius = 7 + 6 * easy + _uniform(rng, -1, 1, (n, 1, 1))
-    room = IMAGE_SIZE / 2 - radius
-    x = x - room * _uniform(rng, -1, 1, (n, 1, 1))
-    y = y - room * _uniform(rng, -1, 1, (n, 1, 1))
-    cos, sin = _direction(rng, (n, 1, 1))
-    unit = 1 / radius
-    distance = _figure(labels, (cos * x + sin * y) * unit, (cos * y - sin * x) * unit)
-    colour = _shift(rng, ground, contrast)
-    fill = (
-        colour + (_shift(rng, colour, 0.15) - colour) * _waves(rng, n, x, y)[..., None]
-    )
-    _blend(scene, fill, coverage(distance * radius))
+    radius = 8 + 4.5 * easy + _uniform(rng, -1, 1, shape)
+    x = x - (IMAGE_SIZE / 2 - radius) * _uniform(rng, -1, 1, shape)
+    y = y - (IMAGE_SIZE / 2 - radius) * _uniform(rng, -1, 1, shape)
+    cos, sin = (component / radius for component in _direction(rng, shape))
+    distance = radius * _figure(labels, cos * x + sin * y, cos * y - sin * x)
+    colour = _brighter(rng, ground, contrast)
+    tint = _brighter(rng, colour, 0.15) - colour
+    fill = colour + tint * _waves(rng, x, y)[..., None]
+    scene = _blend(behind, fill, coverage(distance))
 
-    for occluder in (_uniform(rng, 0, 1, (n, 1, 1, 3)), behind):
-        width = _uniform(rng, 0, 1, (n, 1, 1)) * (0.5 + 2.5 * (1 - easy))
-        length = _uniform(rng, 2, 14, (n, 1, 1))
-        bar = _bar(rng, x, y, half_width=width, half_length=length, spread=radius)
-        _blend(scene, occluder, bar)
+    # One bar over the figure in any colour, and one through which the ground shows.
+    for occluder in (_uniform(rng, 0, 1, colours), behind):
+        width = _uniform(rng, 0, 1, shape) * (0.5 + 1.8 * difficulty)
+        length = _uniform(rng, 2, 14, shape)
+        bar = _bar(rng, x, y, width=width, length=length, spread=radius)
+        scene = _blend(scene, occluder, bar)
     return scene
 
 
-def _camera(rng, scene, difficulty):
-    """Blurs, adds noise and quantises to uint8."""
-    difficulty = difficulty[:, None, None, None]
-    side = _uniform(rng, 0.05, 0.2, difficulty.shape)
-    for axis in (1, 2):
-        shape = [(0, 0)] * 4
-        shape[axis] = (1, 1)
-        padded = np.pad(scene, shape, mode="edge")
-        first = padded.take(range(IMAGE_SIZE), axis=axis)
-        last = padded.take(range(2, IMAGE_SIZE + 2), axis=axis)
-        scene = scene + side * (first - scene + (last - scene))
-    # The sum of four uniform bytes is a normal variable to a few percent, and exact.
+def _blur(scene, side):
+    """Mixes the neighbours along axis 1, by weights side, 1 - 2 side, side."""
+    padded = np.concatenate([scene[:, :1], scene, scene[:, -1:]], axis=1)
+    return scene + side * (padded[:, :-2] + padded[:, 2:] - 2 * scene)
+
+
+def _photograph(rng, scene, difficulty):
+    """Blurs the scene, adds noise to it and quantises it to uint8[n, 32, 32, 3]."""
+    side = _uniform(rng, 0.05, 0.2, (len(scene), 1, 1, 1))
+    scene = _blur(_blur(scene, side).swapaxes(1, 2), side).swapaxes(1, 2)
+    # The sum of four random bytes is close to normal, and exact.
     noise = np.frombuffer(rng.bytes(4 * scene.size), np.uint8).reshape(4, *scene.shape)
-    noise = noise.sum(axis=0, dtype=np.int32).astype(np.float32) - np.float32(510)
-    sigma = (0.01 + 0.05 * difficulty) / math.sqrt((256**2 - 1) / 3)
-    scene = scene + sigma.astype(np.float32) * noise
-    return np.clip(scene * 255 + np.float32(0.5), 0, 255).astype(np.uint8)
+    noise = noise.sum(axis=0, dtype=np.int32).astype(np.float32) - 4 * 127.5
+    deviation = math.sqrt(4 * (256**2 - 1) / 12)
+    scene = scene + noise * ((0.01 + 0.045 * difficulty[..., None]) / deviation)
+    return (255 * np.clip(scene, 0, 1) + np.float32(0.5)).astype(np.uint8)
 
 
-def _chunk(split, seed, number):
-    spawn_key = (list(_SPLIT_SIZES).index(split), number)
-    rng = np.random.Generator(
-        np.random.PCG64(np.random.SeedSequence(seed, spawn_key=spawn_key))
-    )
-    # Each run of ten labels holds every class once, in random order.
+def _chunk(split_index, seed, chunk_index):
+    sequence = np.random.SeedSequence(seed, spawn_key=(split_index, chunk_index))
+    rng = np.random.Generator(np.random.PCG64(sequence))
+    # Ten in a row are the ten classes in random order.
     labels = rng.random((_CHUNK // NUM_CLASSES, NUM_CLASSES)).argsort(axis=1).ravel()
-    difficulty = _uniform(rng, 0, 1, _CHUNK)
+    difficulty = _uniform(rng, 0, 1, (_CHUNK, 1, 1))
     scene = _scene(rng, labels, difficulty)
-    return _camera(rng, scene, difficulty), labels.astype(np.int32)
+    return _photograph(rng, scene, difficulty), labels
 
 
-def generate(split, *, seed=0, size=None):
+def generate(
+    split: str, *, seed: int = 0, size: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws the first `size` images of a split, always the same for the same seed.
+
+    Args:
+      split: "train" or "test", independent streams.
+      seed: Non-negative; every seed is another data set of the same distribution.
+      size: Number of images, at least 1; default `TRAIN_SIZE` or `TEST_SIZE`.
+
+    Returns:
+      Images uint8[size, 32, 32, 3] and labels int32[size].
+
+    Raises:
+      ValueError: Unknown split, negative seed, or size below 1.
+    """
+    if split not in _SPLIT_SIZES:
+        raise ValueError(f"unknown split {split!r}; choose 'train' or 'test'")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, not {seed}")
     size = _SPLIT_SIZES[split] if size is None else size
+    if size < 1:
+        raise ValueError(f"size must be at least 1, not {size}")
+    split_index = list(_SPLIT_SIZES).index(split)
     images = np.empty((size, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     labels = np.empty(size, np.int32)
     for start in range(0, size, _CHUNK):
-        stop = min(start + _CHUNK, size)
-        chunk_images, chunk_labels = _chunk(split, seed, start // _CHUNK)
-        images[start:stop] = chunk_images[: stop - start]
-        labels[start:stop] = chunk_labels[: stop - start]
+        part = slice(start, min(start + _CHUNK, size))
+        drawn = _chunk(split_index, seed, start // _CHUNK)
+        images[part], labels[part] = (array[: part.stop - start] for array in drawn)
     return images, labels

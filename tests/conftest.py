@@ -1,0 +1,21 @@
+"""Strict settings of all tests: eight virtual CPU devices, no rank promotion."""
+
+import os
+
+# Read when jax is imported.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def x64():
+    """Computes in float64 for the length of a test."""
+    with jax.enable_x64(True):
+        yield

@@ -1,0 +1,217 @@
+import ast
+import functools
+import graphlib
+import importlib
+import inspect
+import pathlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import spatial_smoothing as ss
+
+ROOT = pathlib.Path(__file__).parent.parent
+PACKAGE = "spatial_smoothing"
+
+# What may import what: a file imports from lower layers and its own, never from higher
+# ones. In the lowest, each file or folder stands on its own.
+LAYERS = [
+    {"lookup", "interrupts", "provenance", "ops", "metrics", "data", "report"},
+    {"layers", "models", "ensembles", "optim", "distributed", "checkpoints", "convert"}
+    | {"interception", "existing", "nnx"},
+    {"steps", "training", "evaluation", "workdirs", "prediction"},
+    {"logs"},
+    {"suites", "serving"},
+    {"cli", "convert.__main__", "train", "evaluate", "predict"},
+]
+ANYONE = {"lookup"}
+
+# Library -> the only files and folders that may import it.
+LIBRARIES = {
+    "tensorflow": set(),
+    "torch": {"convert"},
+    "safetensors": {"convert"},
+    "absl": LAYERS[-1],
+    "ml_collections": {"train"},
+    "optax": {"optim", "steps", "training"},
+    "orbax": {"checkpoints"},
+    "matplotlib": {"report"},
+    "rich": {"report", "logs"},
+    "tensorboardX": {"logs"},
+    "tensorflow_datasets": {"data"},
+    "PIL": {"data"},
+    "flax": set.union(*LAYERS[1:3]) | {"metrics"},
+}
+
+# Options that may be given by position.
+POSITIONAL = {
+    *(f"ops.{name}.temperature" for name in ("smooth", "scaled_tanh")),
+    *(f"ops.{name}.temperature" for name in ("scaled_sigmoid", "scaled_softmax")),
+    *(f"ops.{name}.temperature" for name in ("clip", "scale")),
+    "ops.blur.taps",
+    "metrics.tally.mask",
+    "distributed.mesh.num_devices",
+}
+
+
+def modules():
+    """Returns the names of all modules below the package."""
+    found = pkgutil.walk_packages(ss.__path__, f"{PACKAGE}.")
+    return [module.name for module in found]
+
+
+def files():
+    """Returns name -> file of the modules and the scripts."""
+    paths = {
+        ".".join(path.relative_to(ROOT / PACKAGE).with_suffix("").parts): path
+        for path in (ROOT / PACKAGE).rglob("*.py")
+    }
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    del paths["__init__"]
+    return {**paths, **{path.stem: path for path in ROOT.glob("*.py")}}
+
+
+@functools.cache
+def imports(path):
+    """Returns the dotted names that a file imports, those inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def own_imports(path):
+    """Returns the modules of the package that a file imports."""
+    known = files()
+    for name in imports(path):
+        if name.startswith(f"{PACKAGE}."):
+            name = name.removeprefix(f"{PACKAGE}.")
+            yield name if name in known else name.rpartition(".")[0]
+
+
+def unit(name):
+    """Returns the file or folder of the table that a module belongs to."""
+    listed = set.union(*LAYERS)
+    return name if name in listed else name.partition(".")[0]
+
+
+def layer(name):
+    """Returns the number of a module's layer."""
+    numbers = [number for number, row in enumerate(LAYERS) if unit(name) in row]
+    assert len(numbers) == 1, f"give {name} a place in LAYERS"
+    return numbers[0]
+
+
+def test_public_names_are_sorted_and_there():
+    assert ss.__all__ == sorted(ss.__all__)
+    for name in ss.__all__:
+        assert getattr(ss, name) is not None
+    defined = {name for name in vars(ss) if not name.startswith("_")}
+    submodules = {name.split(".")[1] for name in modules()}
+    assert defined - submodules <= set(ss.__all__)
+
+
+X, OTHERS = object(), (object(), object(), object())
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "options"),
+    [
+        (ss.smooth, [X], {"temperature": 10.0}),
+        (ss.box_blur, [X], {}),
+        (ss.blur, [X, (1, 2, 1)], {"padding": "reflect"}),
+        (ss.SpatialSmoothing, [], {"temperature": 10.0}),
+        (ss.models.names, [], {}),
+        (ss.models.build, ["name"], {"num_classes": 100, "stem": "cifar"}),
+        (ss.mc_dropout, [X, *OTHERS], {"num_samples": 50}),
+        (ss.deep_ensemble, OTHERS, {}),
+        (ss.prefix_means, [X], {"sizes": (1, 2)}),
+        (ss.metrics.tally, [X, X], {"mask": None}),
+        (ss.metrics.summary, [X], {"definition": "reference"}),
+        (ss.convert.from_pytorch, ["name", X], {"num_classes": 100, "stem": "cifar"}),
+    ],
+)
+def test_promised_calls_are_accepted(function, arguments, options):
+    inspect.signature(function).bind(*arguments, **options)
+
+
+@pytest.mark.parametrize("name", sorted(files()))
+def test_imports_never_run_upward(name):
+    for other in own_imports(files()[name]):
+        assert layer(other) <= layer(name), f"{name} imports {other}"
+        if layer(name) == 0:
+            assert unit(other) in {unit(name), *ANYONE}, f"{name} imports {other}"
+
+
+def test_imports_have_no_cycles():
+    graph = {
+        name: {other for other in own_imports(path) if other != name}
+        for name, path in files().items()
+    }
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_layers_name_what_is_there():
+    units = {unit(name) for name in files()}
+    assert set.union(*LAYERS) == units
+
+
+@pytest.mark.parametrize("name", sorted(files()))
+def test_libraries_are_imported_where_they_belong(name):
+    for other in imports(files()[name]):
+        library = other.split(".")[0]
+        allowed = LIBRARIES.get(library)
+        assert allowed is None or unit(name) in allowed, f"{name} imports {library}"
+        if name == "metrics" and library == "flax":
+            assert other == "flax.struct"
+
+
+def test_the_surface_imports_no_more_than_it_needs():
+    assert max(layer(name) for name in own_imports(ROOT / PACKAGE / "__init__.py")) == 1
+    heavy = "matplotlib tensorboardX tensorflow tensorflow_datasets torch"
+    assert loaded(f"import {PACKAGE}", heavy) == []
+
+
+def test_every_module_is_importable_without_tensorflow_and_torch():
+    names = "\n".join(f"import {name}" for name in modules())
+    assert loaded(names, "tensorflow torch matplotlib") == []
+
+
+def loaded(code, names):
+    """Runs code in a new interpreter; returns which of the modules it has loaded."""
+    code += f"\nimport sys\nprint(*sorted(set('{names}'.split()) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def public_functions(name):
+    """Yields name and object of the public functions and methods of a module."""
+    module = importlib.import_module(name)
+    for key, value in vars(module).items():
+        if key.startswith("_") or getattr(value, "__module__", None) != name:
+            continue
+        if inspect.isfunction(value):
+            yield key, value
+        elif inspect.isclass(value):
+            for method, function in vars(value).items():
+                if inspect.isfunction(function) and not method.startswith("_"):
+                    yield f"{key}.{method}", function
+
+
+@pytest.mark.parametrize("name", [n for n in modules() if not n.endswith("__main__")])
+def test_options_are_keyword_only(name):
+    for key, function in public_functions(name):
+        for parameter in inspect.signature(function).parameters.values():
+            where = f"{name.removeprefix(PACKAGE + '.')}.{key}.{parameter.name}"
+            by_position = parameter.kind == parameter.POSITIONAL_OR_KEYWORD
+            has_default = parameter.default is not parameter.empty
+            assert not (by_position and has_default) or where in POSITIONAL, where
