@@ -1,0 +1,72 @@
+"""Image files as the networks take them: RGB, 8 bits a channel, square.
+
+Contract of this file: what can be made such an image is (grey, palette, CMYK, alpha,
+rotation in the metadata, any size); the rest is refused by the name of the file.
+"""
+
+import os
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr")
+
+
+class ImageFile(NamedTuple):
+    """An image, and what it was.
+
+    Attributes:
+      pixels: u8[S, S, 3].
+      size: Width and height before it was resized, in pixels.
+      mode: Of Pillow, such as "RGB", before it was converted.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+    mode: str
+
+
+def read(path: os.PathLike | str, *, size: int) -> ImageFile:
+    """Reads an image file: the first frame, upright, any alpha laid on white.
+
+    One of another size is cropped to a centred square and resized.
+
+    Args:
+      path: Of the file, in any format of Pillow.
+      size: S, in pixels.
+
+    Raises:
+      ValueError: for what is no image, is truncated or damaged, or has more than 8 bits
+        a channel.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f"no image file {path}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            with PIL.Image.open(path) as file:
+                mode = file.mode
+                image = PIL.ImageOps.exif_transpose(file)
+    except PIL.UnidentifiedImageError:
+        raise ValueError(f"{path} is not an image file") from None
+    except Exception as error:  # every decoder raises its own
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(
+            f"cannot read {path}: {reason}; it may be truncated or damaged"
+        ) from error
+    if mode not in _MODES:
+        raise ValueError(
+            f"{path} has mode {mode!r}; convert it to 8 bits a channel, grey or RGB"
+        )
+    original = image.size
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = PIL.Image.new("RGBA", image.size, "white")
+        image = PIL.Image.alpha_composite(white, image)
+    image = image.convert("RGB")
+    if image.size != (size, size):
+        image = PIL.ImageOps.fit(image, (size, size), PIL.Image.Resampling.BICUBIC)
+    return ImageFile(np.asarray(image), original, mode)

@@ -1,0 +1,170 @@
+"""Predictions with their uncertainty, for any number of images.
+
+Contract of this file: images are uint8 in 0 to 255 or floating in [0, 1], RGB and not
+normalised: `[B, H, W, 3]` with the height and width of the data set. A predict function
+maps them and a seed to a dictionary of the fields of `Prediction`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spatial_smoothing import ensembles
+
+
+class Prediction(NamedTuple):
+    """Class probabilities of images, and how uncertain they are.
+
+    Attributes:
+      probs: f32[B, K], mean over the samples.
+      entropy: f32[B], of `probs`, in nats: the total uncertainty.
+      mutual_information: f32[B], the part of `entropy` that is disagreement between
+        samples, in nats; 0 for a network without dropout.
+    """
+
+    probs: np.ndarray
+    entropy: np.ndarray
+    mutual_information: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a predictor predicts, and from what; JSON-able.
+
+    Attributes:
+      model: Name of the network.
+      dataset: Name of the data set that it was trained on.
+      step: Of the checkpoint.
+      num_samples: Monte Carlo dropout samples; 1 for a network without dropout.
+      image_size: Height and width in pixels.
+      mean: Per channel, of images in [0, 1]; subtracted inside.
+      std: Per channel; divided by inside.
+      class_names: K names, numbers where the data set's are not at hand.
+    """
+
+    model: str
+    dataset: str
+    step: int
+    num_samples: int
+    image_size: int
+    mean: Sequence[float]
+    std: Sequence[float]
+    class_names: Sequence[str]
+
+
+class Predictor:
+    """Predicts any number of images, compiled for a few batch sizes only.
+
+    Args:
+      predict: (u8 or f32 [B, H, W, 3], u32[] seed) -> the fields of `Prediction`.
+      description: Kept as an attribute.
+      batch_size: Images at once. Fewer are padded to the next power of two.
+      dtypes: Types of images that `predict` takes.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[np.ndarray, np.ndarray], dict[str, jax.Array]],
+        description: Description,
+        *,
+        batch_size: int = 256,
+        dtypes: Sequence[str] = ("uint8", "float32"),
+    ):
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self.description = description
+        self._predict = predict
+        self._batch_size = batch_size
+        self._dtypes = dtypes
+
+    def __call__(self, images: np.ndarray, *, seed: int = 0) -> Prediction:
+        """Predicts.
+
+        Args:
+          images: u8[B, H, W, 3], or floating in [0, 1]; B may be 0.
+          seed: Of the dropout masks, in [0, 2^32).
+
+        Returns:
+          A `Prediction` of NumPy arrays.
+
+        Raises:
+          ValueError: for images of another shape, type or range, or such a seed.
+        """
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2^32), got {seed}")
+        images = _checked(images, self.description.image_size, self._dtypes)
+        parts = [
+            self._predict_batch(images[start : start + self._batch_size], seed)
+            for start in range(0, max(len(images), 1), self._batch_size)
+        ]
+        return Prediction(
+            *(np.concatenate(fields) for fields in zip(*parts, strict=True))
+        )
+
+    def _predict_batch(self, images: np.ndarray, seed: int) -> Prediction:
+        bucket = min(1 << max(len(images) - 1, 0).bit_length(), self._batch_size)
+        padding = [(0, bucket - len(images)), (0, 0), (0, 0), (0, 0)]
+        result = self._predict(np.pad(images, padding), np.uint32(seed))
+        return Prediction(
+            **{k: np.asarray(v)[: len(images)] for k, v in result.items()}
+        )
+
+
+def uncertainty(log_probs: jax.Array) -> dict[str, jax.Array]:
+    """Mean and uncertainty of the predictions of an ensemble.
+
+    With the mean p of S predictions p_s and the entropy H: H(p), and the mutual
+    information H(p) - mean H(p_s), which rounding does not make negative.
+
+    Args:
+      log_probs: f32[S, B, K].
+
+    Returns:
+      The fields of `Prediction`. Source: Houlsby et al. 2011, equation 2.
+    """
+    sizes = [len(log_probs)]
+    probs = jnp.exp(ensembles.prefix_log_means(log_probs, sizes=sizes)[0])
+    entropy = jax.scipy.special.entr(probs).sum(-1)
+    expected = jax.scipy.special.entr(jnp.exp(log_probs)).sum(-1).mean(0)
+    return {
+        "probs": probs,
+        "entropy": entropy,
+        "mutual_information": jnp.maximum(entropy - expected, 0),
+    }
+
+
+def _checked(images: Any, size: int, dtypes: Sequence[str]) -> np.ndarray:
+    """Returns images as u8 or f32 [B, size, size, 3], or raises ValueError."""
+    images = np.asarray(images)
+    shape = list(images.shape)
+    if images.ndim != 4 or shape[1:] != [size, size, 3]:
+        if shape == [size, size, 3]:
+            hint = "add the batch axis: images[None]"
+        elif shape[1:] == [size, size]:
+            hint = "make grey ones RGB: np.repeat(images[..., None], 3, axis=-1)"
+        elif shape[1:] == [size, size, 1]:
+            hint = "make grey ones RGB: np.repeat(images, 3, axis=-1)"
+        elif shape[1:] == [size, size, 4]:
+            hint = "drop the alpha channel of RGBA: images[..., :3]"
+        elif shape[1:] == [3, size, size]:
+            hint = "put the channels last: np.moveaxis(images, 1, -1)"
+        else:
+            hint = "resize them first"
+        raise ValueError(f"images must be [B, {size}, {size}, 3], got {shape}; {hint}")
+    if images.dtype != np.uint8 and jnp.issubdtype(images.dtype, jnp.floating):
+        images = images.astype(np.float32)
+        low, high = images.min(initial=0), images.max(initial=0)
+        if not (low >= 0 and high <= 1):
+            raise ValueError(
+                f"floating images must lie in [0, 1], got values in [{low:g}, "
+                f"{high:g}]; do not normalise them"
+            )
+    if images.dtype not in dtypes:
+        raise ValueError(
+            f"images must be of type {' or '.join(dtypes)}, got {images.dtype}"
+        )
+    return images
