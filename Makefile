@@ -7,7 +7,9 @@ BIN := $(VENV)/bin
 DEMO := demo
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-all lint lock clean
+.PHONY: install demo test test-all lint lock clean
+
+install: $(INSTALLED)
 
 $(INSTALLED): requirements.lock setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

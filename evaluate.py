@@ -20,8 +20,8 @@ _SUITE = flags.DEFINE_list("suite", ["ensemble"], f"Of {', '.join(suites.SUITES)
 _SPLIT = flags.DEFINE_string("split", "test", "Split of the data set.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Of TFDS; default: as trained.")
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 50, "Monte Carlo dropout samples.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 250, "Examples at once.")
-_CHUNK = flags.DEFINE_integer("chunk", 5, "Samples at once.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Examples at once.")
+_CHUNK = flags.DEFINE_integer("chunk", None, "Samples at once; default: by device.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the dropout masks.")
 
 

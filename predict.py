@@ -7,9 +7,9 @@ of the prediction, and the part of it on which the samples disagree.
 import sys
 
 import numpy as np
-from absl import app, flags, logging
+from absl import app, flags
 
-from spatial_smoothing import serving
+from spatial_smoothing import logs, serving
 from spatial_smoothing.data import image_files
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run to predict with.")
@@ -50,7 +50,7 @@ def predict(paths: list[str]) -> None:
 
 def main(argv: list[str]) -> int:
     """A mistake of the caller's is one line and exit code 2."""
-    logging.get_absl_logger().setLevel("ERROR")  # the libraries' own chatter
+    logs.quiet()
     try:
         if bool(_WORKDIR.value) == bool(_EXPORTED.value):
             raise ValueError("give either --workdir=DIR or --exported=DIR")

@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
 
     # Monitoring. None of these changes the result.
     config.eval_every = 1  # epochs
-    config.eval_batch_size = 250  # examples
+    config.eval_batch_size = 128  # examples
     config.checkpoint_every = 1  # epochs
     config.max_to_keep = 3  # checkpoints
     return config

@@ -25,7 +25,7 @@ def mc_logits(
     images: jax.Array,
     *,
     num_samples: int = 50,
-    chunk: int = 5,
+    chunk: int | None = None,
 ) -> jax.Array:
     """Logits of `num_samples` passes with independent dropout.
 
@@ -38,7 +38,8 @@ def mc_logits(
       variables: Its variables.
       images: f32[B, H, W, 3].
       num_samples: S, at least 1.
-      chunk: Samples computed at once; peak memory grows with it, not with S.
+      chunk: Samples computed at once; peak memory grows with it, not with S. None for
+        10, or on CPUs, whose caches are small, 1.
 
     Returns:
       f32[S, B, K].
@@ -46,6 +47,8 @@ def mc_logits(
     Raises:
       ValueError: if `num_samples` or `chunk` is less than 1.
     """
+    if chunk is None:
+        chunk = 1 if jax.default_backend() == "cpu" else 10
     for name, value in (("num_samples", num_samples), ("chunk", chunk)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
@@ -64,7 +67,7 @@ def mc_dropout(
     images: jax.Array,
     *,
     num_samples: int = 50,
-    chunk: int = 5,
+    chunk: int | None = None,
 ) -> jax.Array:
     """Class probabilities of Monte Carlo dropout samples; arguments as `mc_logits`.
 
@@ -126,7 +129,7 @@ def predictor(
     sizes: Sequence[int],
     num_members: int = 1,
     num_samples: int = 1,
-    chunk: int = 5,
+    chunk: int | None = None,
 ) -> Callable[[Variables, jax.Array, jax.Array], jax.Array]:
     """Returns `predict(variables, key, images)` for `evaluation`.
 
@@ -139,7 +142,7 @@ def predictor(
       sizes: Ensemble sizes N, increasing, in [1, M S].
       num_members: M; if more than one, `variables` have a leading axis of members.
       num_samples: S; 0 for the mean network, which has no dropout and counts as one.
-      chunk: Samples computed at once.
+      chunk: As for `mc_logits`.
 
     Returns:
       A function to log-probabilities, f32[len(sizes), B, K].

@@ -22,9 +22,9 @@ Item = TypeVar("Item")
 
 
 def quiet() -> None:
-    """Leaves on the terminal what this package says, and only errors of others."""
+    """Leaves on the terminal what this package says; others' errors are exceptions."""
     for name in ("absl", "jax", "orbax"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     own = logging.getLogger("spatial_smoothing")
     if not own.handlers:
         handler = logging.StreamHandler()
@@ -64,6 +64,7 @@ class RunLog(Log):
         self._name = name
         self._console = rich.console.Console(highlight=False)
         self._progress = self._writer = None
+        self._heading = ""
 
     def start(self, *, step: int, total: int, steps_per_epoch: int) -> None:
         """Drops what was logged after `step`, and shows the bar."""
@@ -106,7 +107,7 @@ class RunLog(Log):
             if name not in ("epoch", "step"):
                 self._writer.add_scalar(name, value, step)
         self._writer.flush()
-        self._console.print(self._line(record))
+        self._console.print(self._row(record))
 
     def close(self) -> None:
         """Takes the bar away and closes the files."""
@@ -123,25 +124,32 @@ class RunLog(Log):
         seconds = (time.monotonic() - self._begin) * (self._total - step) / done
         return str(datetime.timedelta(seconds=round(seconds)))
 
-    def _line(self, record: Record) -> str:
-        epochs = self._total // self._steps_per_epoch
-        parts = [
-            f"epoch {int(record['epoch']):{len(str(epochs))}}/{epochs}",
-            f"loss {record['train_loss']:.4f}",
-            f"accuracy {record['train_accuracy']:.1%}",
+    def _row(self, record: Record) -> str:
+        """One line of at most 80 columns, under a heading where that changes."""
+        epochs = str(self._total // self._steps_per_epoch)
+        cells = [
+            ("epoch", f"{int(record['epoch']):{len(epochs)}}/{epochs}"),
+            ("train NLL", f"{record['train_loss']:.4f}"),
+            ("acc.", f"{record['train_accuracy']:6.1%}"),
         ]
         for split in ("val", "test"):
             if f"{split}_nll" in record:
-                parts.append(
-                    f"{split} NLL {record[f'{split}_nll']:.4f} "
-                    f"{record[f'{split}_accuracy']:.1%}"
-                )
-        parts += [
-            f"lr {record['learning_rate']:.3g}",
-            f"{record['images_per_second']:.0f} images/s",
-            f"ETA {self._eta(int(record['step']))}",
+                cells.append((f"{split} NLL", f"{record[f'{split}_nll']:.4f}"))
+                cells.append(("acc.", f"{record[f'{split}_accuracy']:6.1%}"))
+        cells += [
+            ("lr", f"{record['learning_rate']:6.3g}"),
+            ("images/s", f"{record['images_per_second']:.0f}"),
+            ("ETA", f"{self._eta(int(record['step'])):>7}"),
         ]
-        return "  ".join(parts)
+        widths = [max(map(len, cell)) for cell in cells]
+        lines = [
+            " ".join(
+                f"{text:>{width}}" for text, width in zip(row, widths, strict=True)
+            )
+            for row in zip(*cells, strict=True)
+        ]
+        new_heading, self._heading = self._heading != lines[0], lines[0]
+        return "\n".join(lines if new_heading else lines[1:])
 
 
 def read(path: epath.PathLike) -> list[Record]:

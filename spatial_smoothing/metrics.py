@@ -103,7 +103,7 @@ def brier(probs: jax.Array, labels: jax.Array) -> jax.Array:
 def in_top(probs: jax.Array, labels: jax.Array, k: int) -> jax.Array:
     """Whether the label is among the k most probable classes; bool[B].
 
-    Of equal probabilities the higher class goes first, as in the reference.
+    Of equal probabilities the higher class goes first; the reference leaves it open.
     """
     of_label = jnp.take_along_axis(probs, labels[:, None], axis=-1)
     later = jnp.arange(probs.shape[-1])[None] > labels[:, None]

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from etils import epath
 
 from spatial_smoothing import ensembles, workdirs
-from spatial_smoothing.data import augment, shapes, sources
+from spatial_smoothing.data import augment, sources
+from spatial_smoothing.data.class_names import class_names
 from spatial_smoothing.prediction import Description, Predictor, uncertainty
 from spatial_smoothing.provenance import provenance
 
@@ -153,7 +154,7 @@ def _load(
         image_size=source.image_size,
         mean=source.mean,
         std=source.std,
-        class_names=_class_names(source, run.config.get("data_dir")),
+        class_names=class_names(source.name, data_dir=run.config.get("data_dir")),
     )
 
     def logits(variables: Any, key: jax.Array, image: jax.Array) -> jax.Array:
@@ -173,19 +174,3 @@ def _load(
         return uncertainty(jax.nn.log_softmax(samples))
 
     return run.variables, description, predict
-
-
-def _class_names(source: sources.Source, data_dir: str | None) -> Sequence[str]:
-    """Returns the names that TFDS has beside the data, or else numbers."""
-    if source.name == "shapes":
-        return shapes.CLASS_NAMES
-    if not data_dir:
-        from tensorflow_datasets.core import constants
-
-        data_dir = constants.DATA_DIR
-    folder = epath.Path(data_dir).expanduser() / source.name
-    for path in folder.glob("*/label.labels.txt"):
-        names = path.read_text().split()
-        if len(names) == source.num_classes:
-            return names
-    return [str(label) for label in range(source.num_classes)]

@@ -22,8 +22,8 @@ def ensemble(
     dataset: sources.Dataset,
     *,
     num_samples: int = 50,
-    batch_size: int = 250,
-    chunk: int = 5,
+    batch_size: int = 128,
+    chunk: int | None = None,
     seed: int = 0,
 ) -> list[Row]:
     """Scores every ensemble size from one pass of `num_samples` samples.
@@ -34,7 +34,7 @@ def ensemble(
       num_samples: Monte Carlo dropout samples of each member, at least 1; a network
         without dropout makes one prediction whatever this says.
       batch_size: Examples at once.
-      chunk: Samples at once.
+      chunk: Samples at once; None for what suits the device.
       seed: Of the dropout masks.
 
     Returns:
