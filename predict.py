@@ -4,12 +4,10 @@ Prints the most probable classes of each image, and how uncertain they are: the 
 of the prediction, and the part of it on which the samples disagree.
 """
 
-import sys
-
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from spatial_smoothing import logs, serving
+from spatial_smoothing import cli, serving
 from spatial_smoothing.data import image_files
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run to predict with.")
@@ -21,6 +19,8 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of the dropout masks.", lower_bound=0)
 
 def predict(paths: list[str]) -> None:
     """Prints predictions for the files, all of which are read before the first."""
+    if bool(_WORKDIR.value) == bool(_EXPORTED.value):
+        raise ValueError("give either --workdir=DIR or --exported=DIR")
     if _WORKDIR.value:
         predictor = serving.load_predictor(
             _WORKDIR.value, num_samples=_NUM_SAMPLES.value
@@ -48,20 +48,5 @@ def predict(paths: list[str]) -> None:
         )
 
 
-def main(argv: list[str]) -> int:
-    """A mistake of the caller's is one line and exit code 2."""
-    logs.quiet()
-    try:
-        if bool(_WORKDIR.value) == bool(_EXPORTED.value):
-            raise ValueError("give either --workdir=DIR or --exported=DIR")
-        if len(argv) < 2:
-            raise ValueError("give one image file or more")
-        predict(argv[1:])
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(predict, positional="IMAGE")

@@ -4,6 +4,7 @@ Contract of this file: 0 is success, 2 the caller's mistake (bad input, files th
 cannot be read or written), 1 training that diverged, 130 an interruption.
 """
 
+import functools
 import sys
 from collections.abc import Callable
 
@@ -12,17 +13,21 @@ from absl import app, flags
 from spatial_smoothing import logs
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Parses the flags, calls `main()` and exits with what it returns.
+def run(main: Callable[..., int | None], *, positional: str | None = None) -> None:
+    """Parses the flags, calls `main` and exits with what it returns.
 
     Args:
       main: Returns an exit code; None is 0. A ValueError or OSError of it is shown as
         one line on stderr.
+      positional: What arguments without -- are, such as "IMAGE"; `main` is called with
+        the list of them, of at least one. None if there are none.
     """
-    app.run(lambda argv: _guarded(main), flags_parser=_parse)
+    parse = functools.partial(_parse, positional=positional)
+    arguments = lambda argv: [argv[1:]] if positional else []
+    app.run(lambda argv: _guarded(main, *arguments(argv)), flags_parser=parse)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], *, positional: str | None) -> list[str]:
     try:
         rest = flags.FLAGS(argv)[1:]
     except flags.Error as error:
@@ -33,15 +38,17 @@ def _parse(argv: list[str]) -> list[str]:
     if flags.FLAGS.help or flags.FLAGS.helpshort:
         app.usage(shorthelp=True, writeto_stdout=True)
         sys.exit(0)
-    if rest:
+    if rest and not positional:
         _fail(f"unexpected arguments {' '.join(rest)}; options begin with --")
-    return argv
+    if positional and not rest:
+        _fail(f"give at least one {positional}")
+    return [argv[0], *rest]
 
 
-def _guarded(main: Callable[[], int | None]) -> int:
+def _guarded(main: Callable[..., int | None], *arguments: list[str]) -> int:
     logs.quiet()  # after parsing, which sets levels of its own
     try:
-        return main() or 0
+        return main(*arguments) or 0
     except (ValueError, OSError) as error:
         _fail(error)
     except ArithmeticError as error:

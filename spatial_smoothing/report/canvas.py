@@ -66,7 +66,8 @@ def panels(count: int) -> tuple["Figure", list["Axes"]]:
 
     columns = min(count, 3)
     lines = math.ceil(count / columns)
-    size = (WIDTH / 3 * max(columns, 1.5), 3.1 * lines + 0.4)
+    # A legend below fewer panels breaks into more lines.
+    size = (WIDTH / 3 * max(columns, 1.5), 3.1 * lines + (0.4, 0.8, 1.0)[3 - columns])
     figure = Figure(figsize=size, layout="constrained")
     return figure, [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
 
@@ -92,5 +93,11 @@ def png(figure: "Figure") -> bytes:
     """The figure as a PNG file of `DOTS_PER_INCH`."""
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, facecolor="white")
+        figure.savefig(
+            buffer,
+            format="png",
+            dpi=DOTS_PER_INCH,
+            facecolor="white",
+            bbox_inches="tight",  # nothing is cut off, however long a legend
+        )
     return buffer.getvalue()

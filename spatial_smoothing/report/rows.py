@@ -46,7 +46,15 @@ COLUMNS = {
     "unconfidence_90": _percent("Unc-90", "higher"),
     "frequency_90": _percent("Freq-90"),
 }
-_DESCRIPTION = ("label", "model", "dataset", "split", "num_samples", "num_examples")
+_DESCRIPTION = (
+    "label",
+    "model",
+    "dataset",
+    "split",
+    "num_members",
+    "num_samples",
+    "num_examples",
+)
 
 
 def plain(value: Any) -> Any:
