@@ -181,7 +181,7 @@ def compile_steps(
       mesh: Where batches are split.
       on_device: Whether the loop over steps is compiled too, which keeps Python off the
         path between them; None for yes, except on CPUs. There XLA runs the gradients
-        of convolutions some 20 to 100 times slower inside a loop.
+        of convolutions some 15 to 115 times slower inside a loop.
     """
     distributed.check_batch_size(batch_size, mesh)
     streams = Streams.of(seed)
