@@ -163,7 +163,8 @@ def bind(
 
     Returns:
       Constructors `conv(features, size, stride=1, groups=1)` (explicit symmetric
-      padding, no bias), `norm()`, and `dropout()`, live exactly when the rng is given.
+      padding, no bias unless asked for), `norm()`, and `dropout()`, live exactly when
+      the rng is given.
 
     Raises:
       ValueError: if training has dropout to do and no rng to do it with.
@@ -175,14 +176,16 @@ def bind(
             "pass rngs={'dropout': key} to apply"
         )
 
-    def conv(features, size, *, stride=1, groups=1, padding=None, name=None):
+    def conv(
+        features, size, *, stride=1, groups=1, padding=None, bias=False, name=None
+    ):
         return nn.Conv(
             features,
             (size, size),
             strides=stride,
             padding=size // 2 if padding is None else padding,
             feature_group_count=groups,
-            use_bias=False,
+            use_bias=bias,
             kernel_init=uniform_fan_in,
             dtype=dtype,
             name=name,

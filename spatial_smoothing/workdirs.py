@@ -44,6 +44,7 @@ MODEL_FIELDS = (
     "taps",
     "padding",
     "head",
+    "conv_bias",
     "dtype",
 )
 # Smallest value of the fields that are numbers.

@@ -104,7 +104,6 @@ def test_every_name_has_its_number_of_parameters():
     check_names("cifar", 32, {"others": 0})
 
 
-@pytest.mark.slow
 def test_every_name_has_an_imagenet_stem():
     # First kernels of 11x11 or 7x7 in place of 3x3; below an MLP a grid of 6, not 2.
     alexnet = (11**2 - 3**2) * 3 * 64 + (6**2 - 2**2) * 256 * 4096

@@ -35,6 +35,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "taps": {"type": float, "nargs": "+", "help": "one-dimensional blur kernel"},
     "padding": {"help": "of the blur: full, zero, reflect, edge or wrap"},
     "head": {"help": "gap, bn_gap, max, median, gap_clip, gap_mlp or mlp"},
+    "conv_bias": {"action": "store_true", "default": None, "help": "of AlexNet only"},
     "dtype": {"help": "compute type: float32 or bfloat16"},
 }
 

@@ -165,7 +165,9 @@ def _layout(model: Network, abstract: dict[str, Any], *, naming: str) -> _Layout
         if kind == "running_mean":
             constants[module + _COUNTER] = np.zeros((), np.int64)
         if module.startswith("features.") and path[-1] == "kernel":
-            constants[module + _BIAS] = np.zeros(leaves[path].shape[-1], np.float32)
+            bias = np.zeros(leaves[path].shape[-1], np.float32)
+            if (*path[:-1], "bias") not in keys:
+                constants[module + _BIAS] = bias
             mean = ("batch_stats", path[1], "norm", "mean")
             if mean in keys:
                 means[module + _BIAS] = keys[mean]
@@ -224,7 +226,7 @@ def _problems(layout: _Layout, state: StateDict) -> dict[str, list[str]]:
         "another blur than the model's taps": [
             key for key in different if key.endswith(_KERNEL)
         ],
-        "not zero, but convolutions of this network have no bias": [
+        "not zero, but convolutions have no bias here without conv_bias=True": [
             key for key in different if key.endswith(_BIAS)
         ],
     }

@@ -18,6 +18,7 @@ class Block(nn.Module):
       size: Side of the kernel.
       stride: Of the convolution.
       padding: Zeros on every side; None for half the kernel.
+      bias: Whether the convolution adds one.
     """
 
     layers: Layers
@@ -25,6 +26,7 @@ class Block(nn.Module):
     size: int = 3
     stride: int = 1
     padding: int | None = None
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -34,6 +36,7 @@ class Block(nn.Module):
             self.size,
             stride=self.stride,
             padding=self.padding,
+            bias=self.bias,
             name="conv",
         )
         return chain(conv, nn.relu, self.layers.dropout())(x)
@@ -44,7 +47,13 @@ class AlexNet(Network):
 
     `stages` counts the convolutions of each stage, whose widths are 1, 3, 6, 4 and 4
     times `width`.
+
+    Attributes:
+      conv_bias: Whether convolutions add biases, as torchvision's AlexNet does; the
+        reference's has none. They start at zero.
     """
+
+    conv_bias: bool = False
 
     def head_grid(self) -> int:
         """Side of the grid that the head "mlp" pools to."""
@@ -62,6 +71,7 @@ class AlexNet(Network):
                 Block(
                     layers,
                     features=self.width * next(widths),
+                    bias=self.conv_bias,
                     name=f"stage{stage}_block{block}",
                     **next(options),
                 )
