@@ -1,0 +1,72 @@
+"""Scores of predicted class probabilities, as pure functions.
+
+Contract of this package: likelihoods and entropies are in nats, rates are fractions.
+A `Tally` is for sums over batches and `summary` for what follows from them; `Examples`
+keep what ranks and resamples need, and `table` scores them. The functions of arrays
+may be transformed by `jit` and `vmap`.
+"""
+
+from spatial_smoothing.metrics.calibration import (
+    adaptive_ece,
+    fit_temperature,
+    scale_temperature,
+)
+from spatial_smoothing.metrics.detection import aupr, auroc, fpr_at_tpr, ood
+from spatial_smoothing.metrics.examples import Examples, per_example
+from spatial_smoothing.metrics.resampling import (
+    bootstrap,
+    interval,
+    paired,
+    resample,
+)
+from spatial_smoothing.metrics.scores import brier, in_top, nll
+from spatial_smoothing.metrics.selective import (
+    aurc,
+    coverage_at_risk,
+    excess_aurc,
+    risk_coverage,
+)
+from spatial_smoothing.metrics.summaries import DEFINITIONS, reliability, summary
+from spatial_smoothing.metrics.tables import table
+from spatial_smoothing.metrics.tallies import BINS, CUTOFFS, Tally, tally
+from spatial_smoothing.metrics.uncertainty import (
+    energy,
+    entropy,
+    mutual_information,
+    variation_ratio,
+)
+
+__all__ = [
+    "BINS",
+    "CUTOFFS",
+    "DEFINITIONS",
+    "Examples",
+    "Tally",
+    "adaptive_ece",
+    "aupr",
+    "aurc",
+    "auroc",
+    "bootstrap",
+    "brier",
+    "coverage_at_risk",
+    "energy",
+    "entropy",
+    "excess_aurc",
+    "fit_temperature",
+    "fpr_at_tpr",
+    "in_top",
+    "interval",
+    "mutual_information",
+    "nll",
+    "ood",
+    "paired",
+    "per_example",
+    "reliability",
+    "resample",
+    "risk_coverage",
+    "scale_temperature",
+    "summary",
+    "table",
+    "tally",
+    "variation_ratio",
+]

@@ -1,0 +1,173 @@
+"""How well a score tells positives from negatives.
+
+Contract of this file: `scores` f[n], high for positive, in any monotone scale;
+`positives` bool[n]; `weights` f[n] >= 0, how often each example counts (None for once).
+Equal scores have one threshold. In the detection of what is out of distribution (OOD),
+OOD examples are the positives and scores are uncertainties; in that of errors, wrong
+predictions are. NaN in scores or weights gives NaN, and so does the lack of a class
+that the definition needs.
+"""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from spatial_smoothing.metrics.ranking import (
+    Ranking,
+    nan_if_nan,
+    rank,
+    ratio,
+    total,
+    weights_of,
+)
+
+
+class _Curve(NamedTuple):
+    """Positives and negatives, f[2, n] and f[2]: by rank, from the highest score down.
+
+    Attributes:
+      added: Weights of the rank.
+      before: Accepted by the threshold before that of the rank.
+      until: Accepted by the threshold of the rank.
+      all: Of all ranks.
+    """
+
+    added: jax.Array
+    before: jax.Array
+    until: jax.Array
+    all: jax.Array
+
+
+def auroc(
+    scores: jax.Array, positives: jax.Array, weights: jax.Array | None = None
+) -> jax.Array:
+    """Area under the ROC curve: the chance that a positive scores above a negative.
+
+    Ties count half.
+
+    Args:
+      scores: f[n].
+      positives: bool[n].
+      weights: f[n].
+
+    Returns:
+      f[], in [0, 1]; NaN without a positive or a negative. Source: Hanley &
+      McNeil 1982.
+    """
+    curve, inputs = _prepared(scores, positives, weights)
+    return nan_if_nan(_auroc(curve), *inputs)
+
+
+def aupr(
+    scores: jax.Array, positives: jax.Array, weights: jax.Array | None = None
+) -> jax.Array:
+    """Average precision: the precision at each threshold, by the recall it adds.
+
+    It is a step function's area, without the optimism of interpolation.
+
+    Args:
+      scores: f[n].
+      positives: bool[n].
+      weights: f[n].
+
+    Returns:
+      f[], in [0, 1], the share of positives for random scores; NaN without a positive.
+      Source: Davis & Goadrich 2006.
+    """
+    curve, inputs = _prepared(scores, positives, weights)
+    return nan_if_nan(_aupr(curve), *inputs)
+
+
+def fpr_at_tpr(
+    scores: jax.Array,
+    positives: jax.Array,
+    weights: jax.Array | None = None,
+    *,
+    tpr: float = 0.95,
+) -> jax.Array:
+    """Lowest false positive rate of a threshold that finds the share `tpr`.
+
+    Args:
+      scores: f[n].
+      positives: bool[n].
+      weights: f[n].
+      tpr: True positive rate to reach, in (0, 1].
+
+    Returns:
+      f[], in [0, 1]; NaN without a positive or a negative.
+
+    Raises:
+      ValueError: if `tpr` lies outside (0, 1].
+    """
+    if not 0 < tpr <= 1:
+        raise ValueError(f"tpr must be in (0, 1], got {tpr}")
+    curve, inputs = _prepared(scores, positives, weights)
+    return nan_if_nan(_fpr_at_tpr(curve, tpr), *inputs)
+
+
+def ood(
+    in_scores: jax.Array, out_scores: jax.Array, weights: jax.Array | None = None
+) -> dict[str, jax.Array]:
+    """The usual scores of OOD detection by an uncertainty.
+
+    Args:
+      in_scores: f[n], uncertainties of examples in distribution.
+      out_scores: f[m], of examples out of distribution, the positives.
+      weights: f[n + m], in this order.
+
+    Returns:
+      `auroc`, `aupr_out`, `aupr_in` (with those in distribution as the positives, and
+      certainty as the score) and `fpr95`, the share of examples in distribution above
+      the threshold that finds 95 % of those out of it; each f[]. Source: Hendrycks &
+      Gimpel, ICLR 2017.
+    """
+    scores = jnp.concatenate([in_scores, out_scores])
+    out = jnp.arange(len(scores)) >= len(in_scores)
+    curve, inputs = _prepared(scores, out, weights)
+    reverse, _ = _prepared(-scores, ~out, weights)
+    result = {
+        "auroc": _auroc(curve),
+        "aupr_out": _aupr(curve),
+        "aupr_in": _aupr(reverse),
+        "fpr95": _fpr_at_tpr(curve, 0.95),
+    }
+    return {name: nan_if_nan(value, *inputs) for name, value in result.items()}
+
+
+def _prepared(
+    scores: jax.Array, positives: jax.Array, weights: jax.Array | None
+) -> tuple[_Curve, tuple[jax.Array, jax.Array]]:
+    """The curve, and what may hold NaN."""
+    chex.assert_rank([scores, positives], 1)
+    weights = weights_of(scores, weights)
+    chex.assert_equal_shape([scores, positives, weights])
+    positives = jnp.asarray(positives, bool)
+    return _curve(rank(scores), positives, weights), (scores, weights)
+
+
+def _curve(ranking: Ranking, positives: jax.Array, weights: jax.Array) -> _Curve:
+    added = jnp.where(jnp.stack([positives, ~positives]), weights[None], 0)
+    sums = ranking.prefixes(added)
+    return _Curve(
+        added[:, ranking.order], ranking.before(sums), ranking.until(sums), sums[:, -1]
+    )
+
+
+def _auroc(curve: _Curve) -> jax.Array:
+    positives, negatives = curve.all
+    above = (curve.before[0] + curve.until[0]) / 2
+    share = ratio(above, positives, empty=jnp.nan)
+    return ratio(total(curve.added[1] * share), negatives, empty=jnp.nan)
+
+
+def _aupr(curve: _Curve) -> jax.Array:
+    precision = ratio(curve.until[0], curve.until.sum(0))
+    return ratio(total(curve.added[0] * precision), curve.all[0], empty=jnp.nan)
+
+
+def _fpr_at_tpr(curve: _Curve, tpr: float) -> jax.Array:
+    rates = ratio(curve.until, curve.all[:, None], empty=jnp.nan)
+    lowest = jnp.where(rates[0] >= tpr, rates[1], 1).min()
+    return jnp.where(curve.all[0] == 0, jnp.nan, lowest)
