@@ -1,0 +1,160 @@
+"""Linear filters and resamplings of images, as small matrices made on the host.
+
+A filter that works on rows and columns separately is a pair of matrices, borders
+included, so that applying it is two matrix products whatever its support. A kernel that
+is not separable is a sum of such pairs, by its singular value decomposition.
+
+Contract of this file: images are f32[H, W, C]; matrices are f32[output, input]. Borders
+are named as SciPy does: "nearest" (a a|a b c|c c), "reflect" (b a|a b c|c b) and
+"mirror" (c b|a b c|b a).
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spatial_smoothing.lookup import lookup
+
+# (index, size) -> the pixel that stands in for it; for NumPy and JAX arrays alike.
+_BORDERS = {
+    "nearest": lambda i, size: i.clip(0, size - 1),
+    "reflect": lambda i, size: size - 1 - abs(2 * (i % (2 * size) - size) + 1) // 2,
+    "mirror": lambda i, size: size - 1 - abs(i % max(2 * size - 2, 1) - size + 1),
+}
+
+
+def fold(index: np.ndarray, size: int, *, border: str) -> np.ndarray:
+    """Returns the pixel in [0, size) that stands in for each, int of any shape."""
+    return lookup(_BORDERS, border, "border")(index, size)
+
+
+def correlation(size: int, taps: np.ndarray, *, border: str) -> np.ndarray:
+    """Returns the matrix [size, size] of a centred filter of odd length."""
+    radius = len(taps) // 2
+    index = np.arange(size)[:, None] + np.arange(-radius, radius + 1)
+    matrix = np.zeros((size, size))
+    np.add.at(
+        matrix, (np.arange(size)[:, None], fold(index, size, border=border)), taps
+    )
+    return matrix.astype(np.float32)
+
+
+def gaussian_taps(sigma: float, radius: int) -> np.ndarray:
+    """Returns weights exp(-i^2 / 2 sigma^2), i = -radius..radius, that sum to one."""
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    return taps / taps.sum()
+
+
+def gaussian(size: int, sigma: float, *, border: str, truncate: float) -> np.ndarray:
+    """Returns the matrix of a Gaussian blur.
+
+    Args:
+      size: Of the image, in pixels.
+      sigma: Standard deviation in pixels; 0 gives the identity.
+      border: See the contract of this file.
+      truncate: Where the filter ends, in standard deviations.
+    """
+    if sigma == 0:
+        return np.eye(size, dtype=np.float32)
+    taps = gaussian_taps(sigma, math.floor(truncate * sigma + 0.5))
+    return correlation(size, taps, border=border)
+
+
+def kernel(size: int, weights: np.ndarray, *, border: str) -> tuple:
+    """Returns rows and columns, each f32[terms, size, size], of a 2-D correlation.
+
+    Args:
+      size: Of the image, in pixels.
+      weights: [K, K], K odd.
+      border: See the contract of this file.
+    """
+    u, scales, v = np.linalg.svd(np.asarray(weights, np.float64))
+    terms = range(np.sum(scales > 1e-7 * scales[0]))
+    rows = [correlation(size, scales[k] * u[:, k], border=border) for k in terms]
+    columns = [correlation(size, v[k], border=border) for k in terms]
+    return np.stack(rows), np.stack(columns)
+
+
+def zoom(size: int, factor: float) -> np.ndarray:
+    """Returns the matrix that magnifies the centre by `factor`, at least 1.
+
+    The middle ceil(size / factor) pixels are enlarged by linear interpolation, end
+    points aligned, and of the result the middle `size` are kept.
+    """
+    source = math.ceil(size / factor)
+    enlarged = round(source * factor)
+    position = np.arange(size) + (enlarged - size) // 2
+    position = position * ((source - 1) / max(enlarged - 1, 1))
+    low = np.clip(np.floor(position).astype(int), 0, max(source - 2, 0))
+    matrix = np.zeros((size, size))
+    start, row = (size - source) // 2, np.arange(size)
+    np.add.at(matrix, (row, start + low), 1 - (position - low))
+    np.add.at(matrix, (row, start + np.minimum(low + 1, source - 1)), position - low)
+    return matrix.astype(np.float32)
+
+
+def box(size: int, target: int) -> np.ndarray:
+    """Returns the matrix [target, size] of Pillow's resizing with the box filter."""
+    scale = size / target
+    centre = (np.arange(target) + 0.5) * scale
+    half = 0.5 * max(scale, 1.0)
+    low, high = np.floor(centre - half + 0.5), np.floor(centre + half + 0.5)
+    offset = (np.arange(size) + 0.5 - centre[:, None]) / (2 * half)
+    inside = (np.arange(size) >= low[:, None]) & (np.arange(size) < high[:, None])
+    matrix = inside & (offset > -0.5) & (offset <= 0.5)
+    return (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def apply(rows: np.ndarray, columns: np.ndarray, image: jax.Array) -> jax.Array:
+    """Applies a matrix to the columns of an image and one to its rows.
+
+    Args:
+      rows: f32[P, H].
+      columns: f32[Q, W].
+      image: f32[H, W, C].
+
+    Returns:
+      f32[P, Q, C].
+    """
+    exact = jax.lax.Precision.HIGHEST  # accelerators would round to 8 or 10 bits
+    return jnp.einsum("ph,hwc,qw->pqc", rows, image, columns, precision=exact)
+
+
+def apply_sum(rows: np.ndarray, columns: np.ndarray, image: jax.Array) -> jax.Array:
+    """Sums `apply` over pairs of matrices f32[terms, H, H] and f32[terms, W, W]."""
+
+    def add(total: jax.Array, pair: tuple) -> tuple:
+        return total + apply(*pair, image), None
+
+    return jax.lax.scan(add, jnp.zeros_like(image), (rows, columns))[0]
+
+
+def bilinear(
+    image: jax.Array, rows: jax.Array, columns: jax.Array, *, border: str
+) -> jax.Array:
+    """Reads an image at any positions, by linear interpolation.
+
+    Args:
+      image: f32[H, W, C].
+      rows: f32[P, Q], in pixels.
+      columns: f32[P, Q].
+      border: See the contract of this file.
+
+    Returns:
+      f32[P, Q, C].
+    """
+    height, width, channels = image.shape
+    pixels = image.reshape(height * width, channels)
+    top, left = (jnp.floor(position).astype(int) for position in (rows, columns))
+    down, right = (rows - top)[..., None], (columns - left)[..., None]
+
+    def read(i: int, j: int) -> jax.Array:
+        row = fold(top + i, height, border=border)
+        column = fold(left + j, width, border=border)
+        return pixels[row * width + column]
+
+    upper = read(0, 0) * (1 - right) + read(0, 1) * right
+    lower = read(1, 0) * (1 - right) + read(1, 1) * right
+    return upper * (1 - down) + lower * down
