@@ -4,6 +4,7 @@ Several workdirs, separated by commas, are the members of a deep ensemble. With
 `--compare=A,B`, draws the evaluations of several workdirs side by side.
 """
 
+import functools
 import time
 
 from absl import flags
@@ -22,7 +23,11 @@ _DATA_DIR = flags.DEFINE_string("data_dir", None, "Of TFDS; default: as trained.
 _NUM_SAMPLES = flags.DEFINE_integer("num_samples", 50, "Monte Carlo dropout samples.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Examples at once.")
 _CHUNK = flags.DEFINE_integer("chunk", None, "Samples at once; default: by device.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the dropout masks.")
+_OOD = flags.DEFINE_string("ood", None, "Another data set, to be told from this one.")
+_NUM_REPLICATES = flags.DEFINE_integer(
+    "num_replicates", 1000, "Of the bootstrap; 0 for no intervals."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of masks and bootstrap.")
 
 
 def evaluate() -> None:
@@ -31,21 +36,31 @@ def evaluate() -> None:
     functions = [lookup(suites.SUITES, name, "suite") for name in _SUITE.value]
     runs = [workdirs.load(workdir) for workdir in _WORKDIR.value]
     config = runs[0].config
-    options = {
+    load = functools.partial(
+        sources.load, data_dir=_DATA_DIR.value or config["data_dir"]
+    )
+    numbers = {
         "num_samples": _NUM_SAMPLES.value,
         "batch_size": _BATCH_SIZE.value,
         "chunk": _CHUNK.value,
+        "num_replicates": _NUM_REPLICATES.value,
         "seed": _SEED.value,
     }
-    data_dir = _DATA_DIR.value or config["data_dir"]
-    dataset = sources.load(config["dataset"], _SPLIT.value, data_dir=data_dir)
-    rows = [row for f in functions for row in f(runs, dataset, **options)]
+    if _OOD.value == config["dataset"]:
+        raise ValueError(f"--ood={_OOD.value} is what is tested on; choose another")
+    setting = suites.Setting(
+        load(config["dataset"], _SPLIT.value),
+        held_out=suites.held_out(runs, load),
+        ood=(_OOD.value, load(_OOD.value, "test")) if _OOD.value else None,
+        **numbers,
+    )
+    rows = [row for function in functions for row in function(runs, setting)]
     rows = [{**row, "split": _SPLIT.value} for row in rows]
     where = {
         **provenance(),
         "runs": [{"workdir": str(run.path), "step": run.step} for run in runs],
         "config": config,
-        "evaluation": options,
+        "evaluation": {**numbers, "ood": _OOD.value},
         "seconds": round(time.monotonic() - begin, 1),
     }
     write(rows, where, _OUTPUT.value or runs[0].path / "evaluation")
@@ -55,16 +70,31 @@ def compare() -> None:
     """Puts the evaluations of the workdirs in `--compare` side by side."""
     if _OUTPUT.value is None:
         raise ValueError("--compare needs --output=DIR for the report")
-    found = {w: report.read(workdirs.evaluation_path(w)) for w in _COMPARE.value}
-    rows = suites.distinct_labels({w: rows for w, (rows, _) in found.items()})
-    write(rows, {w: where for w, (_, where) in found.items()}, _OUTPUT.value)
+    paths = {w: workdirs.evaluation_path(w) for w in _COMPARE.value}
+    found = {w: report.read(path) for w, path in paths.items()}
+    rows = suites.distinct_labels(
+        {
+            w: suites.load_examples(paths[w].parent, rows)
+            for w, (rows, _) in found.items()
+        },
+        {w: where["config"] for w, (_, where) in found.items()},
+    )
+    write(
+        rows,
+        {w: where for w, (_, where) in found.items()},
+        _OUTPUT.value,
+        differences=suites.differences(
+            rows, num_replicates=_NUM_REPLICATES.value, seed=_SEED.value
+        ),
+    )
 
 
-def write(rows: list, where: dict, output: str) -> None:
+def write(rows: list, where: dict, output: str, **extra) -> None:
     """Prints the table, and writes the report."""
+    rows = suites.save_examples(output, rows)
     datasets = ", ".join(sorted({f"{row['dataset']} {row['split']}" for row in rows}))
     page = report.write(
-        output, rows, provenance=where, title=f"Ensembles on {datasets}"
+        output, rows, provenance=where, title=f"Ensembles on {datasets}", **extra
     )
     report.print_table(rows)
     print(f"report: {page}")

@@ -2,37 +2,41 @@
 
 Prints the most probable classes of each image, and how uncertain they are: the entropy
 of the prediction, and the part of it on which the samples disagree.
+
+With `--frames=FOLDER_OR_NPY` in place of images, classifies the frames of a video, each
+smoothed over those before it.
 """
 
 import numpy as np
 from absl import flags
 
-from spatial_smoothing import cli, serving
-from spatial_smoothing.data import image_files
+from spatial_smoothing import cli, serving, streaming
+from spatial_smoothing.data import image_files, streams
+from spatial_smoothing.metrics import consistency
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run to predict with.")
 _EXPORTED = flags.DEFINE_string("exported", None, "Or what serving.export has written.")
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 50, "Monte Carlo dropout samples.")
+_NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples", None, "Monte Carlo dropout samples; default: 50, of a frame 1."
+)
 _TOP = flags.DEFINE_integer("top", 3, "Classes to print.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the dropout masks.", lower_bound=0)
+_FRAMES = flags.DEFINE_string("frames", None, "Folder of images, or stack in a .npy.")
+_DECAY = flags.DEFINE_float("decay", 0.8, "A frame t frames ago weighs exp(-decay t).")
 
 
-def predict(paths: list[str]) -> None:
+def predict_images(paths: list[str]) -> None:
     """Prints predictions for the files, all of which are read before the first."""
-    if bool(_WORKDIR.value) == bool(_EXPORTED.value):
-        raise ValueError("give either --workdir=DIR or --exported=DIR")
     if _WORKDIR.value:
-        predictor = serving.load_predictor(
-            _WORKDIR.value, num_samples=_NUM_SAMPLES.value
-        )
+        samples = 50 if _NUM_SAMPLES.value is None else _NUM_SAMPLES.value
+        predictor = serving.load_predictor(_WORKDIR.value, num_samples=samples)
     else:
         predictor = serving.load_exported(_EXPORTED.value)
     about = predictor.description
     size = about.image_size
     files = [image_files.read(path, size=size) for path in paths]
     result = predictor(np.stack([file.pixels for file in files]), seed=_SEED.value)
-    plural = "" if about.num_samples == 1 else "s"
-    print(f"{about.model} on {about.dataset}, {about.num_samples} sample{plural}")
+    print(f"{about.model} on {about.dataset}, {_samples(about)}")
     for path, file, probs, entropy, information in zip(
         paths, files, *result, strict=True
     ):
@@ -48,5 +52,46 @@ def predict(paths: list[str]) -> None:
         )
 
 
+def predict_frames() -> None:
+    """Prints a line for each frame, and how steady the classes are."""
+    if not _WORKDIR.value:
+        raise ValueError("--frames needs --workdir=DIR; exported runs take images only")
+    samples = 1 if _NUM_SAMPLES.value is None else _NUM_SAMPLES.value
+    predictor = streaming.load_stream(
+        _WORKDIR.value, num_samples=samples, decay=_DECAY.value
+    )
+    about = predictor.description
+    frames = streams.read_frames(_FRAMES.value, size=about.image_size)
+    print(f"{about.model} on {about.dataset}, {_samples(about)} a frame")
+    smoothed, single = [], []
+    for number, result in enumerate(predictor(frames, seed=_SEED.value), 1):
+        label = result.probs.argmax()
+        print(
+            f"{number:5}  {100 * result.probs[label]:5.1f} %  "
+            f"{about.class_names[label]}, entropy {result.entropy:.3f} nats"
+        )
+        smoothed.append(result.probs)
+        single.append(result.frame_probs)
+    if len(frames) > 1:
+        before, after = (
+            100 * consistency.consistency(np.stack(probs)[:, None])[0]
+            for probs in (single, smoothed)
+        )
+        print(f"consistency {before:.1f} % of single frames, {after:.1f} % smoothed")
+
+
+def _samples(about: serving.Description) -> str:
+    return f"{about.num_samples} sample" + "s" * (about.num_samples != 1)
+
+
+def predict(paths: list[str]) -> None:
+    """Predicts images or frames."""
+    if bool(_WORKDIR.value) == bool(_EXPORTED.value):
+        raise ValueError("give either --workdir=DIR or --exported=DIR")
+    if bool(paths) == bool(_FRAMES.value):
+        raise ValueError("give either at least one IMAGE or --frames=FOLDER_OR_NPY")
+    predict_images(paths) if paths else predict_frames()
+
+
 if __name__ == "__main__":
-    cli.run(predict, positional="IMAGE")
+    cli.run(predict, positional=True)

@@ -37,9 +37,7 @@ def main() -> int:
         sources.load, data_dir=config["data_dir"], download=config["download"]
     )
     data, held_out = batches.hold_out(
-        *load(source.name, "train"),
-        fraction=config["val_fraction"],
-        seed=config["seed"],
+        *load(source.name, "train"), fraction=config["val_fraction"]
     )
     splits = {"test": load(source.name, "test")}
     if config["val_fraction"]:

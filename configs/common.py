@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     config.dtype = "float32"  # compute type: "float32" or "bfloat16"
     config.stages = config_dict.placeholder(tuple)  # blocks of each stage
     config.rate = config_dict.placeholder(float)  # dropout probability, [0, 1)
+    config.mc_stages = config_dict.placeholder(tuple)  # where dropout is; all stages
     config.smoothing = config_dict.placeholder(tuple)  # smoothing layers a stage
     config.temperature = config_dict.placeholder(float)  # of smoothing, > 0
     config.squash = config_dict.placeholder(str)  # tanh sigmoid softmax clip scale none

@@ -13,21 +13,21 @@ from absl import app, flags
 from spatial_smoothing import logs
 
 
-def run(main: Callable[..., int | None], *, positional: str | None = None) -> None:
+def run(main: Callable[..., int | None], *, positional: bool = False) -> None:
     """Parses the flags, calls `main` and exits with what it returns.
 
     Args:
       main: Returns an exit code; None is 0. A ValueError or OSError of it is shown as
         one line on stderr.
-      positional: What arguments without -- are, such as "IMAGE"; `main` is called with
-        the list of them, of at least one. None if there are none.
+      positional: Whether arguments without -- are allowed; `main` is called with the
+        list of them.
     """
     parse = functools.partial(_parse, positional=positional)
     arguments = lambda argv: [argv[1:]] if positional else []
     app.run(lambda argv: _guarded(main, *arguments(argv)), flags_parser=parse)
 
 
-def _parse(argv: list[str], *, positional: str | None) -> list[str]:
+def _parse(argv: list[str], *, positional: bool) -> list[str]:
     try:
         rest = flags.FLAGS(argv)[1:]
     except flags.Error as error:
@@ -40,8 +40,6 @@ def _parse(argv: list[str], *, positional: str | None) -> list[str]:
         sys.exit(0)
     if rest and not positional:
         _fail(f"unexpected arguments {' '.join(rest)}; options begin with --")
-    if positional and not rest:
-        _fail(f"give at least one {positional}")
     return [argv[0], *rest]
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 Tree = TypeVar("Tree")
@@ -46,6 +47,13 @@ def replicate(tree: Tree, mesh: Mesh) -> Tree:
 def split_batches(data: Iterable[Tree], mesh: Mesh) -> Iterator[Tree]:
     """Puts each batch of `data` on the devices, split."""
     return (jax.device_put(batch, split(mesh)) for batch in data)
+
+
+def gather(tree: Tree) -> Tree:
+    """Fetches arrays to the host of every process, whole, however they are split."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

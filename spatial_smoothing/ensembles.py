@@ -15,6 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from spatial_smoothing.models.network import Network
+
 Variables = Mapping[str, Any]
 
 
@@ -47,17 +49,10 @@ def mc_logits(
     Raises:
       ValueError: if `num_samples` or `chunk` is less than 1.
     """
-    if chunk is None:
-        chunk = 1 if jax.default_backend() == "cpu" else 10
-    for name, value in (("num_samples", num_samples), ("chunk", chunk)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(num_samples))
-
-    def sample(key: jax.Array) -> jax.Array:
-        return model.apply(variables, images, train=False, rngs={"dropout": key})
-
-    return jax.lax.map(sample, keys, batch_size=min(chunk, num_samples))
+    chunk = checked_chunk(chunk, num_samples)
+    keys = sample_keys(key, jnp.arange(num_samples))
+    sample = sampler(model, variables, images)
+    return jax.lax.map(sample, keys, batch_size=chunk)
 
 
 def mc_dropout(
@@ -77,6 +72,40 @@ def mc_dropout(
     return jax.nn.softmax(
         mc_logits(key, model, variables, images, num_samples=num_samples, chunk=chunk)
     )
+
+
+def sampler(
+    model: nn.Module, variables: Variables, images: jax.Array
+) -> Callable[[jax.Array], jax.Array]:
+    """Returns a function of a key to the logits of one sample, f32[B, K].
+
+    What is the same for all samples is computed here, once. Arguments as `mc_logits`.
+    """
+    half = {}
+    if isinstance(model, Network):
+        images, half = model.apply(variables, images, half="fixed"), {"half": "random"}
+
+    def sample(key: jax.Array) -> jax.Array:
+        return model.apply(
+            variables, images, train=False, rngs={"dropout": key}, **half
+        )
+
+    return sample
+
+
+def sample_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
+    """Returns the keys of samples, by their numbers i32[S]."""
+    return jax.vmap(functools.partial(jax.random.fold_in, key))(indices)
+
+
+def checked_chunk(chunk: int | None, num_samples: int) -> int:
+    """Returns how many samples to compute at once; see `mc_logits`."""
+    if chunk is None:
+        chunk = 1 if jax.default_backend() == "cpu" else 10
+    for name, value in (("num_samples", num_samples), ("chunk", chunk)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    return min(chunk, num_samples)
 
 
 def deep_ensemble(
@@ -102,12 +131,10 @@ def deep_ensemble(
         rngs = {} if key is None else {"dropout": jax.random.fold_in(key, index)}
         return model.apply(variables, images, train=False, rngs=rngs)
 
-    return jax.nn.softmax(_map_members(member, stacked_variables))
+    return jax.nn.softmax(map_members(member, stacked_variables))
 
 
-def _map_members(
-    function: Callable[[Variables, jax.Array], jax.Array], stacked: Variables
-) -> jax.Array:
+def map_members(function: Callable[[Variables, jax.Array], Any], stacked: Variables):
     """Stacks `function(variables, index)` of all members.
 
     Members are looped over, not vectorised: a convolution with a kernel for each member
@@ -120,57 +147,6 @@ def _map_members(
 def stack(variables: Sequence[Variables]) -> Variables:
     """Stacks the variables of members along a new first axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *variables)
-
-
-def predictor(
-    model: nn.Module,
-    *,
-    prepare: Callable[[jax.Array], jax.Array],
-    sizes: Sequence[int],
-    num_members: int = 1,
-    num_samples: int = 1,
-    chunk: int | None = None,
-) -> Callable[[Variables, jax.Array, jax.Array], jax.Array]:
-    """Returns `predict(variables, key, images)` for `evaluation`.
-
-    An ensemble of M members with S dropout samples each has M S predictions; the first
-    M are the first sample of every member, and so on.
-
-    Args:
-      model: The network.
-      prepare: Raw images to those the network takes.
-      sizes: Ensemble sizes N, increasing, in [1, M S].
-      num_members: M; if more than one, `variables` have a leading axis of members.
-      num_samples: S; 0 for the mean network, which has no dropout and counts as one.
-      chunk: As for `mc_logits`.
-
-    Returns:
-      A function to log-probabilities, f32[len(sizes), B, K].
-    """
-
-    def predict(variables, key, images):
-        prepared = prepare(images)
-
-        def member(variables, index):
-            if num_samples == 0:
-                return model.apply(variables, prepared, train=False)[None]
-            return mc_logits(
-                jax.random.fold_in(key, index),
-                model,
-                variables,
-                prepared,
-                num_samples=num_samples,
-                chunk=chunk,
-            )
-
-        if num_members == 1:
-            logits = member(variables, 0)
-        else:
-            logits = _map_members(member, variables).swapaxes(0, 1)
-            logits = logits.reshape(-1, *logits.shape[2:])
-        return prefix_log_means(jax.nn.log_softmax(logits), sizes=sizes)
-
-    return predict
 
 
 def prefix_means(probs: jax.Array, *, sizes: Sequence[int]) -> jax.Array:
@@ -188,7 +164,7 @@ def prefix_means(probs: jax.Array, *, sizes: Sequence[int]) -> jax.Array:
     """
     wide = probs.astype(jnp.promote_types(probs.dtype, jnp.float32))
     total, means = 0.0, []
-    for start, stop in _segments(sizes, len(probs)):
+    for start, stop in segments(sizes, len(probs)):
         total = total + wide[start:stop].sum(0)
         means.append(total / stop)
     return jnp.stack(means)
@@ -206,14 +182,14 @@ def prefix_log_means(log_probs: jax.Array, *, sizes: Sequence[int]) -> jax.Array
     """
     wide = log_probs.astype(jnp.promote_types(log_probs.dtype, jnp.float32))
     total, means = -jnp.inf, []
-    for start, stop in _segments(sizes, len(log_probs)):
+    for start, stop in segments(sizes, len(log_probs)):
         part = jax.nn.logsumexp(wide[start:stop], axis=0)
         total = jnp.logaddexp(total, part)
         means.append(total - jnp.log(float(stop)))
     return jnp.stack(means)
 
 
-def _segments(sizes: Sequence[int], num_samples: int) -> list[tuple[int, int]]:
+def segments(sizes: Sequence[int], num_samples: int) -> list[tuple[int, int]]:
     """Returns what each size adds to the one before it, as (start, stop)."""
     edges = [0, *(int(size) for size in sizes)]
     segments = list(itertools.pairwise(edges))

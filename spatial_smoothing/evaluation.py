@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from spatial_smoothing import distributed, ensembles, metrics
+from spatial_smoothing import distributed, metrics, mixtures
 from spatial_smoothing.data import batches
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.metrics import Tally
@@ -101,18 +101,21 @@ def rows(tally: Tally, *, sizes: Sequence[int]) -> list[Row]:
       under "reference", and "reliability".
     """
     return [
-        {
-            "num_samples": int(size),
-            "num_examples": int(part.count),
-            **metrics.summary(part),
-            "reference": metrics.summary(part, definition="reference"),
-            "reliability": metrics.reliability(part),
-        }
+        {"num_samples": int(size), "num_examples": int(part.count), **summaries(part)}
         for size, part in (
             (size, jax.tree.map(lambda leaf, i=index: leaf[i], tally))
             for index, size in enumerate(sizes)
         )
     ]
+
+
+def summaries(tally: Tally) -> Row:
+    """Scores of a tally without leading axes, in both definitions, and its bins."""
+    return {
+        **metrics.summary(tally),
+        "reference": metrics.summary(tally, definition="reference"),
+        "reliability": metrics.reliability(tally),
+    }
 
 
 def monitor(
@@ -140,10 +143,8 @@ def monitor(
       Variables -> scores such as `test_nll`.
     """
     distributed.check_batch_size(batch_size, mesh)
-    predict = ensembles.predictor(
-        model, prepare=prepare, sizes=(1,), num_samples=int(model.rate > 0)
-    )
-    compiled = compile_tally(predict)
+    predict = mixtures.predictor(model, prepare=prepare, dropout=model.rate > 0)
+    compiled = compile_tally(lambda *inputs: predict(*inputs).log_probs())
 
     def scores(variables: dict[str, Any]) -> dict[str, float]:
         record = {}

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spatial_smoothing import ensembles
+from spatial_smoothing import ensembles, metrics
 
 
 class Prediction(NamedTuple):
@@ -117,23 +117,18 @@ class Predictor:
 def uncertainty(log_probs: jax.Array) -> dict[str, jax.Array]:
     """Mean and uncertainty of the predictions of an ensemble.
 
-    With the mean p of S predictions p_s and the entropy H: H(p), and the mutual
-    information H(p) - mean H(p_s), which rounding does not make negative.
-
     Args:
       log_probs: f32[S, B, K].
 
     Returns:
-      The fields of `Prediction`. Source: Houlsby et al. 2011, equation 2.
+      The fields of `Prediction`.
     """
     sizes = [len(log_probs)]
     probs = jnp.exp(ensembles.prefix_log_means(log_probs, sizes=sizes)[0])
-    entropy = jax.scipy.special.entr(probs).sum(-1)
-    expected = jax.scipy.special.entr(jnp.exp(log_probs)).sum(-1).mean(0)
     return {
         "probs": probs,
-        "entropy": entropy,
-        "mutual_information": jnp.maximum(entropy - expected, 0),
+        "entropy": metrics.entropy(probs),
+        "mutual_information": metrics.mutual_information(jnp.exp(log_probs)),
     }
 
 

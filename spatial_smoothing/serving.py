@@ -32,7 +32,7 @@ def load_predictor(
     *,
     num_samples: int = 50,
     batch_size: int = 256,
-    chunk: int = 5,
+    chunk: int | None = None,
 ) -> Predictor:
     """Loads the newest good checkpoint of a run, ready to predict.
 
@@ -41,7 +41,8 @@ def load_predictor(
       num_samples: Monte Carlo dropout samples, at least 1; a network without dropout
         makes one pass whatever this says.
       batch_size: Images at once.
-      chunk: Samples at once; memory grows with batch_size * chunk.
+      chunk: Samples at once; None for what suits the device, as in
+        `ensembles.mc_logits`. Memory grows with batch_size * chunk.
 
     Raises:
       ValueError: if there is no run or checkpoint, or for unusable numbers.
@@ -76,7 +77,7 @@ def export(
       workdir: Of the run.
       out: A directory to make.
       num_samples: As in `load_predictor`.
-      chunk: As there.
+      chunk: Samples at once, a number: the program suits many devices.
       platforms: Where it is to run: "cpu", "cuda", "rocm", "tpu".
 
     Returns:
@@ -136,26 +137,31 @@ def load_exported(path: epath.PathLike, *, batch_size: int = 256) -> Predictor:
     )
 
 
-def _load(
-    workdir: epath.PathLike, *, num_samples: int, chunk: int
-) -> tuple[Any, Description, Predict]:
-    """Returns variables, description and the function of a run."""
-    for name, value in (("num_samples", num_samples), ("chunk", chunk)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    run = workdirs.load(workdir)
+def describe(run: workdirs.Run, *, num_samples: int) -> Description:
+    """Returns the description of a run that predicts with so many samples."""
     source = sources.source(run.config["dataset"])
-    stochastic = run.model.rate > 0
-    description = Description(
+    return Description(
         model=run.config["model"],
         dataset=source.name,
         step=run.step,
-        num_samples=num_samples if stochastic else 1,
+        num_samples=num_samples if run.model.rate > 0 else 1,
         image_size=source.image_size,
         mean=source.mean,
         std=source.std,
         class_names=class_names(source.name, data_dir=run.config.get("data_dir")),
     )
+
+
+def _load(
+    workdir: epath.PathLike, *, num_samples: int, chunk: int | None
+) -> tuple[Any, Description, Predict]:
+    """Returns variables, description and the function of a run."""
+    for name, value in (("num_samples", num_samples), ("chunk", chunk)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    run = workdirs.load(workdir)
+    stochastic = run.model.rate > 0
+    description = describe(run, num_samples=num_samples)
 
     def logits(variables: Any, key: jax.Array, image: jax.Array) -> jax.Array:
         if not stochastic:
@@ -168,7 +174,7 @@ def _load(
     def predict(variables: Any, images: jax.Array, seed: jax.Array) -> dict:
         if images.dtype != jnp.uint8:
             images = images * 255
-        images = augment.normalize(images, mean=source.mean, std=source.std)
+        images = augment.normalize(images, mean=description.mean, std=description.std)
         of_all = jax.vmap(logits, in_axes=(None, None, 0), out_axes=1)
         samples = of_all(variables, jax.random.key(seed), images)
         return uncertainty(jax.nn.log_softmax(samples))

@@ -38,6 +38,7 @@ MODEL_FIELDS = (
     "width",
     "stages",
     "rate",
+    "mc_stages",
     "smoothing",
     "temperature",
     "squash",

@@ -203,37 +203,3 @@ def test_deep_ensemble_carries_batch_statistics():
     for index, part in enumerate((variables, other)):
         expected = jax.nn.softmax(model.apply(part, images))
         np.testing.assert_allclose(probs[index], expected, rtol=1e-4, atol=1e-6)
-
-
-def predict(variables, *, rate=0.4, **options):
-    predictor = ensembles.predictor(
-        Linear(rate), prepare=lambda images: images / 2, **options
-    )
-    return np.exp(jax.jit(predictor)(variables, KEY, 2 * X))
-
-
-def test_predictor_takes_samples_of_members_in_turn():
-    parts = members(2)
-    together = predict(
-        ensembles.stack(parts), num_members=2, num_samples=3, sizes=(1, 2, 4, 6)
-    )
-    samples = [
-        ss.mc_dropout(jax.random.fold_in(KEY, index), Linear(), part, X, num_samples=3)
-        for index, part in enumerate(parts)
-    ]
-    ordered = np.stack(samples, axis=1).reshape(6, 6, 4)
-    for row, size in zip(together, (1, 2, 4, 6), strict=True):
-        np.testing.assert_allclose(row, ordered[:size].mean(0), rtol=1e-5)
-
-
-def test_predictor_of_one_network_and_of_mean_networks():
-    one = predict(VARIABLES, num_samples=3, sizes=(1, 3))
-    key = jax.random.fold_in(KEY, 0)
-    samples = ss.mc_dropout(key, Linear(), VARIABLES, X, num_samples=3)
-    np.testing.assert_allclose(one, ss.prefix_means(samples, sizes=(1, 3)), rtol=1e-5)
-    parts = members(3)
-    stacked = ensembles.stack(parts)
-    means = predict(stacked, num_members=3, num_samples=0, sizes=(1, 2, 3))
-    deep = ss.deep_ensemble(Linear(), stacked, X)
-    expected = ss.prefix_means(deep, sizes=(1, 2, 3))
-    np.testing.assert_allclose(means, expected, rtol=1e-5)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spatial_smoothing import distributed, ensembles, evaluation, metrics, models
+from spatial_smoothing import distributed, evaluation, metrics, mixtures, models
 from spatial_smoothing.data import augment, batches
 
 normalize = functools.partial(augment.normalize, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -29,8 +29,9 @@ def initial(model, seed):
 
 
 def predictor(model, **options):
-    defaults = {"sizes": (1, 2, 5), "num_samples": 5, "chunk": 2}
-    return ensembles.predictor(model, prepare=normalize, **{**defaults, **options})
+    defaults = {"sizes": (1, 2, 5), "chunk": 2}
+    mixture = mixtures.predictor(model, prepare=normalize, **{**defaults, **options})
+    return lambda *inputs: mixture(*inputs).log_probs()
 
 
 def test_rows_are_the_scores_of_every_size(network, data):
@@ -139,31 +140,3 @@ def test_monitor_draws_one_sample_of_a_network_with_dropout(network, data):
     assert record["val_nll"] == record["test_nll"]
     plain = monitor(model.clone(rate=0.0))(variables)
     assert plain["test_nll"] != record["test_nll"]
-
-
-def test_members_of_a_deep_ensemble_come_first(network, data):
-    """Sizes 1 and 2 are one sample of each member; 4 is two of each."""
-    model, variables = network
-    other = initial(model, 9)
-    predict = predictor(model, sizes=(1, 2, 4), num_members=2, num_samples=2)
-    key = jax.random.key(5)
-    images = jnp.asarray(data[0])
-    result = jax.jit(predict)(ensembles.stack([variables, other]), key, images)
-    samples = [
-        jax.nn.softmax(
-            ensembles.mc_logits(
-                jax.random.fold_in(key, index),
-                model,
-                member,
-                normalize(images),
-                num_samples=2,
-            )
-        )
-        for index, member in enumerate((variables, other))
-    ]
-    expected = [
-        samples[0][0],
-        (samples[0][0] + samples[1][0]) / 2,
-        (samples[0] + samples[1]).mean(0) / 2,
-    ]
-    np.testing.assert_allclose(jnp.exp(result), expected, rtol=1e-4, atol=1e-6)

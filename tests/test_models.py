@@ -275,3 +275,46 @@ def test_state_dictionaries_that_do_not_fit_are_explained():
         "misshapen: layer1.0.bn1.bias is (3,)",
     ):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize("places", [None, (1,), (2,), ("head",), (1, "head")])
+def test_halves_make_the_whole(places):
+    model, variables = small(mc_stages=places)
+    apply = functools.partial(jax.jit(model.apply, static_argnames="half"), variables)
+    fixed = apply(images(), half="fixed")
+    for rngs in (None, LIVE):
+        whole = apply(images(), rngs=rngs)
+        np.testing.assert_array_equal(apply(images(), half="fixed", rngs=rngs), fixed)
+        np.testing.assert_allclose(
+            apply(fixed, half="random", rngs=rngs), whole, rtol=1e-5, atol=1e-6
+        )
+    assert np.abs(whole - apply(images())).max() > 1e-6
+
+
+def test_dropout_is_where_it_is_asked_for():
+    """Each part differs between two samples from the first with dropout on."""
+    for places, first in [((1,), "stage1"), ((2,), "stage2"), (("head",), "logits")]:
+        model, variables = small("resnet_mcdo_18", mc_stages=places)
+        apply = jax.jit(functools.partial(model.apply, mutable=["intermediates"]))
+        taps = [
+            apply(variables, images(), rngs={"dropout": jax.random.key(seed)})[1]
+            for seed in (0, 1)
+        ]
+        one, other = (tap["intermediates"] for tap in taps)
+        differ = {name: bool((one[name][0] != other[name][0]).any()) for name in one}
+        order = ["stem", "stage1", "stage2", "logits"]
+        position = order.index(first)
+        assert differ == {name: order.index(name) >= position for name in order}
+
+
+@pytest.mark.parametrize("places", [(), (0,), (3,), ("tail",)])
+def test_unusable_places_of_dropout(places):
+    message = r"mc_stages .* must name some of \(1, 2, 'head'\); for no dropout"
+    with pytest.raises(ValueError, match=message):
+        small("resnet_mcdo_18", mc_stages=places)
+
+
+def test_unknown_half():
+    model, variables = small()
+    with pytest.raises(ValueError, match="unknown half 'fixd'; did you mean 'fixed'"):
+        model.apply(variables, images(), half="fixd")

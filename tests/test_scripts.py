@@ -176,8 +176,10 @@ def test_deep_ensemble_of_workdirs(finished, home):
     )
     assert (code, err) == (0, "")
     rows, _ = report.read(output / "metrics.json")
-    assert [row["num_samples"] for row in rows] == [1, 2, 4]
-    assert rows[0]["label"] == "Deep ensemble of MC dropout + smoothing"
+    deep = "Deep ensemble of MC dropout + smoothing"
+    assert [row["num_samples"] for row in rows if row["label"] == deep] == [1, 2, 4]
+    alone = [row["run"] for row in rows if row["label"] != deep]
+    assert alone == [str(path) for path in (finished, home / "second") for _ in (1, 2)]
 
 
 def test_damaged_checkpoint_is_passed_over(finished, home):

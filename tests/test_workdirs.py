@@ -4,9 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from spatial_smoothing import suites, workdirs
+from spatial_smoothing import workdirs
 from spatial_smoothing.checkpoints import Checkpoints
-from spatial_smoothing.data import sources
 
 CONFIG = {
     "model": "resnet_mcdo_smoothing_18",
@@ -112,44 +111,3 @@ def test_json_is_complete_or_not_there(tmp_path):
     workdirs.write_json(path, {"a": [1]})
     assert json.loads(path.read_text()) == {"a": [1]}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_members_of_an_ensemble_are_of_one_network(tmp_path):
-    trained(tmp_path / "a")
-    trained(tmp_path / "b", width=8)
-    runs = [workdirs.load(tmp_path / name) for name in "ab"]
-    dataset = sources.Dataset(np.zeros((2, 32, 32, 3), np.uint8), np.zeros(2, np.int32))
-    with pytest.raises(
-        ValueError, match=r"cannot be one ensemble: .* width \(4 and 8\)"
-    ):
-        suites.ensemble(runs, dataset)
-
-
-def test_sizes_of_ensembles():
-    assert suites.ensemble_sizes(1, 50) == (1, 2, 3, 4, 5, 10, 20, 50)
-    assert suites.ensemble_sizes(1, 7) == (1, 2, 3, 4, 5, 7)
-    assert suites.ensemble_sizes(1, 1) == (1,)
-    assert suites.ensemble_sizes(5, 1) == (1, 2, 3, 4, 5)
-    assert suites.ensemble_sizes(3, 2) == (1, 2, 3, 6)
-
-
-@pytest.mark.parametrize(
-    ("name", "members", "expected"),
-    [
-        ("resnet_dnn_18", 1, "Deterministic"),
-        ("resnet_mcdo_smoothing_18", 1, "MC dropout + smoothing"),
-        ("vgg_dnn_smoothing_16", 5, "Deep ensemble + smoothing"),
-        ("vgg_mcdo_16", 5, "Deep ensemble of MC dropout"),
-    ],
-)
-def test_labels(name, members, expected):
-    assert suites.label(name, num_members=members) == expected
-
-
-def test_equal_labels_are_told_apart():
-    groups = {
-        "a": [{"label": "X", "num_samples": 1}, {"label": "Y", "num_samples": 1}],
-        "b": [{"label": "X", "num_samples": 1}],
-    }
-    labels = [row["label"] for row in suites.distinct_labels(groups)]
-    assert labels == ["X (a)", "Y", "X (b)"]

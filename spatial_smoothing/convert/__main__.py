@@ -22,6 +22,7 @@ from spatial_smoothing.checkpoints import Checkpoints
 from spatial_smoothing.convert.files import load_state_dict
 from spatial_smoothing.convert.weights import from_pytorch
 from spatial_smoothing.data import sources
+from spatial_smoothing.models.network import HEAD
 
 # Those of `workdirs.MODEL_FIELDS`; what is not given is the model's own.
 _FIELDS: dict[str, dict[str, Any]] = {
@@ -29,6 +30,11 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "width": {"type": int, "help": "channels of the first stage"},
     "stages": {"type": int, "nargs": "+", "help": "blocks of each stage"},
     "rate": {"type": float, "help": "of dropout, [0, 1)"},
+    "mc_stages": {
+        "type": lambda value: value if value == HEAD else int(value),
+        "nargs": "+",
+        "help": "stages with dropout; default: all",
+    },
     "smoothing": {"type": int, "nargs": "+", "help": "smoothing layers a stage"},
     "temperature": {"type": float, "help": "of smoothing, > 0"},
     "squash": {"help": "of smoothing: tanh, sigmoid, softmax, clip, scale or none"},

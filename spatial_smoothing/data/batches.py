@@ -72,7 +72,7 @@ def sequential(
 
 
 def hold_out(
-    images: np.ndarray, labels: np.ndarray, *, fraction: float, seed: int
+    images: np.ndarray, labels: np.ndarray, *, fraction: float, seed: int = 0
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """Splits a data set at random into a part to train on and a part to validate on.
 
@@ -80,7 +80,8 @@ def hold_out(
       images: [N, H, W, C].
       labels: i32[N].
       fraction: Of the examples to hold out, in [0, 1).
-      seed: The same seed holds out the same examples.
+      seed: The same seed holds out the same examples; that of a run does not come in,
+        so that no member of a deep ensemble has seen what another holds out.
 
     Returns:
       (images, labels) of the part to train on, and of the part held out.

@@ -69,7 +69,7 @@ class AlexNet(Network):
         for stage, depth in enumerate(self.stages):
             blocks = [
                 Block(
-                    layers,
+                    self.layers_of(stage, layers),
                     features=self.width * next(widths),
                     bias=self.conv_bias,
                     name=f"stage{stage}_block{block}",

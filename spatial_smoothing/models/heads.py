@@ -67,6 +67,7 @@ class Head(nn.Module):
             x = nn.relu(Dense(width, name=f"dense{number}")(x))
             if self.train and self.rate and not self.is_initializing():
                 x = nn.Dropout(self.rate, deterministic=False)(x)
+        x = self.layers.dropout()(x)
         name = f"dense{len(self.hidden) + 1}" if self.hidden else "dense"
         return Dense(self.num_classes, name=name)(x)
 

@@ -13,10 +13,12 @@ import jax
 
 from spatial_smoothing import layers as layers_lib
 from spatial_smoothing.layers import Layers, SpatialSmoothing
-from spatial_smoothing.lookup import lookup
+from spatial_smoothing.lookup import lookup, unknown
 from spatial_smoothing.models import heads
 
 Function = Callable[[jax.Array], jax.Array]
+HEAD = "head"  # as an entry of `mc_stages`
+HALVES = ("fixed", "random")
 STEMS = {"cifar": "for images of about 32x32", "imagenet": "for about 224x224"}
 
 
@@ -37,6 +39,8 @@ class Network(nn.Module):
       taps: One-dimensional blur kernel; None for no blur.
       padding: "full" is the paper's.
       smoothing_norm: Whether batch normalisation comes first in smoothing.
+      mc_stages: Where dropout is: numbers of stages, as in the name `stage4`, and
+        "head", in front of the last dense layer; None for the paper's, all stages.
       head: A key of `heads.HEADS`.
       head_temperature: t > 0 of the head "gap_clip".
       dtype: Compute type; parameters, statistics and logits stay float32.
@@ -53,6 +57,7 @@ class Network(nn.Module):
     taps: Sequence[float] | None = (1, 1)
     padding: str = "full"
     smoothing_norm: bool = False
+    mc_stages: Sequence[int | str] | None = None
     head: str = "gap"
     head_temperature: float = 2.0
     dtype: Any = None
@@ -68,9 +73,26 @@ class Network(nn.Module):
         """Side of the grid that the head "mlp" pools to."""
         return 7
 
+    def layers_of(self, part: int | str, layers: Layers) -> Layers:
+        """Returns the layers for a stage, by number, or the "head".
+
+        They have dropout only where `mc_stages` says.
+        """
+        if self._has_dropout(part):
+            return layers
+        return layers._replace(dropout=lambda: lambda x: x)
+
+    def _has_dropout(self, part: int | str) -> bool:
+        return part != HEAD if self.mc_stages is None else part in self.mc_stages
+
     @nn.compact
     def __call__(
-        self, images: jax.Array, *, train: bool = False, mask: jax.Array | None = None
+        self,
+        images: jax.Array,
+        *,
+        train: bool = False,
+        mask: jax.Array | None = None,
+        half: str | None = None,
     ) -> jax.Array:
         """Classifies images.
 
@@ -78,30 +100,44 @@ class Network(nn.Module):
           images: f32[B, H, W, 3], normalised.
           train: Whether to normalise by the statistics of the batch.
           mask: bool[B], the examples that are not padding; None for all.
+          half: "fixed" for what comes before the first part with dropout and is the
+            same for all samples; "random" for the rest, which takes the result of the
+            former for `images`; None for both.
 
         Returns:
-          Logits, f32[B, K].
+          Logits, f32[B, K]; with "fixed", a feature map `[B, H, W, C]`.
 
         Raises:
-          ValueError: if training has dropout to do and there is no rng "dropout".
+          ValueError: if training has dropout to do and there is no rng "dropout", and
+            for unusable fields.
         """
         lookup(STEMS, self.stem, "stem")
+        if half not in (None, *HALVES):
+            raise unknown("half", half, HALVES)
         if images.ndim != 4:
             raise ValueError(f"images are [B, H, W, 3], got shape {images.shape}")
         layers = layers_lib.bind(
             self, train=train, mask=mask, rate=self.rate, dtype=self.dtype
         )
         x = images if self.dtype is None else images.astype(self.dtype)
-        smoothing = iter(self.smoothing)
-        for name, part in self.parts(layers):
+        parts = list(self.parts(layers))
+        counts = dict(zip(self._stages(parts), self.smoothing, strict=True))
+        random = False
+        for name, part in parts:
+            stage = _stage(name)
+            random = random or (stage is not None and self._has_dropout(stage))
+            if half == HALVES[not random]:
+                continue
             x = part(x)
             self.sow("intermediates", name, x)
-            if name.startswith("stage"):
-                x = self._smooth(x, layers, name.removeprefix("stage"), next(smoothing))
+            if stage is not None:
+                x = self._smooth(x, layers, stage, counts[stage])
+        if half == "fixed":
+            return x
         logits = heads.head(
             self.head,
             num_classes=self.num_classes,
-            layers=layers,
+            layers=self.layers_of(HEAD, layers),
             temperature=self.head_temperature,
             grid=self.head_grid(),
             train=train,
@@ -110,8 +146,20 @@ class Network(nn.Module):
         self.sow("intermediates", "logits", logits)
         return logits
 
+    def _stages(self, parts: Sequence[tuple[str, Function]]) -> list[int]:
+        """Returns the numbers of the stages, having checked `mc_stages` by them."""
+        numbers = [number for name, _ in parts if (number := _stage(name)) is not None]
+        choices = [*numbers, HEAD]
+        given = choices if self.mc_stages is None else self.mc_stages
+        if not given or not set(given) <= set(choices):
+            raise ValueError(
+                f"mc_stages {tuple(given)} must name some of {tuple(choices)}; "
+                "for no dropout take rate=0"
+            )
+        return numbers
+
     def _smooth(
-        self, x: jax.Array, layers: Layers, stage: str, count: int
+        self, x: jax.Array, layers: Layers, stage: int, count: int
     ) -> jax.Array:
         for number in range(count):
             x = SpatialSmoothing(
@@ -125,6 +173,11 @@ class Network(nn.Module):
         if count:
             self.sow("intermediates", f"smooth{stage}", x)
         return x
+
+
+def _stage(part: str) -> int | None:
+    """The number of a part that is a stage."""
+    return int(part.removeprefix("stage")) if part.startswith("stage") else None
 
 
 def max_pool(

@@ -101,7 +101,7 @@ class ResNet(Network):
         for stage, depth in enumerate(self.stages):
             blocks = [
                 Block(
-                    layers,
+                    self.layers_of(stage + 1, layers),
                     features=self.width * 2**stage,
                     stride=2 if stage and not block else 1,
                     bottleneck=self.bottleneck,

@@ -52,7 +52,7 @@ class VGG(Network):
             pool = [lambda x: max_pool(x, 2)] if stage else []
             blocks = [
                 Block(
-                    layers,
+                    self.layers_of(stage, layers),
                     features=self.width * min(2**stage, 8),
                     preactivation=self.preactivation,
                     name=f"stage{stage}_block{block}",

@@ -16,22 +16,31 @@ from pathlib import Path
 from typing import Any
 
 from spatial_smoothing.report import page
-from spatial_smoothing.report.figures import (
-    confidence_figure,
+from spatial_smoothing.report.bins import confidence_figure, reliability_figure
+from spatial_smoothing.report.comparisons import checked_differences
+from spatial_smoothing.report.curves import (
+    accuracy_nll_figure,
+    detection_figure,
     ensemble_size_figure,
-    reliability_figure,
+    risk_coverage_figure,
+    time_figure,
 )
 from spatial_smoothing.report.pictures import FILES, pictures
 from spatial_smoothing.report.rows import Row, checked, plain
+from spatial_smoothing.report.runs import averaged
 from spatial_smoothing.report.terminal import print_table, table
 
 __all__ = [
+    "accuracy_nll_figure",
     "confidence_figure",
+    "detection_figure",
     "ensemble_size_figure",
     "print_table",
     "read",
     "reliability_figure",
+    "risk_coverage_figure",
     "table",
+    "time_figure",
     "write",
 ]
 
@@ -42,32 +51,40 @@ def write(
     *,
     provenance: Mapping[str, Any],
     title: str,
+    differences: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Writes metrics.json, metrics.csv, the figures and report.html.
 
     Every file is complete or not there; those of an earlier report are replaced. A
-    figure that the rows have no values for is left out. Numbers that are not finite
-    are null in JSON and empty in CSV.
+    figure or table that the rows have no values for is left out. Rows that differ in
+    "run" only are single in the files and averaged on the page and in the figures.
+    Numbers that are not finite are null in JSON and empty in CSV.
 
     Args:
       output: the directory, made if need be.
       rows: report rows.
       provenance: where the numbers come from; a nested dict of JSON's types.
       title: heading of the page.
+      differences: paired differences between models, see `comparisons`.
 
     Returns:
       The path of report.html.
 
     Raises:
-      ValueError: the rows are not report rows.
+      ValueError: the rows are not report rows, or the differences not differences.
       TypeError: a value is of a type that JSON does not have.
       OSError: `output` cannot be written.
     """
     output, rows, provenance = Path(output), checked(rows), plain(dict(provenance))
+    differences = checked_differences(differences)
     record = {"provenance": provenance, "rows": rows}
-    drawn = pictures(rows)
+    if differences:
+        record["differences"] = differences
+    shown = averaged(rows)
+    drawn = pictures(shown)
     document = page.html(
-        rows,
+        shown,
+        differences=differences,
         provenance=provenance,
         title=title,
         pictures=list(drawn.values()),
@@ -112,23 +129,24 @@ def read(path: str | os.PathLike[str]) -> tuple[list[Row], dict[str, Any]]:
 
 
 def _csv(rows: Sequence[Row]) -> str:
-    """The keys with single values as columns, one line per row."""
-    nested = {
-        key
-        for row in rows
-        for key, value in row.items()
-        if isinstance(value, dict | list)
-    }
+    """The keys with single values as columns, each followed by its interval's ends."""
     keys = dict.fromkeys(key for row in rows for key in row)
+    nested = {k for k in keys for row in rows if isinstance(row.get(k), dict | list)}
+    bounds = {k for row in rows for k in row.get("intervals") or {}}
+    columns = []
+    for key in keys:
+        if key not in nested:
+            columns += [key, f"{key}_low", f"{key}_high"] if key in bounds else [key]
     buffer = io.StringIO()
-    writer = csv.DictWriter(
-        buffer,
-        [key for key in keys if key not in nested],
-        extrasaction="ignore",
-        lineterminator="\n",
-    )
+    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        ends = {
+            f"{key}_{end}": value
+            for key, interval in (row.get("intervals") or {}).items()
+            for end, value in zip(("low", "high"), interval, strict=True)
+        }
+        writer.writerow({**row, **ends})
     return buffer.getvalue()
 
 

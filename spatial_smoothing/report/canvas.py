@@ -20,6 +20,17 @@ DOTS_PER_INCH = 200
 WIDTH = 9.6  # inches, of three panels side by side
 LIGHT_BLUE, MID_BLUE, LIGHT_ORANGE = "#B5D6EB", "#4C98C9", "#F0B48C"
 
+BAND = {"alpha": 0.15, "linewidth": 0}
+DASHED = {"linestyle": "--", "linewidth": 1.1}
+POINT = {"linestyle": "none", "markersize": 7}
+OUTLINE = {"markeredgecolor": "white", "markeredgewidth": 0.5}
+NOTE = {
+    "xytext": (5, 5),
+    "textcoords": "offset points",
+    "fontsize": 8,
+    "color": "#333333",
+}
+
 _BRIGHT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "os^Dv><p"
 _STYLE = {
@@ -64,12 +75,29 @@ def panels(count: int) -> tuple["Figure", list["Axes"]]:
     """A figure of `count` nearly square panels, at most three side by side."""
     from matplotlib.figure import Figure
 
-    columns = min(count, 3)
+    columns = 2 if count == 4 else min(count, 3)
     lines = math.ceil(count / columns)
     # A legend below fewer panels breaks into more lines.
     size = (WIDTH / 3 * max(columns, 1.5), 3.1 * lines + (0.4, 0.8, 1.0)[3 - columns])
     figure = Figure(figsize=size, layout="constrained")
     return figure, [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
+
+
+def marked(count: int) -> list[int]:
+    """Which of the points of a curve have markers: all of a few, fewer to the right."""
+    if count <= 12:
+        return list(range(count))
+    return sorted({round(count ** (step / 11)) - 1 for step in range(12)})
+
+
+def strip(count: int, *, sharey: bool = False) -> tuple["Figure", list["Axes"]]:
+    """A figure of `count` panels in a line; a single one is wider than high."""
+    from matplotlib.figure import Figure
+
+    width = WIDTH / 2 if count == 1 else WIDTH
+    figure = Figure(figsize=(width, 3.7 if count == 1 else 3.3), layout="constrained")
+    panels = figure.subplots(1, count, sharey=sharey, squeeze=False)
+    return figure, list(panels[0])
 
 
 def panel_legend(figure: "Figure") -> None:

@@ -11,15 +11,32 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from spatial_smoothing.report import summary, tables
+from spatial_smoothing.report import comparisons, markup, summary, tables
 from spatial_smoothing.report.pictures import Picture
 from spatial_smoothing.report.rows import Row, series, shared
 from spatial_smoothing.report.style import CSS
+
+_HEADINGS = (
+    "Results",
+    "Paired differences",
+    "Equivalent ensemble size",
+    "Number of samples",
+    "Accuracy and NLL",
+    "Time",
+    "Calibration",
+    "Confidence",
+    "Temperature",
+    "Uncertainty and selective prediction",
+    "Out-of-distribution detection",
+    "Streams",
+    "Two definitions",
+)
 
 
 def html(
     rows: Sequence[Row],
     *,
+    differences: Sequence[Row],
     provenance: Mapping[str, Any],
     title: str,
     pictures: Sequence[Picture],
@@ -28,7 +45,8 @@ def html(
     """The document.
 
     Args:
-      rows: report rows, checked.
+      rows: report rows, averaged over runs.
+      differences: paired differences, checked.
       provenance: nested dict of plain values.
       title: the heading, plain text.
       pictures: the figures, in order.
@@ -37,12 +55,11 @@ def html(
     Returns:
       HTML.
     """
-    words = summary.paragraph(rows).replace(" %", "\u00a0%")  # one unbroken word
+    words = summary.paragraph(rows, differences=differences)
+    words = words.replace(" %", "\u00a0%")  # one unbroken word
     sections = [
         _section("Summary", f"<p>{escape(words)}</p>\n"),
-        _section("Results", tables.results(rows)),
-        *(_figure(number, picture) for number, picture in enumerate(pictures, start=1)),
-        _section("Two definitions", tables.definitions(rows)),
+        *_numbered(_tables(rows, differences), pictures),
         _section("Provenance", _entries(provenance)),
     ]
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -67,6 +84,37 @@ def html(
 """
 
 
+def _tables(rows: Sequence[Row], differences: Sequence[Row]) -> list[markup.Table]:
+    """The tables that there are values for."""
+    found = (
+        tables.results(rows),
+        comparisons.differences_table(differences),
+        comparisons.equivalents_table(rows),
+        tables.calibration(rows),
+        tables.temperature(rows),
+        tables.uncertainty(rows),
+        tables.detection(rows),
+        tables.streams(rows),
+        tables.definitions(rows),
+    )
+    return [table for table in found if table]
+
+
+def _numbered(tables: Sequence[markup.Table], pictures: Sequence[Picture]) -> list[str]:
+    """The sections in the order of `_HEADINGS`: a table if any, then its figures."""
+    sections, table_number, figure_number = [], 0, 0
+    for heading in _HEADINGS:
+        body = ""
+        for table in (table for table in tables if table.heading == heading):
+            table_number += bool(table.head)
+            body += markup.html(table, table_number)
+        for picture in (picture for picture in pictures if picture.heading == heading):
+            figure_number += 1
+            body += _figure(figure_number, picture)
+        sections.append(_section(heading, body))
+    return sections
+
+
 def _section(heading: str, body: str) -> str:
     return f"<section>\n<h2>{escape(heading)}</h2>\n{body}</section>\n" if body else ""
 
@@ -75,11 +123,13 @@ def _facts(rows: Sequence[Row], generated: datetime) -> str:
     """Data set, split and images where all rows share them, and the date."""
     dataset, split = shared(rows, "dataset"), shared(rows, "split")
     images, models = shared(rows, "num_examples"), len(series(rows))
+    runs = shared(rows, "num_runs")
     facts = [
         str(dataset) if dataset else "",
         f"{split} split" if split else "",
         f"{images:,.0f} images" if images else "",
         "1 model" if models == 1 else f"{models} models",
+        f"{runs} runs each" if runs else "",
     ]
     date = (
         f'generated <time datetime="{generated:%Y-%m-%dT%H:%MZ}">'
@@ -96,11 +146,10 @@ def _figure(number: int, picture: Picture) -> str:
         f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}" '
         f'width="{width}" style="min-width: {round(0.7 * width)}px">'
     )
-    return _section(
-        picture.heading,
+    return (
         f'<figure>\n<div class="scroll" role="region" aria-label="Figure {number}" '
         f'tabindex="0">{image}</div>\n<figcaption>Figure {number}. '
-        f"{escape(picture.caption)}</figcaption>\n</figure>\n",
+        f"{escape(picture.caption)}</figcaption>\n</figure>\n"
     )
 
 

@@ -1,52 +1,31 @@
 """Rows: the one input of every report, and how their values are read and written.
 
 A row is a dict with the scores of one model at one number of samples. It has a
-"label" (text) and "num_samples" (int >= 1). Everything else is optional: the metrics of
-`COLUMNS` (rates as fractions, NLL in nats), "reference" (the same metrics by the
-reference's definition), "reliability" (statistics per confidence bin), "model",
-"dataset", "split", "num_examples", and any other key, which is carried along. A value
-that is missing or not finite is None.
+"label" (text) and "num_samples" (int >= 1). Everything else is optional: the scores of
+`columns.COLUMNS` (rates as fractions, NLL and entropies in nats, times in milliseconds)
+and
+
+- "intervals": score -> [low, high], 95 % bootstrap intervals over the test images;
+- "reference": the first scores again, by the reference's definition;
+- "reliability": statistics per confidence bin;
+- "risk_coverage": {"coverage": [...], "risk": [...]}, coverage increasing in (0, 1];
+- "detection": {"dataset", "split", "num_examples", "scores"}, the last of these
+  score -> {"auroc", "aupr", "fpr95"}, with out-of-distribution images as positives;
+- "run": the workdir's name; rows that differ in it alone are averaged (see `runs`);
+- "model", "dataset", "split", "num_examples", and any other key, which is carried
+  along.
+
+A value that is missing or not finite is None.
 """
 
-import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from spatial_smoothing.report.columns import COLUMNS, DETECTORS, column
 
 Row = dict[str, Any]
-
-
-class Column(NamedTuple):
-    """How a key is headed and written: the number is multiplied by `scale`."""
-
-    heading: str
-    unit: str = ""
-    scale: float = 1
-    digits: int = 3
-    better: str = ""  # "lower", "higher", or neither
-
-
-def _percent(heading: str, better: str = "") -> Column:
-    return Column(heading, "%", 100, 2, better)
-
-
-COLUMNS = {
-    "label": Column("Model"),
-    "num_samples": Column("N", digits=0),
-    "num_examples": Column("Images", digits=0),
-    "nll": Column("NLL", "nats", better="lower"),
-    "accuracy": _percent("Accuracy", "higher"),
-    "top5": _percent("Top-5", "higher"),
-    "ece": _percent("ECE", "lower"),
-    "signed_ece": _percent("Signed ECE"),
-    "brier": Column("Brier", better="lower"),
-    "iou": _percent("IoU", "higher"),
-    "accuracy_90": _percent("Acc-90", "higher"),
-    "iou_90": _percent("IoU-90", "higher"),
-    "unconfidence_90": _percent("Unc-90", "higher"),
-    "frequency_90": _percent("Freq-90"),
-}
-_DESCRIPTION = (
+DESCRIPTION = (
     "label",
     "model",
     "dataset",
@@ -54,6 +33,7 @@ _DESCRIPTION = (
     "num_members",
     "num_samples",
     "num_examples",
+    "num_runs",
 )
 
 
@@ -75,7 +55,7 @@ def checked(rows: Sequence[Row]) -> list[Row]:
 
     Raises:
       ValueError: there is no row, one has no label or no positive number of samples,
-        or two of one series have the same number of samples.
+        or two of one series and run have the same number of samples.
     """
     rows = plain(list(rows))
     if not rows:
@@ -92,13 +72,14 @@ def checked(rows: Sequence[Row]) -> list[Row]:
                 "expected an integer of at least 1"
             )
     for name, group in series(rows).items():
-        sizes = [row["num_samples"] for row in group]
-        for size, following in itertools.pairwise(sizes):
-            if size == following:
+        found = set()
+        for row in group:
+            if (row["num_samples"], row.get("run")) in found:
                 raise ValueError(
-                    f"two rows for {name!r} have num_samples {size}; "
-                    "give them different labels"
+                    f"two rows for {name!r} have num_samples {row['num_samples']}; "
+                    "give them different labels, or different runs to average them"
                 )
+            found.add((row["num_samples"], row.get("run")))
     return rows
 
 
@@ -132,19 +113,47 @@ def number(row: Row, key: str) -> float | None:
     return value if is_number else None
 
 
-def column(key: str) -> Column:
-    """How `key` is headed and written; a key that is not known heads itself."""
-    return COLUMNS.get(key, Column(key))
+def metrics(rows: Sequence[Row], *, group: str = "results") -> list[str]:
+    """The keys of a group with a number in some row, descriptions left out.
 
-
-def metrics(rows: Sequence[Row]) -> list[str]:
-    """The keys with a number in some row, known metrics first, descriptions not."""
+    Known scores come first; keys that are not known are results.
+    """
     keys = [*COLUMNS, *dict.fromkeys(key for row in rows for key in row)]
     return [
         key
         for key in dict.fromkeys(keys)
-        if key not in _DESCRIPTION and any(number(row, key) is not None for row in rows)
+        if column(key).group == group
+        and key not in DESCRIPTION
+        and any(number(row, key) is not None for row in rows)
     ]
+
+
+def band(row: Row, key: str) -> tuple[float, float] | None:
+    """(low, high) of a score: over runs where there are several, else its interval."""
+    bands = row.get("spread" if "num_runs" in row else "intervals") or {}
+    low, high = bands.get(key) or (None, None)
+    return None if None in (low, high) or number(row, key) is None else (low, high)
+
+
+def band_meaning(rows: Sequence[Row], keys: Sequence[str]) -> str:
+    """What the bands of these keys are, in words; empty where there is none."""
+    banded = [row for row in rows if any(band(row, key) for key in keys)]
+    averages = [row for row in banded if "num_runs" in row]
+    meanings = []
+    if averages:
+        meanings.append(f"the range over {shared(averages, 'num_runs') or 'the'} runs")
+    if len(averages) < len(banded):
+        meanings.append("the 95 % bootstrap interval over the test images")
+    return " or ".join(meanings)
+
+
+def written(key: str, value: float, *, digits: int | None = None) -> str:
+    """A value of `key` as it is shown, without its unit."""
+    if key not in COLUMNS:
+        return str(value) if isinstance(value, int) else f"{value:.4g}"
+    known = COLUMNS[key]
+    digits = known.digits if digits is None else digits
+    return f"{known.scale * value:z.{digits}f}"
 
 
 def text(row: Row, key: str, *, digits: int | None = None) -> str:
@@ -152,11 +161,7 @@ def text(row: Row, key: str, *, digits: int | None = None) -> str:
     value = number(row, key)
     if value is None:
         return "-" if row.get(key) is None else str(row[key])
-    if key not in COLUMNS:
-        return str(value) if isinstance(value, int) else f"{value:.4g}"
-    known = COLUMNS[key]
-    digits = known.digits if digits is None else digits
-    return f"{known.scale * value:z.{digits}f}"
+    return written(key, value, digits=digits)
 
 
 def best(rows: Sequence[Row], key: str) -> str | None:
@@ -167,3 +172,27 @@ def best(rows: Sequence[Row], key: str) -> str | None:
     if not better or len(set(found.values())) < 2:
         return None
     return found[min(found) if better == "lower" else max(found)]
+
+
+def detectors(rows: Sequence[Row]) -> list[str]:
+    """The scores that some row has an AUROC for, known ones first."""
+    found = dict.fromkeys(
+        name
+        for row in rows
+        for name, values in ((row.get("detection") or {}).get("scores") or {}).items()
+        if values and number(values, "auroc") is not None
+    )
+    return [*(n for n in DETECTORS if n in found), *(found.keys() - DETECTORS.keys())]
+
+
+def detected(row: Row, name: str) -> Row:
+    """The detection by one score as a row of its own; empty of values if there is none.
+
+    One sample does not disagree with itself: there is no mutual information then.
+    """
+    scores = (row.get("detection") or {}).get("scores") or {}
+    values = scores.get(name) or {}
+    if name == "mutual_information" and row["num_samples"] == 1:
+        values = {}
+    about = {key: row[key] for key in DESCRIPTION if key in row and key != "num_runs"}
+    return {**values, **about}

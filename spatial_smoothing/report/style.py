@@ -9,14 +9,15 @@ body {
     "Liberation Sans", Arial, sans-serif;
   font-variant-numeric: tabular-nums; overflow-wrap: break-word;
 }
-main { max-width: 62.5rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
+main { max-width: 68rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
 h1 { margin: 0; font-size: 1.75rem; line-height: 1.25; font-weight: 600; }
 h2 {
   margin: 2.75rem 0 .75rem; font-size: 1.2rem; line-height: 1.3; font-weight: 600;
 }
 p { max-width: 46rem; margin: .5rem 0; }
 .facts, .notes, .caption, figcaption { color: var(--soft); font-size: .875rem; }
-.notes { margin-top: .75rem; }
+.notes { max-width: 46rem; margin: .75rem 0 0; padding: 0; list-style: none; }
+.notes li { padding-left: 1em; text-indent: -1em; }
 .scroll { overflow-x: auto; }
 .scroll:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }
 
@@ -24,9 +25,10 @@ table {
   border-collapse: collapse; font-size: .8125rem; line-height: 1.35;
   border-top: 1.5px solid var(--ink); border-bottom: 1.5px solid var(--ink);
 }
-p + .caption { margin-top: 1.25rem; }
+* + .caption { margin-top: 1.25rem; }
+h2 + .caption { margin-top: .5rem; }
 th, td {
-  padding: .2rem .45rem; text-align: right; vertical-align: baseline;
+  padding: .2rem .4rem; text-align: right; vertical-align: baseline;
   white-space: nowrap;
 }
 th { font-weight: 400; }
@@ -35,6 +37,9 @@ thead th, thead .name {
 }
 thead { border-bottom: 1px solid var(--ink); }
 thead .over { border-bottom: 1px solid var(--line); text-align: center; }
+td small {
+  display: block; color: var(--soft); font-size: .76em; word-spacing: -.1em;
+}
 thead small { display: block; font-size: .92em; color: var(--soft); font-weight: 400; }
 .name {
   min-width: 8.5rem; max-width: 13rem; padding-left: 0; text-align: left;
@@ -49,6 +54,7 @@ tbody tr:last-child > *, tbody .name { padding-bottom: .4rem; }
 strong { font-weight: 700; }
 
 figure { margin: 0; }
+.scroll + figure, .notes + figure { margin-top: 2rem; }
 img { display: block; max-width: 100%; height: auto; }
 figcaption { max-width: 46rem; margin-top: .75rem; }
 

@@ -4,14 +4,20 @@ Every sentence is computed from the rows and names the models, the sizes and the
 that it compares, so that it holds whichever way a comparison goes.
 """
 
-import difflib
 import math
 from collections.abc import Sequence
 
+from spatial_smoothing.report.comparisons import (
+    difference,
+    excludes_zero,
+    smoothing_pairs,
+)
 from spatial_smoothing.report.rows import Row, number, series, shared, text
 
+_NAMES = {"nll": "NLL", "accuracy": "accuracy", "ece": "ECE"}
 
-def paragraph(rows: Sequence[Row]) -> str:
+
+def paragraph(rows: Sequence[Row], *, differences: Sequence[Row] = ()) -> str:
     """The lowest NLL, what smoothing or the size changes, and the precision."""
     groups = {
         name: [row for row in group if number(row, "nll") is not None]
@@ -22,10 +28,11 @@ def paragraph(rows: Sequence[Row]) -> str:
         return "No row has a finite NLL."
     best = min(groups, key=lambda name: _lowest(groups[name])["nll"])
     sentences = [_leader(rows, best, _lowest(groups[best]))]
-    pairs = _smoothing_pairs(groups)
+    pairs = smoothing_pairs(groups)
     for smoothed, baseline in pairs:
         sentences.append(_sizes_needed(groups, smoothed, baseline))
         sentences.append(_same_size(groups, smoothed, baseline))
+        sentences.append(_certainty(groups, smoothed, baseline, differences))
     if not pairs:
         sentences += [_trend(name, group) for name, group in groups.items()]
     sentences.append(_precision(_lowest(groups[best])))
@@ -35,6 +42,12 @@ def paragraph(rows: Sequence[Row]) -> str:
 def samples(count: int) -> str:
     """The number of samples in words: "1 sample", "5 samples"."""
     return "1 sample" if count == 1 else f"{count:,} samples"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a sentence: "A", "A and B", "A, B and C"."""
+    *first, last = names or [""]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _lowest(group: list[Row]) -> Row:
@@ -47,33 +60,14 @@ def _leader(rows: Sequence[Row], name: str, row: Row) -> str:
     where += f" of {dataset}" if where and dataset else ""
     claim = "has the lowest NLL," if len(rows) > 1 else "has an NLL of"
     rest = [
-        f"{heading} {text(row, key)} %"
-        for key, heading in (("accuracy", "accuracy"), ("ece", "ECE"))
+        f"{_NAMES[key]} {text(row, key)} %"
+        for key in ("accuracy", "ece")
         if number(row, key) is not None
     ]
     also = f" ({', '.join(rest)})" if rest else ""
     size = samples(row["num_samples"])
-    return f"{name} with {size} {claim} {text(row, 'nll')} nats{also}{where}."
-
-
-def _smoothing_pairs(groups: dict[str, list[Row]]) -> list[tuple[str, str]]:
-    """(smoothed, baseline) for every series whose model differs only in smoothing.
-
-    Where a model has several series (deterministic and deep ensemble, say), that with
-    the most similar name is the baseline.
-    """
-    models = {
-        name: (str(row.get("model")), row.get("dataset"), row.get("split"))
-        for name, (row, *_) in groups.items()
-    }
-    pairs = []
-    for smoothed, (model, *setting) in models.items():
-        wanted = (model.replace("_smoothing", ""), *setting)
-        baselines = [name for name in groups if models[name] == wanted]
-        if "_smoothing" in model and baselines:
-            alike = difflib.get_close_matches(smoothed, baselines, n=1, cutoff=0)
-            pairs.append((smoothed, alike[0]))
-    return pairs
+    runs = f", as the mean of {row['num_runs']} runs" if "num_runs" in row else ""
+    return f"{name} with {size} {claim} {text(row, 'nll')} nats{also}{where}{runs}."
 
 
 def _sizes_needed(groups: dict[str, list[Row]], smoothed: str, baseline: str) -> str:
@@ -98,21 +92,51 @@ def _sizes_needed(groups: dict[str, list[Row]], smoothed: str, baseline: str) ->
 
 def _same_size(groups: dict[str, list[Row]], smoothed: str, baseline: str) -> str:
     """Accuracy and ECE without and with smoothing, at the largest size of both."""
-    after, before = (
-        {row["num_samples"]: row for row in groups[name]}
-        for name in (smoothed, baseline)
-    )
-    size = max(after.keys() & before.keys(), default=None)
-    if size is None:
-        return ""
+    size, before, after = _largest_shared(groups, smoothed, baseline)
     changes = [
-        f"{heading} from {text(before[size], key)} % to {text(after[size], key)} %"
-        for key, heading in (("accuracy", "accuracy"), ("ece", "ECE"))
-        if None not in (number(before[size], key), number(after[size], key))
+        f"{_NAMES[key]} from {text(before, key)} % to {text(after, key)} %"
+        for key in ("accuracy", "ece")
+        if None not in (number(before, key), number(after, key))
     ]
     if not changes:
         return ""
     return f"With {samples(size)} each, smoothing takes {' and '.join(changes)}."
+
+
+def _certainty(
+    groups: dict[str, list[Row]],
+    smoothed: str,
+    baseline: str,
+    differences: Sequence[Row],
+) -> str:
+    """Which of the changes the paired differences at that size bear out."""
+    size, *_ = _largest_shared(groups, smoothed, baseline)
+    found = difference(differences, smoothed, baseline, size)
+    values = (found or {"values": {}})["values"]
+    known = [key for key in _NAMES if key in values]
+    clear = _listed([_NAMES[key] for key in known if excludes_zero(values[key])])
+    unclear = _listed([_NAMES[key] for key in known if not excludes_zero(values[key])])
+    if not known:
+        return ""
+    if not unclear:
+        return f"The 95 % intervals of the paired differences in {clear} exclude zero."
+    words = (
+        f"The 95 % interval of the paired difference in {unclear} includes zero: these "
+        "images do not show which of the two is better there"
+    )
+    return f"{words}; in {clear} it excludes zero." if clear else f"{words}."
+
+
+def _largest_shared(
+    groups: dict[str, list[Row]], smoothed: str, baseline: str
+) -> tuple[int, Row, Row]:
+    """The largest size of both with the rows there; (0, {}, {}) without one."""
+    after, before = (
+        {row["num_samples"]: row for row in groups[name]}
+        for name in (smoothed, baseline)
+    )
+    size = max(after.keys() & before.keys(), default=0)
+    return size, before.get(size, {}), after.get(size, {})
 
 
 def _trend(name: str, group: list[Row]) -> str:

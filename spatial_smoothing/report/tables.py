@@ -1,12 +1,27 @@
-"""The HTML tables of the page: rows -> fragments, grouped by series."""
+"""The tables of scores: rows -> `markup.Table`, grouped by series.
 
-from collections.abc import Callable, Mapping, Sequence
-from html import escape
+Which score stands in which table, and what is said about it, is in `columns`.
+"""
 
+from collections.abc import Sequence
+
+from spatial_smoothing.report.columns import DETECTORS, column
+from spatial_smoothing.report.markup import (
+    Table,
+    cell,
+    heads,
+    lines,
+    name_heads,
+    over,
+    score_cell,
+    under,
+)
 from spatial_smoothing.report.rows import (
     Row,
+    band_meaning,
     best,
-    column,
+    detected,
+    detectors,
     metrics,
     number,
     series,
@@ -14,15 +29,7 @@ from spatial_smoothing.report.rows import (
     text,
 )
 
-_ARROWS = {"lower": "↓", "higher": "↑"}
-_NOTES = {
-    "accuracy_90": "Acc-90: accuracy of the predictions with confidence above 90 %.",
-    "iou_90": "IoU-90: IoU of the predictions with confidence above 90 %.",
-    "unconfidence_90": "Unc-90: share of the wrong predictions with confidence of at "
-    "most 90 %.",
-    "frequency_90": "Freq-90: share of the predictions with confidence above 90 %.",
-    "signed_ece": "Signed ECE: positive where confidence exceeds accuracy.",
-}
+_MEASURES = ("auroc", "aupr", "fpr95")
 _DEFINITIONS = (
     "The reference definition, kept for comparison with published numbers, counts the "
     "images of a confidence bin over (lo, hi] but sums their confidences over "
@@ -32,52 +39,148 @@ _DEFINITIONS = (
 )
 
 
-def results(rows: Sequence[Row]) -> str:
-    """Every metric of every row, with notes on the names that need one."""
+def results(rows: Sequence[Row]) -> Table:
+    """The scores of every row; where images or runs differ, also their numbers."""
     keys = metrics(rows)
-    if shared(rows, "num_examples") is None and any("num_examples" in r for r in rows):
-        keys = ["num_examples", *keys]
-    heads = []
-    for key in keys:
-        heading, unit, _, _, better = column(key)
-        below = unit or "&nbsp;"
-        if better:
-            says = f'role="img" aria-label="{better} is better"'
-            below += f" <span {says}>{_ARROWS[better]}</span>"
-        heads.append(f'<th scope="col">{escape(heading)}<small>{below}</small></th>')
-    top = {key: best(rows, key) for key in keys}
-    table = _table(
-        "Table 1. All rows. N is the number of samples; an arrow points to the better "
+    for key in ("num_runs", "num_examples"):
+        if shared(rows, key) is None and any(row.get(key) for row in rows):
+            keys.insert(0, key)
+    return _table(
+        rows,
+        keys,
+        heading="Results",
+        caption="All rows. N is the number of samples; an arrow points to the better "
         "side, and the best of a column is bold.",
-        [_name_heads() + "".join(heads)],
-        series(rows),
-        lambda row: "".join(_cell(text(row, key), top[key]) for key in keys),
     )
-    notes = " ".join(_NOTES[key] for key in keys if key in _NOTES)
-    return table + (f'<p class="notes">{escape(notes)}</p>\n' if notes else "")
 
 
-def definitions(rows: Sequence[Row]) -> str:
+def calibration(rows: Sequence[Row]) -> Table | None:
+    """Calibration errors beside the ECE, and the parts of the Brier score."""
+    return _group(
+        rows,
+        "calibration",
+        heading="Calibration",
+        caption="Do the probabilities mean what they say? Further calibration errors, "
+        "and the parts of the Brier score.",
+    )
+
+
+def uncertainty(rows: Sequence[Row]) -> Table | None:
+    """Uncertainties, and what a model gains from answering only where it is sure."""
+    return _group(
+        rows,
+        "uncertainty",
+        heading="Uncertainty and selective prediction",
+        caption="How uncertain the predictions are, and what is gained by answering "
+        "only the most confident.",
+    )
+
+
+def streams(rows: Sequence[Row]) -> Table | None:
+    """How steady predictions are from frame to frame, and what they cost."""
+    return _group(
+        rows,
+        "streams",
+        heading="Streams",
+        caption="Predictions on consecutive frames of a stream.",
+    )
+
+
+def temperature(rows: Sequence[Row]) -> Table | None:
+    """Scores before and after temperature scaling, side by side."""
+    rows = [row for row in rows if metrics([row], group="temperature")]
+    if not rows:
+        return None
+    after = [key for key in metrics(rows, group="temperature") if key != "temperature"]
+    pairs = [(key.removeprefix("calibrated_"), key) for key in after]
+    head = name_heads(rowspan=2) + '<th scope="col" rowspan="2">T</th>'
+    for key, _ in pairs:
+        head += over(column(key).heading, columns=2, key=key)
+    top = {key: best(rows, key) for pair in pairs for key in pair}
+
+    def cells(row: Row) -> str:
+        keys = ["temperature", *(key for pair in pairs for key in pair)]
+        return "".join(score_cell(row, key, best=top.get(key)) for key in keys)
+
+    return Table(
+        "Temperature",
+        "Scores before and after the log-probabilities are divided by a temperature T "
+        f"that was fitted on held-out images.{_bands(rows, top)}",
+        [head, under(*["before", "after"] * len(pairs))],
+        lines(series(rows), cells),
+        [f"T: {column('temperature').note}."],
+    )
+
+
+def detection(rows: Sequence[Row]) -> Table | None:
+    """How well each score tells images of another data set."""
+    names = detectors(rows)
+    rows = [row for row in rows if row.get("detection")]
+    if not names:
+        return None
+    groups = {
+        name: [{**row, "by": {n: detected(row, n) for n in names}} for row in group]
+        for name, group in series(rows).items()
+    }
+    scored = [
+        row["by"][name] for group in groups.values() for row in group for name in names
+    ]
+    measures = [m for m in _MEASURES if any(number(s, m) is not None for s in scored)]
+    head = name_heads(rowspan=2)
+    for name in names:
+        head += over(DETECTORS.get(name, (name,))[0], columns=len(measures))
+    top = {
+        (name, measure): best(
+            [row["by"][name] for group in groups.values() for row in group], measure
+        )
+        for name in names
+        for measure in measures
+    }
+
+    def cells(row: Row) -> str:
+        return "".join(
+            score_cell(
+                row["by"][name],
+                measure,
+                best=top[name, measure],
+                banded=measure == "auroc",  # all would not fit the page
+            )
+            for name in names
+            for measure in measures
+        )
+
+    meanings = [
+        f"{DETECTORS[n][0]}: {DETECTORS[n][1]}." for n in names if n in DETECTORS
+    ]
+    return Table(
+        "Out-of-distribution detection",
+        f"{_other_images(rows)} An image with a higher score is taken for "
+        "out-of-distribution; the best of a column is bold."
+        f"{_bands(scored, ['auroc'])}",
+        [head, heads(measures * len(names))],
+        lines(groups, cells),
+        [*meanings, *_notes(measures)],
+    )
+
+
+def definitions(rows: Sequence[Row]) -> Table | None:
     """The entries that differ between the definitions, at the precision of `results`.
 
-    Empty where no row has "reference".
+    None where no row has "reference".
     """
     if not any(row.get("reference") for row in rows):
-        return ""
-    words = f"<p>{escape(_DEFINITIONS)}</p>\n"
+        return None
     keys = [key for key in metrics(rows) if any(_differs(row, key) for row in rows)]
     if not keys:
-        return f"{words}<p>They agree on every entry, at the precision of Table 1.</p>"
+        agree = "They agree on every entry, at the precision of Table 1."
+        return Table("Two definitions", lead=f"{_DEFINITIONS} {agree}")
     groups = {
         name: [row for row in group if any(_differs(row, key) for key in keys)]
         for name, group in series(rows).items()
     }
-    over = _name_heads(rowspan=2)
+    head = name_heads(rowspan=2)
     for key in keys:
-        unit = f" <small>{column(key).unit}</small>" if column(key).unit else ""
-        name = f"{escape(column(key).heading)}{unit}"
-        over += f'<th scope="colgroup" colspan="2" class="over">{name}</th>'
-    under = '<th scope="col">fixed</th><th scope="col">reference</th>' * len(keys)
+        head += over(column(key).heading, columns=2, key=key)
 
     def cells(row: Row) -> str:
         pairs = [
@@ -86,59 +189,71 @@ def definitions(rows: Sequence[Row]) -> str:
             else ("", "")
             for key in keys
         ]
-        return "".join(_cell(value) for pair in pairs for value in pair)
+        return "".join(cell(value) for pair in pairs for value in pair)
 
-    caption = "Table 2. The entries on which the two definitions differ."
-    return words + _table(caption, [over, under], groups, cells)
+    return Table(
+        "Two definitions",
+        "The entries on which the two definitions differ.",
+        [head, under(*["fixed", "reference"] * len(keys))],
+        lines(groups, cells),
+        lead=_DEFINITIONS,
+    )
+
+
+def _group(
+    rows: Sequence[Row], group: str, *, heading: str, caption: str
+) -> Table | None:
+    """The scores of one group, of the rows that have any."""
+    rows = [row for row in rows if metrics([row], group=group)]
+    keys = metrics(rows, group=group)
+    return _table(rows, keys, heading=heading, caption=caption) if keys else None
+
+
+def _table(
+    rows: Sequence[Row], keys: Sequence[str], *, heading: str, caption: str
+) -> Table:
+    top = {key: best(rows, key) for key in keys}
+    return Table(
+        heading,
+        caption + _bands(rows, keys),
+        [name_heads() + heads(keys)],
+        lines(
+            series(rows),
+            lambda row: "".join(score_cell(row, key, best=top[key]) for key in keys),
+        ),
+        _notes(keys),
+    )
+
+
+def _bands(rows: Sequence[Row], keys: Sequence[str]) -> str:
+    meaning = band_meaning(rows, keys)
+    means = " Values are means over runs." if any("num_runs" in r for r in rows) else ""
+    return means + (f" In brackets, {meaning}." if meaning else "")
+
+
+def _notes(keys: Sequence[str]) -> list[str]:
+    """What each score means, where its heading does not say it."""
+    notes = []
+    for key in keys:
+        heading, *_, better, _, note = column(key)
+        if note:
+            side = f"; {better} is better" if better else ""
+            notes.append(f"{heading}: {note}{side}.")
+    return notes
+
+
+def _other_images(rows: Sequence[Row]) -> str:
+    """Which images are to be told from which."""
+    others = [row["detection"] for row in rows]
+    dataset, split = shared(others, "dataset"), shared(others, "split")
+    count, known = shared(others, "num_examples"), shared(rows, "dataset")
+    images = f"{count:,.0f} images" if count else "images"
+    source = f" of {dataset}" if dataset else " of another data set"
+    source += f" ({split} split)" if dataset and split else ""
+    return f"Telling {images}{source} from those of {known or 'the test set'}."
 
 
 def _differs(row: Row, key: str) -> bool:
     reference = row.get("reference") or {}
     comparable = None not in (number(row, key), number(reference, key))
     return comparable and text(row, key) != text(reference, key)
-
-
-def _name_heads(*, rowspan: int = 1) -> str:
-    span = f' rowspan="{rowspan}"' if rowspan > 1 else ""
-    return f'<th scope="col" class="name"{span}>Model</th><th scope="col"{span}>N</th>'
-
-
-def _table(
-    caption: str,
-    head: Sequence[str],
-    groups: Mapping[str, Sequence[Row]],
-    cells: Callable[[Row], str],
-) -> str:
-    """A table with a group of lines per series, in a box that scrolls sideways."""
-    lines = "".join(f"<tr>{line}</tr>\n" for line in head)
-    bodies = []
-    for name, group in groups.items():
-        if not group:
-            continue
-        model = shared(group, "model")
-        code = f"<code>{escape(str(model))}</code>" if model else ""
-        first = (
-            f'<th scope="rowgroup" class="name" rowspan="{len(group)}">'
-            f"{escape(name)}{code}</th>"
-        )
-        body = ""
-        for row in group:
-            size = f'<th scope="row">{row["num_samples"]}</th>'
-            body += f"<tr>{first}{size}{cells(row)}</tr>\n"
-            first = ""
-        bodies.append(f"<tbody>\n{body}</tbody>\n")
-    label = caption.split(". ")[0]
-    key = label.lower().replace(" ", "-")
-    return (
-        f'<p class="caption" id="{key}">{escape(caption)}</p>\n'
-        f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">\n'
-        f'<table aria-labelledby="{key}">\n<thead>\n{lines}</thead>\n'
-        f"{''.join(bodies)}</table>\n</div>\n"
-    )
-
-
-def _cell(value: str, best_value: str | None = None) -> str:
-    shown = "–" if value == "-" else escape(value).replace("-", "−")
-    if value == best_value:
-        shown = f"<strong>{shown}</strong>"
-    return f"<td>{shown}</td>"

@@ -4,25 +4,30 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spatial_smoothing.lookup import unknown
+from spatial_smoothing.report.columns import COLUMNS, column
 from spatial_smoothing.report.rows import (
-    COLUMNS,
     Row,
+    band,
+    band_meaning,
     best,
-    checked,
-    column,
     number,
     series,
     text,
+    written,
 )
+from spatial_smoothing.report.runs import averaged
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
 DEFAULT_COLUMNS = ("label", "num_samples", "nll", "accuracy", "ece", "brier")
 
 
 def table(rows: Sequence[Row], *, columns: Sequence[str] = DEFAULT_COLUMNS) -> "Table":
     """The rows by label, the best of a column in bold; 80 characters wide by default.
+
+    Behind a value stands half of its interval or, for an average, of its range.
 
     Args:
       rows: report rows.
@@ -38,32 +43,69 @@ def table(rows: Sequence[Row], *, columns: Sequence[str] = DEFAULT_COLUMNS) -> "
     from rich.table import Table
     from rich.text import Text
 
-    rows = checked(rows)
+    rows = averaged(rows)
     known = dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)])
     for key in columns:
         if key not in known:
             raise unknown("column", key, known)
-    result = Table(box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    meaning = band_meaning(rows, columns)
+    result = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0) if meaning else (0, 1),  # four bands fit 80 columns
+        pad_edge=False,
+        caption=f"±: half of {meaning}" if meaning else None,
+        caption_justify="left",
+    )
     for key in columns:
-        heading, unit, *_ = column(key)
         numeric = any(number(row, key) is not None for row in rows)
         result.add_column(
-            Text(f"{heading} %" if unit == "%" else heading),
+            _head(key),
             justify="right" if numeric else "left",
             no_wrap=numeric,
             overflow="fold",
         )
     top = {key: best(rows, key) for key in columns}
+    widths = {
+        key: [max(len(part(row, key)) for row in rows) for part in (text, _half)]
+        for key in columns
+    }
     for name, group in series(rows).items():
         for row in group:
-            shown = {key: text(row, key) for key in columns}
-            bold = {key: "bold" if shown[key] == top[key] else "" for key in columns}
-            shown["label"] = name if row is group[0] else ""
-            result.add_row(
-                *(Text(shown[key], style=bold.get(key, "")) for key in columns),
-                end_section=row is group[-1],
+            label = Text(name if row is group[0] else "")
+            cells = (
+                label if key == "label" else _cell(row, key, top[key], *widths[key])
+                for key in columns
             )
+            result.add_row(*cells, end_section=row is group[-1])
     return result
+
+
+def _head(key: str) -> "Text":
+    from rich.text import Text
+
+    heading, unit, *_ = column(key)
+    return Text(f"{heading} %" if unit == "%" else heading)
+
+
+def _cell(
+    row: Row, key: str, best_value: str | None, width: int, half_width: int
+) -> "Text":
+    """The value of a row and half its band, in columns of these widths."""
+    from rich.text import Text
+
+    value = text(row, key)
+    cell = Text(value, style="bold" if value == best_value else "")
+    if half_width:  # aligned here, as Rich drops the spaces where a band is missing
+        cell.append(_half(row, key).ljust(half_width), style="not bold")
+        cell.pad_left(max(width + half_width, len(_head(key))) - len(cell))
+        cell.justify = "left"
+    return cell
+
+
+def _half(row: Row, key: str) -> str:
+    """Half the width of a value's band: "±0.021"; empty where there is none."""
+    bounds = band(row, key)
+    return f"±{written(key, (bounds[1] - bounds[0]) / 2)}" if bounds else ""
 
 
 def print_table(

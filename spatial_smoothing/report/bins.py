@@ -1,16 +1,16 @@
-"""Figures of report rows (see `rows`): rows -> `matplotlib.figure.Figure`.
+"""Figures of the confidence bins of rows: rows -> `matplotlib.figure.Figure`.
 
-Rates are drawn in per cent. A panel or a curve is one series: one label, unless the
-rows are of several data sets or splits.
+All values are in per cent. A panel is one series: one label, unless the rows are of
+several data sets or splits.
 """
 
-import math
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spatial_smoothing.report import canvas
-from spatial_smoothing.report.rows import Row, checked, column, number, series, text
+from spatial_smoothing.report.rows import Row, number, series, text
+from spatial_smoothing.report.runs import averaged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,36 +25,6 @@ class Bin(NamedTuple):
     share: float  # of all images
     accuracy: float
     confidence: float
-
-
-def ensemble_size_figure(rows: Sequence[Row]) -> "Figure":
-    """NLL, accuracy and ECE against the number of samples, one curve per label.
-
-    A model that is evaluated with one sample only is a dashed horizontal line. The
-    form is that of Figures 2 and 3 of Park & Kim (2022).
-
-    Args:
-      rows: report rows.
-
-    Returns:
-      A figure with three panels.
-    """
-    from matplotlib.figure import Figure
-
-    groups = series(checked(rows))
-    sizes = sorted({row["num_samples"] for group in groups.values() for row in group})
-    with canvas.style():
-        figure = Figure(figsize=(canvas.WIDTH, 3.3), layout="constrained")
-        panels = figure.subplots(1, 3)
-        for axes, key in zip(panels, ("nll", "accuracy", "ece"), strict=True):
-            for group, look in zip(groups.values(), canvas.looks(), strict=False):
-                _curve(axes, group, key, look)
-            _size_axis(axes, sizes)
-            heading, unit, _, _, better = column(key)
-            arrow = "↓" if better == "lower" else "↑"
-            axes.set_title(f"{heading} ({unit})  {arrow} {better} is better")
-        canvas.legend(figure, panels[0].lines, list(groups))
-    return figure
 
 
 def reliability_figure(rows: Sequence[Row]) -> "Figure":
@@ -150,7 +120,7 @@ def used_bins(row: Row) -> list[Bin]:
 def _with_reliability(rows: Sequence[Row]) -> dict[str, tuple[Row, Row | None]]:
     """For each label the row of the largest size and, if another, that of size one."""
     pairs = {}
-    for name, group in series(checked(rows)).items():
+    for name, group in series(averaged(rows)).items():
         binned = [row for row in group if used_bins(row)]
         has_single = len(binned) > 1 and binned[0]["num_samples"] == 1
         if binned:
@@ -158,29 +128,6 @@ def _with_reliability(rows: Sequence[Row]) -> dict[str, tuple[Row, Row | None]]:
     if not pairs:
         raise ValueError("no row has 'reliability' with an image in a confidence bin")
     return pairs
-
-
-def _curve(axes: "Axes", group: list[Row], key: str, look: dict[str, Any]) -> None:
-    sizes = [row["num_samples"] for row in group]
-    values = [number(row, key) for row in group]
-    values = [math.nan if y is None else column(key).scale * y for y in values]
-    if sizes == [1]:
-        axes.axhline(values[0], color=look["color"], linestyle="--", linewidth=1.3)
-    else:
-        axes.plot(sizes, values, markeredgecolor="white", markeredgewidth=0.5, **look)
-
-
-def _size_axis(axes: "Axes", sizes: list[int]) -> None:
-    """A logarithmic axis with a tick at every size and as many labels as have room."""
-    low, high = sizes[0] / 1.2, sizes[-1] * 1.2
-    axes.set(xscale="log", xlim=(low, high), xlabel="Number of samples N")
-    labelled = [sizes[-1]]
-    for size in reversed(sizes[:-1]):
-        characters = (len(str(size)) + len(str(labelled[-1]))) / 2 + 0.8
-        if 40 * math.log(labelled[-1] / size) / math.log(high / low) >= characters:
-            labelled.append(size)
-    axes.set_xticks(sizes, [str(n) if n in labelled else "" for n in sizes])
-    axes.set_xticks([], minor=True)
 
 
 def _reliability_bars(axes: "Axes", bins: list[Bin]) -> None:

@@ -1,0 +1,266 @@
+"""Scoring: all that one pass over a data set says about R ensembles at once.
+
+Contract of this file: `predict(variables, key, images)` maps u8[B, H, W, C] to a
+`Mixture` with a leading axis of R ensembles (see `mixtures.predictor`). Probabilities
+are streamed: what is kept of an image is a few numbers for each ensemble.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spatial_smoothing import distributed, metrics
+from spatial_smoothing.data.batches import Batch
+from spatial_smoothing.evaluation import Row, summaries
+from spatial_smoothing.metrics import Examples, Tally
+from spatial_smoothing.mixtures import Mixture
+
+Predict = Callable[[Any, jax.Array, jax.Array], Mixture]
+UNCERTAINTIES = ("confidence", "entropy", "mutual_information", "energy")
+_CURVE = 101  # points of a risk-coverage curve
+
+
+class Scores(NamedTuple):
+    """What is kept of a pass; the fields of all pytrees have a leading axis of R.
+
+    Attributes:
+      tally: Sums over the images.
+      calibrated: The same after temperature scaling, if there were temperatures.
+      examples: Scores of each image, on the host.
+      seconds: Mean time of a batch, without the first, which compiles; None for one.
+    """
+
+    tally: Tally
+    calibrated: Tally | None
+    examples: Examples
+    seconds: float | None
+
+
+class Passes(NamedTuple):
+    """Compiled passes, for any number of data sets.
+
+    Attributes:
+      scores: `(variables, key, data, temperatures=None) -> Scores`.
+      temperatures: `(variables, key, data) -> f32[R]`, fitted to the data, which are
+        to be others than those tested on.
+    """
+
+    scores: Callable[..., Scores]
+    temperatures: Callable[[Any, jax.Array, Iterable[Batch]], jax.Array]
+
+
+def compile_passes(predict: Predict) -> Passes:
+    """Compiles passes; batch i of a data set draws from `fold_in(key, i)`."""
+
+    @jax.jit
+    def log_probs_of(variables, key, index, batch: Batch) -> jax.Array:
+        mixture = predict(variables, jax.random.fold_in(key, index), batch["image"])
+        return mixture.log_probs()
+
+    @jax.jit
+    def scores_of(variables, key, index, batch: Batch, temperatures):
+        mixture = predict(variables, jax.random.fold_in(key, index), batch["image"])
+        log_probs, label, mask = mixture.log_probs(), batch["label"], batch["mask"]
+        tally = jax.vmap(lambda values: _tally(values, label, mask))
+        examples = jax.vmap(functools.partial(metrics.per_example, labels=label))(
+            log_probs,
+            mutual_information=mixture.mutual_information(),
+            variation_ratio=mixture.variation_ratio(),
+            energy=mixture.mean_energy(),
+        )
+        tallies = {"tally": tally(log_probs)}
+        if temperatures is not None:
+            scaled = jax.vmap(metrics.scale_temperature)(log_probs, temperatures)
+            tallies["calibrated"] = tally(scaled)
+        return tallies, (examples, mask)
+
+    def scores(variables, key, data, temperatures=None) -> Scores:
+        total, parts, times = None, [], []
+        steps = (
+            scores_of(variables, key, index, batch, temperatures)
+            for index, batch in enumerate(data)
+        )
+        for tallies, (examples, mask) in _one_ahead(steps):
+            total = tallies if total is None else _add(total, tallies)
+            mask = distributed.gather(mask)
+            parts.append(
+                jax.tree.map(lambda x, m=mask: x[:, m], distributed.gather(examples))
+            )
+            times.append(time.perf_counter())
+        if total is None:
+            raise ValueError("there is nothing to evaluate: no batches")
+        several = len(times) > 1
+        return Scores(
+            total["tally"],
+            total.get("calibrated"),
+            jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts),
+            (times[-1] - times[0]) / (len(times) - 1) if several else None,
+        )
+
+    def temperatures(variables, key, data) -> jax.Array:
+        found = []
+        for index, batch in enumerate(data):
+            log_probs = log_probs_of(variables, key, index, batch)
+            mask, label = distributed.gather((batch["mask"], batch["label"]))
+            found.append((distributed.gather(log_probs)[:, mask], label[mask]))
+        if not found:
+            raise ValueError("there is nothing to fit a temperature to: no batches")
+        labels = np.concatenate([label for _, label in found])
+        fit = jax.jit(metrics.fit_temperature)
+        each = zip(*(log_probs for log_probs, _ in found), strict=True)
+        return jnp.stack([fit(np.concatenate(parts), labels) for parts in each])
+
+    return Passes(scores, temperatures)
+
+
+def rows(
+    scores: Scores,
+    *,
+    num_classes: int,
+    temperatures: jax.Array | None = None,
+    ood: tuple[str, Examples] | None = None,
+    key: jax.Array,
+    num_replicates: int = 1000,
+) -> list[Row]:
+    """Turns the scores of R ensembles into as many rows.
+
+    Args:
+      scores: Of a pass.
+      num_classes: K.
+      temperatures: f32[R] with which `scores.calibrated` was made.
+      ood: Name and examples of a data set to be told from this one.
+      key: Of the bootstrap.
+      num_replicates: Of the bootstrap; 0 for no intervals.
+
+    Returns:
+      Rows with the scores of `evaluation.summaries` and `metrics.table`,
+      `risk_coverage`, `examples`, and where asked for `intervals`, `temperature` with
+      `calibrated_nll`, `calibrated_ece` and `calibrated_brier`, and `detection`.
+    """
+    found = []
+    for index in range(len(scores.tally.count)):
+        part = functools.partial(jax.tree.map, lambda leaf, i=index: leaf[i])
+        examples = part(scores.examples)
+        row = {"num_examples": len(examples.label), **summaries(part(scores.tally))}
+        table, intervals = _table(
+            key, examples, num_classes=num_classes, num_replicates=num_replicates
+        )
+        row |= {name: value for name, value in table.items() if name not in row}
+        if temperatures is not None:
+            after = metrics.summary(part(scores.calibrated))
+            row |= {f"calibrated_{k}": after[k] for k in ("nll", "ece", "brier")}
+            row["temperature"] = float(temperatures[index])
+        if ood is not None:
+            row["detection"] = _detection(
+                key, examples, ood[0], part(ood[1]), num_replicates
+            )
+        if intervals:
+            row["intervals"] = intervals
+        row |= {"risk_coverage": _risk_coverage(examples), "examples": examples}
+        found.append(row)
+    return found
+
+
+def uncertainty(examples: Examples, name: str) -> jax.Array:
+    """Returns one of `UNCERTAINTIES` of each example, high where it is uncertain."""
+    values = getattr(examples, name)
+    return -values if name == "confidence" else values
+
+
+def _tally(log_probs: jax.Array, labels: jax.Array, mask: jax.Array) -> Tally:
+    return metrics.tally(jnp.exp(log_probs), labels, mask, log_probs=log_probs)
+
+
+def _add(one: dict[str, Tally], other: dict[str, Tally]) -> dict[str, Tally]:
+    return {name: one[name] + other[name] for name in one}
+
+
+def _one_ahead(steps: Iterator[Any]) -> Iterator[Any]:
+    """Yields each item when the next is under way: the device never waits."""
+    previous = None
+    for item in steps:
+        if previous is not None:
+            yield previous
+        previous = item
+    if previous is not None:
+        yield previous
+
+
+@functools.partial(jax.jit, static_argnames=("num_classes", "num_replicates"))
+def _bootstrap(key, examples, *, num_classes, num_replicates):
+    table = functools.partial(metrics.table, examples, num_classes=num_classes)
+    if not num_replicates:
+        return table(), {}
+    replicates = metrics.bootstrap(
+        key, table, len(examples.label), num_replicates=num_replicates
+    )
+    return table(), metrics.interval(replicates)
+
+
+def _table(key, examples: Examples, **options) -> tuple[dict, dict]:
+    """The scores of a table, and their intervals."""
+    table, intervals = jax.device_get(_bootstrap(key, examples, **options))
+    return (
+        {name: float(value) for name, value in table.items()},
+        {name: value.tolist() for name, value in intervals.items()},
+    )
+
+
+def _detection(
+    key: jax.Array, examples: Examples, name: str, out: Examples, num_replicates: int
+) -> dict[str, Any]:
+    """How well each uncertainty tells the examples of another data set."""
+    both = [
+        {each: uncertainty(found, each) for each in UNCERTAINTIES}
+        for found in (examples, out)
+    ]
+    scores, ends = jax.device_get(_detect(key, *both, num_replicates=num_replicates))
+    found = {}
+    for each, values in scores.items():
+        found[each] = {score: float(value) for score, value in values.items()}
+        if ends:
+            intervals = {score: end.tolist() for score, end in ends[each].items()}
+            found[each]["intervals"] = intervals
+    return {"dataset": name, "num_examples": len(out.label), "scores": found}
+
+
+@functools.partial(jax.jit, static_argnames="num_replicates")
+def _detect(key, inside, outside, *, num_replicates):
+    """Scores of each uncertainty, and intervals; both sets are resampled apart."""
+    counts = [len(values["entropy"]) for values in (inside, outside)]
+
+    def scores(weights: jax.Array | None) -> dict[str, dict[str, jax.Array]]:
+        found = {
+            each: metrics.ood(inside[each], outside[each], weights) for each in inside
+        }
+        names = {"auroc": "auroc", "aupr": "aupr_out", "fpr95": "fpr95"}
+        return {
+            each: {name: values[given] for name, given in names.items()}
+            for each, values in found.items()
+        }
+
+    def replicate(key: jax.Array) -> dict[str, dict[str, jax.Array]]:
+        keys = jax.random.split(key)
+        drawn = [metrics.resample(*args) for args in zip(keys, counts, strict=True)]
+        return scores(jnp.concatenate(drawn))
+
+    if not num_replicates:
+        return scores(None), {}
+    keys = jax.random.split(key, num_replicates)
+    replicates = jax.lax.map(replicate, keys, batch_size=min(50, num_replicates))
+    return scores(None), metrics.interval(replicates)
+
+
+def _risk_coverage(examples: Examples) -> dict[str, list[float]]:
+    """The error rate of the most confident, at about a hundred shares of them."""
+    wrong = (examples.prediction != examples.label).astype(np.float32)
+    curve = jax.device_get(metrics.risk_coverage(examples.confidence, wrong))
+    last = len(wrong) - 1
+    chosen = np.unique(np.linspace(0, last, _CURVE).round().astype(int))
+    coverage, risk = (np.asarray(values)[chosen].tolist() for values in curve)
+    return {"coverage": coverage, "risk": risk}

@@ -1,0 +1,207 @@
+"""Comparison of evaluated workdirs: their rows side by side, and paired differences."""
+
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from spatial_smoothing import metrics
+from spatial_smoothing.evaluation import Row
+from spatial_smoothing.metrics import Examples
+from spatial_smoothing.workdirs import FREE
+
+_SMOOTHING = " + smoothing"
+_FILE = "examples.npz"
+
+
+def distinct_labels(
+    groups: Mapping[str, Sequence[Row]], configs: Mapping[str, Mapping[str, Any]]
+) -> list[Row]:
+    """Joins the rows of several workdirs, telling apart those of one label.
+
+    Args:
+      groups: Workdir -> its rows.
+      configs: Workdir -> the config of its run.
+
+    Returns:
+      All rows. Where workdirs share a label and differ in more than the seed, the label
+      is followed by the workdir's name.
+    """
+    owners: dict[str, set[str]] = {}
+    for workdir, rows in groups.items():
+        for row in rows:
+            owners.setdefault(row["label"], set()).add(workdir)
+
+    def shared(label: str) -> bool:
+        recipes = [_recipe(configs[workdir]) for workdir in owners[label]]
+        return all(recipe == recipes[0] for recipe in recipes)
+
+    return [
+        row if shared(row["label"]) else {**row, "label": f"{row['label']} ({workdir})"}
+        for workdir, rows in groups.items()
+        for row in rows
+    ]
+
+
+def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in config.items() if k not in FREE | {"seed"}}
+
+
+def save_examples(output: epath.PathLike, rows: Sequence[Row]) -> list[Row]:
+    """Writes the `examples` of rows beside their report; returns the rows without."""
+    rows = [dict(row) for row in rows]
+    found = [row.pop("examples", None) for row in rows]
+    arrays = {
+        f"{index}/{name}": value
+        for index, examples in enumerate(found)
+        if examples is not None
+        for name, value in vars(examples).items()
+    }
+    path = epath.Path(output)
+    path.mkdir(parents=True, exist_ok=True)
+    temporary = path / f"{_FILE}.tmp"
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)
+    temporary.replace(path / _FILE)
+    return rows
+
+
+def load_examples(output: epath.PathLike, rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows of a report with the `examples` that were saved with them."""
+    path = epath.Path(output) / _FILE
+    if not path.exists():
+        return list(rows)
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        fields: dict[int, dict[str, np.ndarray]] = {}
+        for key in arrays.files:
+            index, name = key.split("/")
+            fields.setdefault(int(index), {})[name] = arrays[key]
+    return [
+        {**row, "examples": Examples(**fields[index])} if index in fields else row
+        for index, row in enumerate(rows)
+    ]
+
+
+def differences(
+    rows: Sequence[Row], *, num_replicates: int = 1000, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Scores with smoothing minus those without, by a paired bootstrap over images.
+
+    Args:
+      rows: With `examples`, those of one label and size being seeds of one thing; where
+        two labels differ in "+ smoothing" only, they are compared, and else the second
+        of two labels with the first.
+      num_replicates: Of the bootstrap.
+      seed: Of the bootstrap.
+
+    Returns:
+      For each pair of labels and each size of both: `label`, `num_samples`,
+      `num_examples` and `values`, score -> [difference, low, high] at 95 %. Then two
+      samples with smoothing minus the most without.
+    """
+    groups: dict[str, dict[int, list[Examples]]] = {}
+    for row in rows:
+        if "examples" in row:
+            sizes = groups.setdefault(row["label"], {})
+            sizes.setdefault(row["num_samples"], []).append(row["examples"])
+    found = []
+    for after, before in _pairs(groups):
+        sizes = sorted(groups[after].keys() & groups[before].keys())
+        pairs = [(size, size) for size in sizes]
+        if len(sizes) > 2 and 2 in sizes:
+            pairs.append((2, sizes[-1]))
+        for one, other in pairs:
+            values = _difference(
+                groups[after][one], groups[before][other], num_replicates, seed
+            )
+            if values is None:
+                continue
+            texts = (after, before)
+            if one != other:
+                texts = (f"{after}, N = {one},", f"{before}, N = {other}")
+            found.append(
+                {
+                    "label": " minus ".join(texts),
+                    "num_samples": one,
+                    "num_examples": len(groups[after][one][0].label),
+                    "values": values,
+                }
+            )
+    return found
+
+
+def _pairs(labels: Mapping[str, Any]) -> list[tuple[str, str]]:
+    pairs = [
+        (after, before)
+        for before, after in itertools.permutations(labels, 2)
+        if before.replace(_SMOOTHING, "") == before
+        and after.replace(_SMOOTHING, "", 1) == before
+    ]
+    first_two = tuple(labels)[:2]
+    return pairs or ([first_two[::-1]] if len(labels) == 2 else [])
+
+
+def _difference(
+    after: Sequence[Examples],
+    before: Sequence[Examples],
+    num_replicates: int,
+    seed: int,
+) -> dict[str, list[float]] | None:
+    """Score -> [difference, low, high]; None where the images are not the same."""
+    labels = [examples.label for examples in (*after, *before)]
+    if not all(np.array_equal(label, labels[0]) for label in labels):
+        return None
+    stacked = [
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *group)
+        for group in (after, before)
+    ]
+    estimate, ends = jax.device_get(
+        _bootstrapped(
+            jax.random.key(seed),
+            *stacked,
+            num_classes=_num_classes(stacked),
+            num_replicates=num_replicates,
+        )
+    )
+    return {
+        name: [float(value), *(float(end) for end in ends[name])]
+        for name, value in estimate.items()
+    }
+
+
+def _num_classes(groups: Sequence[Examples]) -> int:
+    """As many as are there: classes without labels do not count in any score."""
+    return 1 + max(
+        int(values.max())
+        for group in groups
+        for values in (group.label, group.prediction)
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("num_classes", "num_replicates"))
+def _bootstrapped(key, after, before, *, num_classes, num_replicates):
+    """The difference between the means over seeds, and its interval."""
+
+    def mean_table(group: Examples, weights: jax.Array) -> dict[str, jax.Array]:
+        tables = [
+            metrics.table(
+                jax.tree.map(lambda leaf, i=index: leaf[i], group),
+                weights,
+                num_classes=num_classes,
+            )
+            for index in range(len(group.label))
+        ]
+        return jax.tree.map(lambda *values: sum(values) / len(values), *tables)
+
+    def difference(weights: jax.Array) -> dict[str, jax.Array]:
+        one, other = (mean_table(group, weights) for group in (after, before))
+        return jax.tree.map(jnp.subtract, one, other)
+
+    size = after.label.shape[1]
+    replicates = metrics.bootstrap(key, difference, size, num_replicates=num_replicates)
+    return difference(jnp.ones(size)), metrics.interval(replicates)

@@ -1,0 +1,61 @@
+from report_rows import cells, demo, head, make_row, pair
+
+from spatial_smoothing.report import comparisons
+
+
+def difference(**values):
+    return {"label": "a minus b", "num_samples": 50, "num_examples": 10000} | {
+        "values": values
+    }
+
+
+def test_differences_that_exclude_zero_are_marked():
+    table = comparisons.differences_table(
+        [
+            difference(ece=[0.001, -0.002, 0.004], nll=[-0.05, -0.07, -0.03]),
+            difference(accuracy=[0.01, 0.002, 0.02], nll=[None, None, None]),
+        ]
+    )
+    assert head(table) == ["Difference", "N", "NLL", "Accuracy", "ECE"]
+    assert cells(table) == [
+        ["−0.050* [−0.070, −0.030]", "–", "+0.10 [−0.20, 0.40]"],
+        ["–", "+1.00* [0.20, 2.00]", "–"],
+    ]
+    assert "on the same 10,000 test images" in table.caption
+    assert "paired bootstrap" in table.caption
+    assert comparisons.differences_table([]) is None
+
+
+def test_an_interval_that_ends_at_zero_does_not_exclude_it():
+    assert not comparisons.excludes_zero([0.1, 0.0, 0.2])
+    assert not comparisons.excludes_zero([-0.1, -0.2, 0.0])
+    assert comparisons.excludes_zero([0.1, 1e-9, 0.2])
+    assert not comparisons.excludes_zero([0.1, None, None])
+
+
+def test_equivalent_size_is_the_smallest_that_reaches_the_largest():
+    rows = pair({1: 0.9, 50: 0.85}, {1: 0.9, 2: 0.86, 5: 0.85, 50: 0.8})
+    plain = rows[1]
+    plain.update(accuracy=0.77, ece=0.03)
+    for row, accuracy, ece in zip(
+        rows[2:], (0.76, 0.77, 0.79, 0.79), (0.05, 0.04, 0.035, 0.031), strict=True
+    ):
+        row.update(accuracy=accuracy, ece=ece)
+    table = comparisons.equivalents_table(rows)
+    (line,) = cells(table)
+    assert line == ["A", "50", "0.850", "5", "77.00", "2", "3.00", "not reached"]
+    assert head(table)[:3] == ["Smoothed model", "Unsmoothed model", "at N"]
+
+
+def test_equivalent_size_takes_no_missing_value():
+    rows = pair({1: 0.9, 50: 0.85}, {1: 0.8, 2: 0.8})
+    rows[1]["ece"] = rows[2]["nll"] = None
+    (line,) = cells(comparisons.equivalents_table(rows))
+    assert line[2:4] == ["0.850", "2"]
+    assert "–" not in line
+    assert len(line) == 6  # no target for the ECE
+
+
+def test_equivalent_size_needs_a_pair():
+    assert comparisons.equivalents_table([make_row("a", 1), make_row("a", 5)]) is None
+    assert len(cells(comparisons.equivalents_table(demo()))) == 1

@@ -1,0 +1,154 @@
+import base64
+
+import pytest
+from report_rows import Page, curve, demo, scored, with_intervals, write
+
+from spatial_smoothing import report
+
+
+def test_page_is_well_formed_and_needs_nothing_else(tmp_path):
+    document = write(tmp_path, demo()).read_text()
+    page = Page(document)
+    assert document.startswith("<!DOCTYPE html>")
+    assert "http:" not in document
+    assert "https:" not in document
+    assert "url(" not in document
+    assert not page.all("script")
+    assert not page.all("link")
+    images = page.all("img")
+    names = [
+        f"{name}.png"
+        for name in ("ensemble_size", "accuracy_nll", "reliability", "confidence")
+    ]
+    for image, name in zip(images, names, strict=True):
+        header, data = image["src"].split(",")
+        assert header == "data:image/png;base64"
+        assert base64.b64decode(data) == (tmp_path / name).read_bytes()
+        assert "MC dropout + smoothing (N = 50)" in image["alt"]
+    assert len(page.all("tr")) == 1 + 17 + 3  # the last of equivalent sizes
+    assert "0.900" in page.texts
+    assert "−6.00" in page.texts
+    assert [text for text in page.texts if text == "commit"]
+
+
+def test_page_escapes_every_text(tmp_path):
+    nasty = '<b>&"$_x'
+    rows = curve(nasty, model=nasty, dataset=nasty, split=nasty)
+    rows[0][nasty] = 1.0
+    rows[0]["reference"] = {"nll": 2.0}
+    provenance = {nasty: nasty, f"{nasty}2": {nasty: [nasty]}}
+    document = write(tmp_path, rows, title=nasty, provenance=provenance).read_text()
+    page = Page(document)
+    assert "<b>" not in document
+    assert not page.all("b")
+    assert page.texts.count(nasty) >= 8
+    assert all(nasty in image["alt"] for image in page.all("img"))
+    assert report.read(tmp_path / "metrics.json")[1] == provenance
+
+
+def headings(page):
+    """The first words of all captions, in order."""
+    kinds = ("Table ", "Figure ")
+    return [text.split(".")[0] for text in page.texts if text.startswith(kinds)]
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """The directory of a report with everything there is, and its parsed page."""
+    rows = [with_intervals(scored("MC dropout", size)) for size in (1, 5, 50)]
+    smoothed = {"model": "resnet_mcdo_smoothing_18"}
+    rows += [scored("MC dropout + smoothing", n, **smoothed) for n in (1, 5, 50)]
+    rows[0]["reference"]["ece"] = 0.30303
+    differences = [
+        {
+            "label": "MC dropout + smoothing minus MC dropout",
+            "num_samples": 50,
+            "num_examples": 2000,
+            "values": {"nll": [-0.05, -0.07, -0.03], "ece": [0.001, -0.002, 0.004]},
+        }
+    ]
+    path = tmp_path_factory.mktemp("full")
+    return path, Page(write(path, rows, differences=differences).read_text())
+
+
+def test_tables_and_figures_are_numbered_in_order(full):
+    path, page = full
+    tables = [text for text in headings(page) if text.startswith("Table")]
+    figures = [text for text in headings(page) if text.startswith("Figure")]
+    assert tables == [f"Table {number}" for number in range(1, 10)]
+    assert figures == [f"Figure {number}" for number in range(1, 8)]
+    identities = [
+        attributes["id"] for attributes in page.all("p") if "id" in attributes
+    ]
+    assert identities == [f"table-{number}" for number in range(1, 10)]
+    files = {file.name for file in path.iterdir() if file.suffix == ".png"}
+    assert files == {
+        "accuracy_nll.png",
+        "confidence.png",
+        "detection.png",
+        "ensemble_size.png",
+        "reliability.png",
+        "risk_coverage.png",
+        "time.png",
+    }
+    assert all(image["alt"].endswith(".") for image in page.all("img"))
+    assert not page.all("script")
+    assert not page.all("link")
+
+
+def test_sections_come_in_order_and_only_where_there_is_something(full, tmp_path):
+    def sections(document):
+        return [part.split("</h2>")[0] for part in document.split("<h2>")[1:]]
+
+    path, _ = full
+    assert sections((path / "report.html").read_text()) == [
+        "Summary",
+        "Results",
+        "Paired differences",
+        "Equivalent ensemble size",
+        "Number of samples",
+        "Accuracy and NLL",
+        "Time",
+        "Calibration",
+        "Confidence",
+        "Temperature",
+        "Uncertainty and selective prediction",
+        "Out-of-distribution detection",
+        "Streams",
+        "Two definitions",
+        "Provenance",
+    ]
+    rows = [{"label": "a", "num_samples": 1, "nll": 0.5}]
+    found = sections(write(tmp_path, rows).read_text())
+    assert found == ["Summary", "Results", "Provenance"]
+
+
+def test_a_figure_of_an_earlier_report_is_removed(tmp_path):
+    rows = [
+        {"label": "a", "num_samples": size, "nll": 1.0, "milliseconds": 1.0 * size}
+        for size in (1, 5)
+    ]
+    write(tmp_path, rows)
+    assert (tmp_path / "time.png").exists()
+    write(tmp_path, [{**row, "milliseconds": None} for row in rows])
+    assert not (tmp_path / "time.png").exists()
+    assert (tmp_path / "ensemble_size.png").exists()
+
+
+def test_captions_say_what_the_bands_are(full, tmp_path):
+    _, page = full
+    words = " ".join(page.texts)
+    interval = "the 95 % bootstrap interval over the test images"
+    assert f"is bold. In brackets, {interval}." in words
+    assert f"Bands: {interval}." in words
+    assert "Bands and bars" not in words
+    rows = [
+        {"label": "a", "num_samples": size, "nll": nll, "run": str(nll)}
+        for size in (1, 5)
+        for nll in (0.5, 0.6)
+    ]
+    rows += [{**row, "label": "b"} for row in rows if row["num_samples"] == 1]
+    words = " ".join(Page(write(tmp_path, rows).read_text()).texts)
+    assert "Values are means over runs. In brackets, the range over 2 runs." in words
+    assert "Bands and bars: the range over 2 runs." in words
+    assert "2 runs each" in words
