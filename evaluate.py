@@ -1,15 +1,17 @@
 """Evaluates runs: `python evaluate.py --workdir=DIR [--num_samples=50]`.
 
 Several workdirs, separated by commas, are the members of a deep ensemble. With
-`--compare=A,B`, draws the evaluations of several workdirs side by side.
+`--compare=A,B`, draws the evaluations of several workdirs side by side. What was
+evaluated earlier by other suites stays in the report.
 """
 
 import functools
 import time
 
 from absl import flags
+from etils import epath
 
-from spatial_smoothing import cli, report, suites, workdirs
+from spatial_smoothing import cli, options, report, suites, workdirs
 from spatial_smoothing.data import sources
 from spatial_smoothing.lookup import lookup
 from spatial_smoothing.provenance import provenance
@@ -28,14 +30,19 @@ _NUM_REPLICATES = flags.DEFINE_integer(
     "num_replicates", 1000, "Of the bootstrap; 0 for no intervals."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of masks and bootstrap.")
+options.define(suites.SUITES)
 
 
 def evaluate() -> None:
     """Evaluates the run or ensemble in `--workdir` by every suite asked for."""
-    begin = time.monotonic()
-    functions = [lookup(suites.SUITES, name, "suite") for name in _SUITE.value]
+    chosen = {
+        name: lookup(suites.SUITES, name, "suite")
+        for name in dict.fromkeys(_SUITE.value)
+    }
+    given = options.given(suites.SUITES, chosen)
     runs = [workdirs.load(workdir) for workdir in _WORKDIR.value]
     config = runs[0].config
+    output = epath.Path(_OUTPUT.value or runs[0].path / "evaluation")
     load = functools.partial(
         sources.load, data_dir=_DATA_DIR.value or config["data_dir"]
     )
@@ -52,18 +59,31 @@ def evaluate() -> None:
         load(config["dataset"], _SPLIT.value),
         held_out=suites.held_out(runs, load),
         ood=(_OOD.value, load(_OOD.value, "test")) if _OOD.value else None,
+        load=load,
+        output=output,
         **numbers,
     )
-    rows = [row for function in functions for row in function(runs, setting)]
-    rows = [{**row, "split": _SPLIT.value} for row in rows]
     where = {
         **provenance(),
         "runs": [{"workdir": str(run.path), "step": run.step} for run in runs],
+        "split": _SPLIT.value,
         "config": config,
-        "evaluation": {**numbers, "ood": _OOD.value},
-        "seconds": round(time.monotonic() - begin, 1),
     }
-    write(rows, where, _OUTPUT.value or runs[0].path / "evaluation")
+    rows, where["evaluations"] = suites.earlier(output, where, without=chosen)
+    for name, suite in chosen.items():
+        begin = time.monotonic()
+        found = suite.function(runs, setting, **given[name])
+        rows += [{"suite": name, **row, "split": _SPLIT.value} for row in found]
+        where["evaluations"][name] = {
+            **numbers,
+            "ood": _OOD.value,
+            **given[name],
+            "seconds": round(time.monotonic() - begin, 1),
+        }
+        write(rows, where, output)
+        suites.finish(output, name)
+    report.print_rows(rows)
+    print(f"report: {output / 'report.html'}")
 
 
 def compare() -> None:
@@ -79,7 +99,7 @@ def compare() -> None:
         },
         {w: where["config"] for w, (_, where) in found.items()},
     )
-    write(
+    page = write(
         rows,
         {w: where for w, (_, where) in found.items()},
         _OUTPUT.value,
@@ -87,17 +107,20 @@ def compare() -> None:
             rows, num_replicates=_NUM_REPLICATES.value, seed=_SEED.value
         ),
     )
-
-
-def write(rows: list, where: dict, output: str, **extra) -> None:
-    """Prints the table, and writes the report."""
-    rows = suites.save_examples(output, rows)
-    datasets = ", ".join(sorted({f"{row['dataset']} {row['split']}" for row in rows}))
-    page = report.write(
-        output, rows, provenance=where, title=f"Ensembles on {datasets}", **extra
-    )
-    report.print_table(rows)
+    report.print_rows(rows)
     print(f"report: {page}")
+
+
+def write(rows: list, where: dict, output: epath.PathLike, **extra) -> epath.Path:
+    """Writes the report; returns the path of its page."""
+    datasets = ", ".join(sorted({f"{row['dataset']} {row['split']}" for row in rows}))
+    return report.write(
+        output,
+        suites.save_examples(output, rows),
+        provenance=where,
+        title=f"Ensembles on {datasets}",
+        **extra,
+    )
 
 
 def main() -> None:

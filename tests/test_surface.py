@@ -24,7 +24,7 @@ LAYERS = [
     {"steps", "training", "evaluation", "scoring", "workdirs", "prediction"},
     {"logs", "analysis"},
     {"suites", "serving", "streaming"},
-    {"cli", "convert.__main__", "train", "evaluate", "predict"},
+    {"cli", "options", "convert.__main__", "train", "evaluate", "predict"},
 ]
 ANYONE = {"lookup"}
 

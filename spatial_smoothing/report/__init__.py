@@ -1,12 +1,14 @@
 """Reports: rows -> JSON, CSV, figures, one self-contained HTML page, a terminal table.
 
 A row is one model at one number of samples (see `rows`): {"label": ...,
-"num_samples": ..., "nll": ..., "accuracy": ..., ...}, rates as fractions, NLL in nats.
-Options are keyword-only. Matplotlib and Rich are imported when they are needed.
+"num_samples": ..., "nll": ..., "accuracy": ..., ...}, rates as fractions, NLL in nats;
+or one of another suite (see `chapters`). Options are keyword-only. Matplotlib and Rich
+are imported when they are needed.
 """
 
 import csv
 import io
+import itertools
 import json
 import os
 import tempfile
@@ -15,7 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from spatial_smoothing.report import page
+import numpy as np
+
+from spatial_smoothing.report import chapters, page
 from spatial_smoothing.report.bins import confidence_figure, reliability_figure
 from spatial_smoothing.report.comparisons import checked_differences
 from spatial_smoothing.report.curves import (
@@ -26,15 +30,17 @@ from spatial_smoothing.report.curves import (
     time_figure,
 )
 from spatial_smoothing.report.pictures import FILES, pictures
-from spatial_smoothing.report.rows import Row, checked, plain
+from spatial_smoothing.report.rows import Row, checked, plain, plain_but_arrays
 from spatial_smoothing.report.runs import averaged
-from spatial_smoothing.report.terminal import print_table, table
+from spatial_smoothing.report.terminal import print_lines, print_table, table
 
 __all__ = [
     "accuracy_nll_figure",
     "confidence_figure",
     "detection_figure",
     "ensemble_size_figure",
+    "plain",
+    "print_rows",
     "print_table",
     "read",
     "reliability_figure",
@@ -58,7 +64,8 @@ def write(
     Every file is complete or not there; those of an earlier report are replaced. A
     figure or table that the rows have no values for is left out. Rows that differ in
     "run" only are single in the files and averaged on the page and in the figures.
-    Numbers that are not finite are null in JSON and empty in CSV.
+    Numbers that are not finite are null in JSON and empty in CSV. Rows of a chapter
+    have a CSV file and, for their arrays, an NPZ file of their own, called as it.
 
     Args:
       output: the directory, made if need be.
@@ -75,27 +82,43 @@ def write(
       TypeError: a value is of a type that JSON does not have.
       OSError: `output` cannot be written.
     """
-    output, rows, provenance = Path(output), checked(rows), plain(dict(provenance))
+    output, provenance = Path(output), plain(dict(provenance))
+    ensembles, others = chapters.split(rows)
+    rows = checked(ensembles) if ensembles or not others else []
     differences = checked_differences(differences)
-    record = {"provenance": provenance, "rows": rows}
+    shown = averaged(rows) if rows else []
+    shown_others = {suite: plain_but_arrays(group) for suite, group in others.items()}
+    drawn = pictures(shown) if shown else {}
+    drawn_others = {
+        suite: dict(chapters.CHAPTERS[suite].pictures(group))
+        for suite, group in shown_others.items()
+    }
+    stored = [*rows, *(_stored(r) for group in shown_others.values() for r in group)]
+    record = {"provenance": provenance, "rows": stored}
     if differences:
         record["differences"] = differences
-    shown = averaged(rows)
-    drawn = pictures(shown)
     document = page.html(
         shown,
         differences=differences,
         provenance=provenance,
         title=title,
         pictures=list(drawn.values()),
+        chapters={
+            suite: (group, list(drawn_others[suite].values()))
+            for suite, group in shown_others.items()
+        },
         generated=datetime.now(UTC),
     )
-    files = {
-        "metrics.json": json.dumps(record, indent=1, allow_nan=False).encode(),
-        "metrics.csv": _csv(rows).encode(),
-        **{name: picture.png for name, picture in drawn.items()},
-        "report.html": document.encode(),
-    }
+    files = {"metrics.json": json.dumps(record, indent=1, allow_nan=False).encode()}
+    if rows:
+        files["metrics.csv"] = _csv(rows).encode()
+    for suite, group in shown_others.items():
+        files[f"{suite}.csv"] = _csv([_stored(row) for row in group]).encode()
+        if any(row.get("arrays") for row in group):
+            files[f"{suite}.npz"] = _npz(group)
+        drawn |= drawn_others[suite]
+    files |= {name: picture.png for name, picture in drawn.items()}
+    files["report.html"] = document.encode()
     try:
         _replace(output, files)
     except OSError as error:
@@ -107,7 +130,7 @@ def write(
 
 
 def read(path: str | os.PathLike[str]) -> tuple[list[Row], dict[str, Any]]:
-    """The rows and the provenance of a metrics.json.
+    """The rows, with their arrays, and the provenance of a metrics.json.
 
     Args:
       path: the file.
@@ -121,11 +144,52 @@ def read(path: str | os.PathLike[str]) -> tuple[list[Row], dict[str, Any]]:
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
-        return record["rows"], record["provenance"]
+        rows, provenance = record["rows"], record["provenance"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"'{path}' is not the metrics.json of a report; write it anew"
         ) from error
+    _, others = chapters.split(rows)
+    for suite, group in others.items():
+        _attach_arrays(group, Path(path).with_name(f"{suite}.npz"))
+    return rows, provenance
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    """Prints the tables of the ensembles and of each chapter."""
+    ensembles, others = chapters.split(rows)
+    if ensembles:
+        print_table(ensembles)
+    for suite, group in others.items():
+        print_lines(chapters.CHAPTERS[suite].lines(group), title=suite)
+
+
+def _stored(row: Row) -> Row:
+    """What the JSON has of a row of a chapter."""
+    return {key: value for key, value in row.items() if key != "arrays"}
+
+
+def _npz(rows: Sequence[Row]) -> bytes:
+    """The arrays of all rows, as NUMBER OF THE ROW/NAME."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        **{
+            f"{index}/{name}": np.asarray(value)
+            for index, row in enumerate(rows)
+            for name, value in row.get("arrays", {}).items()
+        },
+    )
+    return buffer.getvalue()
+
+
+def _attach_arrays(rows: Sequence[Row], path: Path) -> None:
+    if not path.exists():
+        return
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            index, _, name = key.partition("/")
+            rows[int(index)].setdefault("arrays", {})[name] = arrays[key]
 
 
 def _csv(rows: Sequence[Row]) -> str:
@@ -158,6 +222,8 @@ def _replace(output: Path, files: Mapping[str, bytes]) -> None:
             (Path(staging) / name).write_bytes(content)
         for name in files:
             os.replace(Path(staging) / name, output / name)
-    for name in FILES:
+    listed = [chapters.CHAPTERS[suite].files for suite in chapters.CHAPTERS]
+    own = [f"{suite}.{end}" for suite in chapters.CHAPTERS for end in ("csv", "npz")]
+    for name in (*FILES, "metrics.csv", *own, *itertools.chain(*listed)):
         if name not in files:
             (output / name).unlink(missing_ok=True)

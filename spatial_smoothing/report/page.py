@@ -12,8 +12,9 @@ from html import escape
 from typing import Any
 
 from spatial_smoothing.report import comparisons, markup, summary, tables
+from spatial_smoothing.report.chapters import CHAPTERS
 from spatial_smoothing.report.pictures import Picture
-from spatial_smoothing.report.rows import Row, series, shared
+from spatial_smoothing.report.rows import Row, shared
 from spatial_smoothing.report.style import CSS
 
 _HEADINGS = (
@@ -41,27 +42,36 @@ def html(
     title: str,
     pictures: Sequence[Picture],
     generated: datetime,
+    chapters: Mapping[str, tuple[Sequence[Row], Sequence[Picture]]] | None = None,
 ) -> str:
     """The document.
 
     Args:
-      rows: report rows, averaged over runs.
+      rows: report rows, averaged over runs; none for a page of chapters alone.
       differences: paired differences, checked.
       provenance: nested dict of plain values.
       title: the heading, plain text.
       pictures: the figures, in order.
       generated: the date, UTC.
+      chapters: suite -> its rows and figures.
 
     Returns:
       HTML.
     """
-    words = summary.paragraph(rows, differences=differences)
+    chapters = dict(chapters or {})
+    words = summary.paragraph(rows, differences=differences) if rows else ""
     words = words.replace(" %", "\u00a0%")  # one unbroken word
+    headings, found = list(_HEADINGS), _tables(rows, differences) if rows else []
+    for suite, (group, more) in chapters.items():
+        headings += CHAPTERS[suite].headings
+        found += CHAPTERS[suite].tables(group)
+        pictures = [*pictures, *more]
     sections = [
-        _section("Summary", f"<p>{escape(words)}</p>\n"),
-        *_numbered(_tables(rows, differences), pictures),
+        _section("Summary", f"<p>{escape(words)}</p>\n" if words else ""),
+        *_numbered(headings, found, pictures),
         _section("Provenance", _entries(provenance)),
     ]
+    shown = rows or [row for group, _ in chapters.values() for row in group]
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -76,7 +86,7 @@ def html(
 <main>
 <header>
 <h1>{escape(title)}</h1>
-<p class="facts">{_facts(rows, generated)}</p>
+<p class="facts">{_facts(shown, generated)}</p>
 </header>
 {"".join(sections)}</main>
 </body>
@@ -100,10 +110,12 @@ def _tables(rows: Sequence[Row], differences: Sequence[Row]) -> list[markup.Tabl
     return [table for table in found if table]
 
 
-def _numbered(tables: Sequence[markup.Table], pictures: Sequence[Picture]) -> list[str]:
-    """The sections in the order of `_HEADINGS`: a table if any, then its figures."""
+def _numbered(
+    headings: Sequence[str], tables: Sequence[markup.Table], pictures: Sequence[Picture]
+) -> list[str]:
+    """The sections in the order of their headings: tables if any, then figures."""
     sections, table_number, figure_number = [], 0, 0
-    for heading in _HEADINGS:
+    for heading in headings:
         body = ""
         for table in (table for table in tables if table.heading == heading):
             table_number += bool(table.head)
@@ -122,7 +134,8 @@ def _section(heading: str, body: str) -> str:
 def _facts(rows: Sequence[Row], generated: datetime) -> str:
     """Data set, split and images where all rows share them, and the date."""
     dataset, split = shared(rows, "dataset"), shared(rows, "split")
-    images, models = shared(rows, "num_examples"), len(series(rows))
+    images = shared(rows, "num_examples")
+    models = len({row["label"] for row in rows})
     runs = shared(rows, "num_runs")
     facts = [
         str(dataset) if dataset else "",

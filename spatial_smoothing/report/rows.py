@@ -50,6 +50,17 @@ def plain(value: Any) -> Any:
     return value
 
 
+def plain_but_arrays(rows: Sequence[Row]) -> list[Row]:
+    """A plain copy of rows; their "arrays" stay as they are."""
+    return [
+        {
+            **plain({key: value for key, value in row.items() if key != "arrays"}),
+            **({"arrays": row["arrays"]} if row.get("arrays") else {}),
+        }
+        for row in rows
+    ]
+
+
 def checked(rows: Sequence[Row]) -> list[Row]:
     """A plain copy of `rows`.
 

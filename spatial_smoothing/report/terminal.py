@@ -1,6 +1,6 @@
 """The terminal table: rows -> `rich.table.Table`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from spatial_smoothing.lookup import unknown
@@ -115,3 +115,19 @@ def print_table(
     from rich.console import Console
 
     Console().print(table(rows, columns=columns))
+
+
+def print_lines(lines: Sequence[Mapping[str, str]], *, title: str) -> None:
+    """Prints lines, heading -> text, as a table under a title."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    result = Table(
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False
+    )
+    for index, heading in enumerate(lines[0] if lines else ()):
+        result.add_column(heading, justify="right" if index else "left")
+    for line in lines:
+        result.add_row(*line.values())
+    Console().print(result)

@@ -2,7 +2,7 @@
 
 import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from spatial_smoothing import metrics
+from spatial_smoothing import metrics, report
 from spatial_smoothing.evaluation import Row
 from spatial_smoothing.metrics import Examples
 from spatial_smoothing.workdirs import FREE
@@ -85,6 +85,34 @@ def load_examples(output: epath.PathLike, rows: Sequence[Row]) -> list[Row]:
         {**row, "examples": Examples(**fields[index])} if index in fields else row
         for index, row in enumerate(rows)
     ]
+
+
+def earlier(
+    output: epath.PathLike, where: Mapping[str, Any], *, without: Collection[str]
+) -> tuple[list[Row], dict[str, Any]]:
+    """Returns what a report already says of the same runs by other suites.
+
+    Args:
+      output: Directory of the report, if there is one.
+      where: Provenance of the new rows; only a report with the same `runs`, `split` and
+        `config` is of use.
+      without: Suites that are evaluated anew.
+
+    Returns:
+      Rows, and suite -> numbers of its evaluation.
+    """
+    path = epath.Path(output) / "metrics.json"
+    try:
+        rows, before = report.read(path)
+    except (OSError, ValueError):
+        return [], {}
+    where = report.plain(dict(where))
+    if any(before.get(key) != where[key] for key in ("runs", "split", "config")):
+        return [], {}
+    evaluations = before.get("evaluations", {})
+    kept = {name: value for name, value in evaluations.items() if name not in without}
+    rows = load_examples(output, rows)
+    return [row for row in rows if row.get("suite") in kept], kept
 
 
 def differences(

@@ -1,16 +1,35 @@
 """What every suite is asked: on what data, with how many samples.
 
 Contract of this package: a suite is a function of the runs that make up an ensemble
-(most often one) and a `Setting`, and returns rows for `report`.
+(most often one) and a `Setting`, with options of its own, and returns rows for
+`report`.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
 
 from spatial_smoothing.data import batches
 from spatial_smoothing.data.sources import Dataset
+from spatial_smoothing.evaluation import Row
 from spatial_smoothing.models import zoo
+from spatial_smoothing.suites.partial import Partial
 from spatial_smoothing.workdirs import Run
+
+
+class Suite(NamedTuple):
+    """An evaluation that `evaluate.py` can run.
+
+    Attributes:
+      function: `(runs, setting, *, option=default, ...) -> rows`. An option's type is
+        that of its default: int, float, str, bool or a tuple of these; None is for str.
+      options: Name of each option -> what it says.
+    """
+
+    function: Callable[..., list[Row]]
+    options: Mapping[str, str] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +48,9 @@ class Setting:
       chunk: Samples at once; None for what suits the device.
       num_replicates: Of the bootstrap; 0 for no intervals.
       seed: Of the dropout masks and the bootstrap.
+      load: Name and split of a data set -> its examples, for suites that need others
+        than `dataset`.
+      output: Where the report will be; for what a suite leaves there on the way.
 
     Raises:
       ValueError: for a number that is too small, or OOD images of another size.
@@ -42,6 +64,28 @@ class Setting:
     chunk: int | None = None
     num_replicates: int = 1000
     seed: int = 0
+    load: Callable[[str, str], Dataset] | None = None
+    output: epath.Path | None = None
+
+    def partial(
+        self, suite: str, runs: Sequence[Run], options: Mapping[str, Any]
+    ) -> Partial:
+        """Returns the rows of an interrupted evaluation with just these arguments.
+
+        Args:
+          suite: Its name.
+          runs: What is evaluated.
+          options: All others that determine the rows, JSON-able.
+        """
+        about = {
+            "runs": [[str(run.path), run.step] for run in runs],
+            "num_examples": len(self.dataset.labels),
+            "num_samples": self.num_samples,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            **options,
+        }
+        return Partial(self.output, suite, about)
 
     def __post_init__(self):
         for name, least in (("num_samples", 1), ("num_replicates", 0), ("seed", 0)):

@@ -1,0 +1,80 @@
+"""The options of suites as flags: defined from their signatures, read back by suite."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from absl import flags
+
+from spatial_smoothing.suites import Suite
+
+
+def define(suites: Mapping[str, Suite]) -> None:
+    """Defines a flag for every option of a suite; suites may share one.
+
+    A flag that is not given leaves the default of each suite's function.
+    """
+    texts: dict[str, list[str]] = {}
+    kinds = {}
+    for suite, (function, options) in suites.items():
+        for name, text in options.items():
+            default = inspect.signature(function).parameters[name].default
+            shown = ",".join(map(str, default)) if _is_list(default) else default
+            texts.setdefault(name, []).append(f"{suite}: {text} Default: {shown}.")
+            kinds[name] = default
+    for name, default in kinds.items():
+        text = " ".join(texts[name])
+        if _is_list(default):
+            flags.DEFINE_list(name, None, text)
+        elif isinstance(default, bool):
+            flags.DEFINE_bool(name, None, text)
+        elif isinstance(default, int):
+            flags.DEFINE_integer(name, None, text)
+        elif isinstance(default, float):
+            flags.DEFINE_float(name, None, text)
+        else:
+            flags.DEFINE_string(name, None, text)
+
+
+def given(
+    suites: Mapping[str, Suite], chosen: Mapping[str, Suite]
+) -> dict[str, dict[str, Any]]:
+    """Returns the options that were given: name of a suite chosen -> its own.
+
+    Raises:
+      ValueError: for an option of none of the suites chosen, or a list of another type.
+    """
+    names = {name for suite in suites.values() for name in suite.options}
+    used = {name for name in names if flags.FLAGS[name].value is not None}
+    for name in sorted(used):
+        owners = [suite for suite in suites if name in suites[suite].options]
+        if not set(owners) & set(chosen):
+            raise ValueError(
+                f"--{name} is for --suite={' or '.join(owners)}, which is not evaluated"
+            )
+    return {
+        suite: {
+            name: _value(name, inspect.signature(function).parameters[name].default)
+            for name in sorted(used & options.keys())
+        }
+        for suite, (function, options) in chosen.items()
+    }
+
+
+def _is_list(default: Any) -> bool:
+    return isinstance(default, tuple)
+
+
+def _value(name: str, default: Any) -> Any:
+    """The value of a flag; items of a list have the type of the default's first."""
+    value = flags.FLAGS[name].value
+    if not _is_list(default):
+        return value
+    kind = type(default[0]) if default else str
+    try:
+        return tuple(kind(item) for item in value)
+    except ValueError:
+        raise ValueError(
+            f"--{name} takes {kind.__name__}s separated by commas, "
+            f"got {','.join(value)}"
+        ) from None
