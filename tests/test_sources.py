@@ -85,19 +85,24 @@ def message(call, *args, **kwargs):
 
 
 def test_names_and_sources():
-    assert sources.names() == ["cifar10", "cifar100", "shapes"]
+    assert sources.names() == ["cifar10", "cifar100", "shapes", "imagenet"]
     for name in sources.names():
         source = sources.source(name)
         assert source.name == name
-        assert source.image_size == 32
+        assert source.image_size == (224 if name == "imagenet" else 32)
         assert len(source.mean) == len(source.std) == 3
-    assert [sources.source(n).num_classes for n in sources.names()] == [10, 100, 10]
+    assert [sources.source(n).num_classes for n in sources.names()] == [
+        10,
+        100,
+        10,
+        1000,
+    ]
 
 
 def test_unknown_name_and_split():
     assert message(sources.source, "cifar1000") == (
         "unknown data set 'cifar1000'; did you mean 'cifar100'? "
-        "choices: cifar10, cifar100, shapes"
+        "choices: cifar10, cifar100, shapes, imagenet"
     )
     assert message(sources.load, "shapes", "tests") == (
         "unknown split 'tests'; did you mean 'test'? choices: train, test"

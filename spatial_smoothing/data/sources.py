@@ -2,7 +2,8 @@
 
 Images are uint8[N, H, W, C] (NHWC, RGB), labels int32[N] in [0, num_classes). CIFAR is
 read in the order of TFDS, as array_record and hence without TensorFlow; `shapes` is
-made by this package. Decoded sets are cached on disk (see `cache`).
+made by this package. Decoded sets are cached on disk (see `cache`). ImageNet does not
+fit in memory, and is known by its description alone.
 """
 
 import dataclasses
@@ -41,6 +42,7 @@ class Source:
       image_size: Height and width in pixels.
       mean: Mean of the training images per channel (RGB), images scaled to [0, 1].
       std: Standard deviation of the same.
+      stem: Of the networks made for images of this size, "cifar" or "imagenet".
       loader: Called as `loader(source, split, data_dir=..., download=...)`.
     """
 
@@ -49,6 +51,7 @@ class Source:
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    stem: str
     loader: Callable[..., Dataset]
 
 
@@ -112,6 +115,10 @@ def _load_cifar(
     files = sorted((p.name, p.stat().length, p.stat().mtime) for p in folder.iterdir())
     make = lambda: _read(spec, folder, split)
     return Dataset(*cache.cached(f"{spec.name}-{split}", [str(folder), files], make))
+
+
+def _refuse(spec: Source, split: str, **_) -> Dataset:
+    raise ValueError(f"{spec.name} {split} does not fit in memory")
 
 
 def _root(data_dir: epath.PathLike | None) -> epath.Path:
@@ -241,7 +248,7 @@ def _unreadable(path: epath.Path, error: Exception) -> ValueError:
     )
 
 
-# Mean and standard deviation of CIFAR are the published ones of the training images.
+# Means and standard deviations are the published ones of the training images.
 SOURCES = {
     spec.name: spec
     for spec in (
@@ -251,6 +258,7 @@ SOURCES = {
             image_size=32,
             mean=(0.4914, 0.4822, 0.4465),
             std=(0.2470, 0.2435, 0.2616),
+            stem="cifar",
             loader=_load_cifar,
         ),
         Source(
@@ -259,6 +267,7 @@ SOURCES = {
             image_size=32,
             mean=(0.5071, 0.4865, 0.4409),
             std=(0.2673, 0.2564, 0.2762),
+            stem="cifar",
             loader=_load_cifar,
         ),
         Source(
@@ -267,7 +276,17 @@ SOURCES = {
             image_size=shapes.IMAGE_SIZE,
             mean=shapes.MEAN,
             std=shapes.STD,
+            stem="cifar",
             loader=_load_shapes,
+        ),
+        Source(
+            name="imagenet",
+            num_classes=1000,
+            image_size=224,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+            stem="imagenet",
+            loader=_refuse,
         ),
     )
 }
