@@ -19,3 +19,10 @@ def x64():
     """Computes in float64 for the length of a test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Drops compiled programs after each file; a whole run would take gigabytes."""
+    yield
+    jax.clear_caches()
