@@ -73,7 +73,7 @@ def evaluate() -> None:
     for name, suite in chosen.items():
         begin = time.monotonic()
         found = suite.function(runs, setting, **given[name])
-        rows += [{"suite": name, **row, "split": _SPLIT.value} for row in found]
+        rows += [{"suite": name, "split": _SPLIT.value, **row} for row in found]
         where["evaluations"][name] = {
             **numbers,
             "ood": _OOD.value,

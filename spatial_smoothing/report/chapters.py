@@ -1,35 +1,13 @@
 """The chapters of a report: suite -> how its rows are shown.
 
 Rows without a "suite", or with one that is not listed here, are those of ensembles,
-which `tables`, `pictures` and `summary` show. A row of a chapter has "suite", "label"
-and what its chapter says; "arrays", name -> array, is stored beside the report.
+which `tables`, `pictures` and `summary` show.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from spatial_smoothing.report.markup import Table
-from spatial_smoothing.report.pictures import Picture
+from spatial_smoothing.report.chapter import Chapter
 from spatial_smoothing.report.rows import Row
-
-
-class Chapter(NamedTuple):
-    """How the rows of a suite are shown.
-
-    Attributes:
-      headings: Of its sections on the page, in order.
-      tables: Rows to tables, each under one of the headings.
-      pictures: Rows to file name -> picture, each under one of the headings.
-      files: The names that `pictures` may give.
-      lines: Rows to the lines of the terminal's table, heading -> text.
-    """
-
-    headings: Sequence[str]
-    tables: Callable[[Sequence[Row]], Sequence[Table]]
-    pictures: Callable[[Sequence[Row]], Mapping[str, Picture]]
-    files: Sequence[str]
-    lines: Callable[[Sequence[Row]], Sequence[Mapping[str, str]]]
-
 
 CHAPTERS: dict[str, Chapter] = {}
 

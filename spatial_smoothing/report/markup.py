@@ -72,8 +72,13 @@ def under(*names: str) -> str:
     return "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
 
 
-def lines(groups: Mapping[str, Sequence[Row]], cells: Callable[[Row], str]) -> str:
-    """A group of lines per series: its name once, then N and `cells` of each row."""
+def lines(
+    groups: Mapping[str, Sequence[Row]],
+    cells: Callable[[Row], str],
+    *,
+    each: str = "num_samples",
+) -> str:
+    """A group of lines per series: its name once, then `each` and `cells` of a row."""
     bodies = []
     for name, group in groups.items():
         if not group:
@@ -86,7 +91,7 @@ def lines(groups: Mapping[str, Sequence[Row]], cells: Callable[[Row], str]) -> s
         )
         body = ""
         for row in group:
-            size = f'<th scope="row">{row["num_samples"]}</th>'
+            size = f'<th scope="row">{escape(text(row, each))}</th>'
             body += f"<tr>{first}{size}{cells(row)}</tr>\n"
             first = ""
         bodies.append(f"<tbody>\n{body}</tbody>\n")
