@@ -1,13 +1,18 @@
 """Checkpoints: saved asynchronously by orbax, verified on the way back.
 
 Contract of this file: a checkpoint is a step number with named items (pytrees of
-arrays) and a JSON object. Beside the items lies a fingerprint of their bits; a
-checkpoint that cannot be read, or whose bits have changed, is passed over for the one
-before. No checkpoint is ever deleted because it is bad: it is moved aside.
+arrays) and a JSON object. It has its name only when all of it is written. Beside the
+items lies a fingerprint of their bits; a checkpoint that cannot be read, or whose bits
+have changed, is passed over for the one before. No checkpoint is ever deleted because
+it is bad: it is moved aside, once another has shown that the fault is not the reader's.
 """
 
+import contextlib
+import errno
 import logging
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +22,8 @@ from etils import epath
 
 Tree = Any
 _METADATA = "metadata"
+# What goes wrong with disks, to be said in their words and not in those of a library.
+_TROUBLES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 _log = logging.getLogger(__name__)
 
 
@@ -32,7 +39,8 @@ class Checkpoints:
     """The checkpoints of one run, newest last; a context manager.
 
     Args:
-      directory: Where they lie; made when the first is saved.
+      directory: Where they lie; made when the first is saved, in a folder that exists.
+        There must be no other writer: what a killed one left unfinished is removed.
       max_to_keep: Older ones are deleted once so many are complete.
       read_only: For readers beside a running writer: nothing is ever moved or deleted.
     """
@@ -42,6 +50,7 @@ class Checkpoints:
         self._read_only = read_only
         self._manager = None
         self._max_to_keep = max_to_keep
+        self._saving: int | None = None
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -50,10 +59,22 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Waits until the last save is complete."""
-        if self._manager is not None:
-            self._manager.close()
-            self._manager = None
+        """Waits until the last save is complete; OSError if it fails."""
+        if self._manager is None:
+            return
+        manager, self._manager = self._manager, None
+        try:
+            with self._reported():
+                manager.close()
+        except OSError:
+            manager.close()  # an error of the last save is raised once, before the rest
+            raise
+
+    def check(self) -> None:
+        """Raises OSError if the save in the background has failed; does not wait."""
+        if self._manager is not None and not self._manager.is_saving_in_progress():
+            with self._reported():
+                self._manager.wait_until_finished()
 
     def steps(self) -> list[int]:
         """Returns the steps of the complete checkpoints, increasing."""
@@ -68,13 +89,23 @@ class Checkpoints:
           step: Its number.
           items: Name -> pytree of arrays, which may be donated after the return.
           metadata: JSON-able.
+
+        Raises:
+          OSError: if this save, or the one before it, cannot be written. Complete
+            checkpoints are left as they are.
         """
         if step in self.steps():
             return
         prints = {name: fingerprint(tree) for name, tree in items.items()}
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         args[_METADATA] = ocp.args.JsonSave({**metadata, "fingerprints": prints})
-        self._open().save(step, args=ocp.args.Composite(**args))
+        with self._reported():
+            if self._manager is not None:
+                self._manager.wait_until_finished()  # may raise of the step before
+            self._saving = step
+            if not self.directory.parent.exists():
+                raise FileNotFoundError(f"{self.directory.parent} is gone")
+            self._open().save(step, args=ocp.args.Composite(**args))
 
     def restore(self, **abstract_items: Tree) -> Restored | None:
         """Reads the newest good checkpoint.
@@ -88,22 +119,25 @@ class Checkpoints:
         Raises:
           ValueError: if there are checkpoints and none is good.
         """
-        steps = self.steps()
+        steps, reasons = self.steps(), {}
         for step in reversed(steps):
             try:
-                return self._read(step, abstract_items)
+                restored = self._read(step, abstract_items)
             except Exception as error:  # whatever a damaged file makes its reader raise
-                reason = str(error).splitlines()[0][:200] if str(error) else repr(error)
+                reasons[step] = _first_line(error)
                 _log.warning(
                     "checkpoint %s is damaged (%s); trying the one before",
                     self.directory / str(step),
-                    reason,
+                    reasons[step],
                 )
-                self._put_aside(step)
+                continue
+            self._put_aside(reasons)
+            return restored
         if steps:
             raise ValueError(
-                f"no usable checkpoint in {self.directory}: {len(steps)} damaged; "
-                "restore a copy, or train in another workdir"
+                f"no usable checkpoint in {self.directory}: {len(steps)} damaged, the "
+                f"newest because {reasons[steps[-1]]}; restore a copy, or train in "
+                "another workdir"
             )
         return None
 
@@ -112,7 +146,10 @@ class Checkpoints:
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=None if self._read_only else self._max_to_keep,
                 create=not self._read_only,
+                cleanup_tmp_directories=not self._read_only,
                 read_only=self._read_only,
+                # Else threads wait 20 minutes for a directory that cannot be made.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             )
             self._manager = ocp.CheckpointManager(self.directory, options=options)
         return self._manager
@@ -129,18 +166,54 @@ class Checkpoints:
                 raise ValueError(f"the bits of {name!r} have changed")
         return Restored(step, items, metadata)
 
-    def _put_aside(self, step: int) -> None:
-        """Moves a bad checkpoint out of the way of a later one of the same step."""
-        if self._read_only:
+    def _put_aside(self, steps: Iterable[int]) -> None:
+        """Moves bad checkpoints out of the way of later ones of the same steps."""
+        if self._read_only or not steps:
             return
         target = self.directory.parent / "damaged_checkpoints"
         target.mkdir(exist_ok=True)
-        taken = {path.name for path in target.iterdir()}
-        names = (f"{step}", *(f"{step}-{count}" for count in range(1, len(taken) + 2)))
-        (self.directory / str(step)).rename(
-            target / next(name for name in names if name not in taken)
-        )
+        for step in steps:
+            taken = {path.name for path in target.iterdir()}
+            names = (str(step), *(f"{step}-{n}" for n in range(1, len(taken) + 2)))
+            (self.directory / str(step)).rename(
+                target / next(name for name in names if name not in taken)
+            )
         self._manager.reload()
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Turns what goes wrong with a save into one line, with what is left."""
+        try:
+            yield
+        except Exception as error:  # orbax, tensorstore and the system have their own
+            complete = [step for step in _saved(self.directory) if step != self._saving]
+            kept = f"{complete[-1]} is complete" if complete else "there is none before"
+            raise OSError(
+                f"cannot save checkpoint {self._saving} in {self.directory}: "
+                f"{_reason(error, self.directory)}; {kept}; put that right, and the "
+                "same command continues"
+            ) from error
+
+
+def _saved(directory: epath.Path) -> list[int]:
+    """The steps of the complete checkpoints, without a manager."""
+    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
+
+
+def _reason(error: Exception, directory: epath.Path) -> str:
+    """What the system says of it, where it does, and how full the disk is."""
+    texts = (os.strerror(number) for number in _TROUBLES)
+    reason = next((text for text in texts if text in str(error)), _first_line(error))
+    if reason == os.strerror(errno.ENOSPC):
+        with contextlib.suppress(OSError):  # object stores are no disks
+            usage = shutil.disk_usage(directory)
+            free, total = usage.free / 1e6, usage.total / 1e6
+            return f"{reason}, {free:,.1f} of {total:,.1f} MB are free"
+    return reason
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else repr(error)
 
 
 def fingerprint(tree: Tree) -> list[int]:

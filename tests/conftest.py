@@ -1,6 +1,7 @@
 """Strict settings of all tests: eight virtual CPU devices, no rank promotion."""
 
 import os
+import subprocess
 
 # Read when jax is imported.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -26,3 +27,25 @@ def _forget_programs():
     """Drops compiled programs after each file; a whole run would take gigabytes."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of its own, of 8 MiB; skipped where none can be made.
+
+    Permissions do not bind root, who runs the tests in containers; this does.
+    """
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", path)
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs the right to mount a file system")
+    yield path
+    subprocess.run(("umount", "--lazy", path), check=True)
+
+
+def make_read_only(disk):
+    """Remounts what `small_disk` returned."""
+    subprocess.run(("mount", "-o", "remount,ro", disk), check=True)

@@ -1,10 +1,12 @@
 import json
 import logging
+import shutil
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import make_read_only
 
 from spatial_smoothing.checkpoints import Checkpoints, abstract, fingerprint
 
@@ -104,12 +106,125 @@ def test_reader_moves_nothing(tmp_path):
     assert (tmp_path / "c" / "2").exists()
 
 
-def test_only_damaged_ones_is_an_error(tmp_path):
-    save(tmp_path / "c", [1])
-    for path in files(tmp_path / "c", 1):
-        path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"no usable checkpoint in .*: 1 damaged"):
+def test_only_damaged_ones_is_an_error_and_moves_nothing(tmp_path):
+    save(tmp_path / "c", [1, 2])
+    for step in (1, 2):
+        for path in files(tmp_path / "c", step):
+            path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"no usable checkpoint in .*: 2 damaged"):
         restore(tmp_path / "c")
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "2"]
+
+
+def test_asked_for_something_else_moves_nothing(tmp_path):
+    save(tmp_path / "c", [1, 2])
+    one = {"kernel": shapes()["kernel"]}
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        with pytest.raises(ValueError, match="no usable checkpoint"):
+            checkpoints.restore(state=one)
+        assert checkpoints.steps() == [1, 2]
+
+
+def test_what_a_killed_writer_left_is_no_checkpoint_and_is_removed(tmp_path):
+    save(tmp_path / "c", [1])
+    half = tmp_path / "c" / "2.orbax-checkpoint-tmp"
+    shutil.copytree(tmp_path / "c" / "1", half)
+    assert restore(tmp_path / "c", read_only=True).step == 1
+    assert half.exists()
+    save(tmp_path / "c", [2])
+    assert not half.exists()
+    assert restore(tmp_path / "c").step == 2
+
+
+def filling(step):
+    """An item of which 8 MiB hold two."""
+    rng = np.random.default_rng(step)
+    return {"state": {"w": jnp.asarray(rng.standard_normal(900_000), jnp.float32)}}
+
+
+FULL = (
+    r"cannot save checkpoint 3 in .*/c: No space left on device, [\d.]+ of 8.4 MB are "
+    r"free; 2 is complete; put that right, and the same command continues"
+)
+
+
+def looks(checkpoints):
+    while True:
+        checkpoints.check()
+
+
+NOTICED = {
+    "by the next save": lambda checkpoints: checkpoints.save(4, filling(4), {}),
+    "by a look": looks,
+    "at the end": Checkpoints.close,
+}
+
+
+@pytest.mark.parametrize("noticed", NOTICED)
+def test_full_disk_loses_nothing(noticed, small_disk):
+    checkpoints = Checkpoints(small_disk / "c", max_to_keep=2)
+    for step in (1, 2, 3):
+        checkpoints.save(step, filling(step), {})
+    with pytest.raises(OSError, match=FULL):
+        NOTICED[noticed](checkpoints)
+    checkpoints.close()
+    with Checkpoints(small_disk / "c", max_to_keep=1) as checkpoints:
+        like = abstract(filling(2), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        step, items, _ = checkpoints.restore(**like)
+        assert step == 2
+        assert same(items, filling(2))
+        shutil.rmtree(small_disk / "c" / "1")  # makes space
+        checkpoints.save(3, filling(3), {})
+    assert [path.name for path in (small_disk / "c").iterdir()] == ["3"]
+
+
+def test_read_only_disk(small_disk):
+    save(small_disk / "c", [1])
+    make_read_only(small_disk)
+    assert restore(small_disk / "c", read_only=True).step == 1
+    checkpoints = Checkpoints(small_disk / "c")
+    assert checkpoints.restore(state=shapes()).step == 1
+    message = "cannot save checkpoint 2 in .*: Read-only file system; 1 is complete"
+    with pytest.raises(OSError, match=message):
+        checkpoints.save(2, {"state": tree()}, {})
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_deleted_below_a_writer(is_open, tmp_path):
+    (tmp_path / "run").mkdir()
+    save(tmp_path / "run" / "c", [1])
+    checkpoints = Checkpoints(tmp_path / "run" / "c")
+    if is_open:
+        checkpoints.restore(state=shapes())
+    shutil.rmtree(tmp_path / "run")
+    message = r"cannot save checkpoint 2 in .*/run/c: .*/run is gone; there is none"
+    with pytest.raises(OSError, match=message):
+        checkpoints.save(2, {"state": tree()}, {})
+    checkpoints.close()
+    assert not (tmp_path / "run").exists()
+
+
+def test_back_and_forth_between_topologies(tmp_path):
+    """Saved on eight devices, split and whole; read on one; and the other way round."""
+    many = jax.make_mesh((8,), ("data",))
+    one = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+    values = {"split": jnp.arange(64.0).reshape(16, 4), "whole": jnp.arange(3.0)}
+    specs = {"split": jax.P("data"), "whole": jax.P()}
+    on = lambda mesh: {n: jax.NamedSharding(mesh, spec) for n, spec in specs.items()}
+    placed = jax.device_put(values, on(many))
+    for step, mesh in enumerate((one, many, one)):
+        with Checkpoints(tmp_path / "c") as checkpoints:
+            checkpoints.save(step, {"state": placed}, {})
+            checkpoints.close()
+            like = jax.tree.map(
+                lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+                values,
+                on(mesh),
+            )
+            placed = checkpoints.restore(state=like).items["state"]
+        assert {n: x.sharding for n, x in placed.items()} == on(mesh)
+        assert same(placed, values)
 
 
 def test_fingerprint_changes_with_every_bit():
