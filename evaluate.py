@@ -5,14 +5,12 @@ Several workdirs, separated by commas, are the members of a deep ensemble. With
 evaluated earlier by other suites stays in the report.
 """
 
-import functools
 import time
 
 from absl import flags
 from etils import epath
 
 from spatial_smoothing import cli, options, report, suites, workdirs
-from spatial_smoothing.data import sources
 from spatial_smoothing.lookup import lookup
 from spatial_smoothing.provenance import provenance
 
@@ -43,9 +41,7 @@ def evaluate() -> None:
     runs = [workdirs.load(workdir) for workdir in _WORKDIR.value]
     config = runs[0].config
     output = epath.Path(_OUTPUT.value or runs[0].path / "evaluation")
-    load = functools.partial(
-        sources.load, data_dir=_DATA_DIR.value or config["data_dir"]
-    )
+    load = workdirs.loader(config, data_dir=_DATA_DIR.value)
     numbers = {
         "num_samples": _NUM_SAMPLES.value,
         "batch_size": _BATCH_SIZE.value,

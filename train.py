@@ -18,7 +18,7 @@ from spatial_smoothing import (
     workdirs,
 )
 from spatial_smoothing.checkpoints import Checkpoints
-from spatial_smoothing.data import augment, batches, sources
+from spatial_smoothing.data import augment, batches, datasets
 from spatial_smoothing.interrupts import Interrupts
 from spatial_smoothing.steps import Streams
 from spatial_smoothing.training import fit
@@ -30,14 +30,12 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required
 def main() -> int:
     """Trains by the config in the workdir; returns the exit code."""
     config = _CONFIG.value.to_dict()
-    model, source = workdirs.build_model(config), sources.source(config["dataset"])
+    model, source = workdirs.build_model(config), workdirs.source(config)
     mesh = distributed.mesh()
     distributed.check_batch_size(config["batch_size"], mesh)
-    load = functools.partial(
-        sources.load, data_dir=config["data_dir"], download=config["download"]
-    )
-    data, held_out = batches.hold_out(
-        *load(source.name, "train"), fraction=config["val_fraction"]
+    load = workdirs.loader(config, download=config["download"])
+    data, held_out = datasets.hold_out(
+        load(source.name, "train"), fraction=config["val_fraction"]
     )
     splits = {"test": load(source.name, "test")}
     if config["val_fraction"]:

@@ -6,7 +6,7 @@ batch, so that results do not depend on the number of devices.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -47,6 +47,11 @@ def replicate(tree: Tree, mesh: Mesh) -> Tree:
 def split_batches(data: Iterable[Tree], mesh: Mesh) -> Iterator[Tree]:
     """Puts each batch of `data` on the devices, split."""
     return (jax.device_put(batch, split(mesh)) for batch in data)
+
+
+def load_batches(dataset: Any, batch_size: int, mesh: Mesh) -> Iterator[Any]:
+    """Puts all examples of a data set of `data.datasets` on the devices, in order."""
+    return split_batches(dataset.batches(batch_size), mesh)
 
 
 def gather(tree: Tree) -> Tree:

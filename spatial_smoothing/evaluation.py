@@ -11,12 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from spatial_smoothing import distributed, metrics, mixtures
-from spatial_smoothing.data import batches
 from spatial_smoothing.data.batches import Batch
+from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.metrics import Tally
 from spatial_smoothing.models.network import Network
 
@@ -120,7 +119,7 @@ def summaries(tally: Tally) -> Row:
 
 def monitor(
     model: Network,
-    splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    splits: Mapping[str, AnyDataset],
     *,
     prepare: Callable[[jax.Array], jax.Array],
     key: jax.Array,
@@ -133,7 +132,7 @@ def monitor(
 
     Args:
       model: The network.
-      splits: Name, such as "test" -> images u8[N, H, W, C] and labels i32[N].
+      splits: Name, such as "test" -> data set.
       prepare: Normalises.
       key: Of the sample; the same in every epoch.
       batch_size: Examples at once, a multiple of the mesh's devices.
@@ -148,9 +147,9 @@ def monitor(
 
     def scores(variables: dict[str, Any]) -> dict[str, float]:
         record = {}
-        for split, (images, labels) in splits.items():
-            data = batches.sequential(images, labels, batch_size=batch_size)
-            tally = compiled(variables, key, distributed.split_batches(data, mesh))
+        for split, dataset in splits.items():
+            data = distributed.load_batches(dataset, batch_size, mesh)
+            tally = compiled(variables, key, data)
             one = jax.tree.map(lambda leaf: leaf[0], tally)
             record |= {f"{split}_{k}": v for k, v in metrics.summary(one).items()}
         return record

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from spatial_smoothing import ensembles, workdirs
-from spatial_smoothing.data import augment, sources
+from spatial_smoothing.data import augment
 from spatial_smoothing.data.class_names import class_names
 from spatial_smoothing.prediction import Description, Predictor, uncertainty
 from spatial_smoothing.provenance import provenance
@@ -139,7 +139,7 @@ def load_exported(path: epath.PathLike, *, batch_size: int = 256) -> Predictor:
 
 def describe(run: workdirs.Run, *, num_samples: int) -> Description:
     """Returns the description of a run that predicts with so many samples."""
-    source = sources.source(run.config["dataset"])
+    source = run.source
     return Description(
         model=run.config["model"],
         dataset=source.name,
@@ -148,7 +148,8 @@ def describe(run: workdirs.Run, *, num_samples: int) -> Description:
         image_size=source.image_size,
         mean=source.mean,
         std=source.std,
-        class_names=class_names(source.name, data_dir=run.config.get("data_dir")),
+        class_names=source.class_names
+        or class_names(source.name, data_dir=run.config.get("data_dir")),
     )
 
 

@@ -7,7 +7,7 @@ calls, because they do not change the result.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,8 @@ from etils import epath
 from spatial_smoothing import distributed
 from spatial_smoothing.checkpoints import Checkpoints, abstract
 from spatial_smoothing.data import sources
+from spatial_smoothing.data.datasets import AnyDataset
+from spatial_smoothing.data.sources import Source
 from spatial_smoothing.lookup import unknown
 from spatial_smoothing.models import zoo
 from spatial_smoothing.models.network import Network
@@ -30,6 +32,7 @@ FREE = frozenset(
         "eval_batch_size",
         "eval_every",
         "max_to_keep",
+        "num_workers",
     }
 )
 # Fields of a config that are arguments of `models.build`; None leaves the model's own.
@@ -59,6 +62,7 @@ _AT_LEAST = {
     "learning_rate": 0,
     "max_to_keep": 1,
     "momentum": 0,
+    "num_workers": 0,
     "seed": 0,
     "warmup_epochs": 0,
     "weight_decay": 0,
@@ -83,6 +87,57 @@ class Run(NamedTuple):
     variables: dict[str, Any]
     step: int
 
+    @property
+    def source(self) -> Source:
+        """The data set that it was trained on."""
+        return source(self.config)
+
+
+def source(config: Mapping[str, Any]) -> Source:
+    """Returns the data set of a config.
+
+    Args:
+      config: With `dataset`, and if need be `image_size` and `class_names`.
+
+    Raises:
+      ValueError: There is no such data set, or it has images of another size.
+    """
+    return sources.source(
+        config["dataset"],
+        image_size=config.get("image_size"),
+        class_names=config.get("class_names"),
+    )
+
+
+def loader(
+    config: Mapping[str, Any],
+    *,
+    data_dir: epath.PathLike | None = None,
+    download: bool = False,
+) -> Callable[[str, str], AnyDataset]:
+    """Returns a function of name and split to a data set for the networks of a config.
+
+    Args:
+      config: As for `source`, with `data_dir`, `augment` and `num_workers`.
+      data_dir: Of TFDS, in place of that of the config.
+      download: See `sources.load`.
+    """
+    own = source(config)
+
+    def load(name: str, split: str) -> AnyDataset:
+        return sources.load(
+            name,
+            split,
+            data_dir=data_dir or config.get("data_dir"),
+            download=download,
+            image_size=own.image_size,
+            class_names=own.class_names if name == own.name else None,
+            augment=config.get("augment", True),
+            num_workers=config.get("num_workers") or 0,
+        )
+
+    return load
+
 
 def build_model(config: Mapping[str, Any]) -> Network:
     """Builds the network that a config describes, and tries that it works.
@@ -103,14 +158,14 @@ def build_model(config: Mapping[str, Any]) -> Network:
         for name, value in fields.items()
         if value is not None
     }
-    source = sources.source(config["dataset"])
+    of = source(config)
     model = zoo.build(
         config["model"],
-        num_classes=source.num_classes,
+        num_classes=of.num_classes,
         dtype=_DTYPES[dtype],
         **given,
     )
-    abstract_variables(model, image_size=source.image_size)
+    abstract_variables(model, image_size=of.image_size)
     return model
 
 
@@ -188,7 +243,7 @@ def load(workdir: epath.PathLike) -> Run:
     path = epath.Path(workdir).absolute()
     config = read_config(path)
     model = build_model(config)
-    size = sources.source(config["dataset"]).image_size
+    size = source(config).image_size
     shapes = abstract_variables(model, image_size=size)
     everywhere = distributed.replicated(distributed.mesh())
     with Checkpoints(path / "checkpoints", read_only=True) as checkpoints:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from spatial_smoothing.data import batches
+from spatial_smoothing.data import batches, datasets
 
 KEY = jax.random.key(0)
 
@@ -75,7 +75,8 @@ def test_sequential_yields_every_example_in_order(size):
 
 @pytest.mark.parametrize(("fraction", "held"), [(0.0, 0), (0.1, 2), (0.5, 12)])
 def test_hold_out_splits_without_loss(fraction, held):
-    split = functools.partial(batches.hold_out, *data(), fraction=fraction)
+    dataset = datasets.Dataset(*data())
+    split = functools.partial(datasets.hold_out, dataset, fraction=fraction)
     (images, labels), (held_images, held_labels) = split(seed=0)
     assert len(held_labels) == len(held_images) == held
     assert sorted([*labels, *held_labels]) == list(range(23))
@@ -89,4 +90,4 @@ def test_hold_out_splits_without_loss(fraction, held):
 @pytest.mark.parametrize("fraction", [1.0, -0.1, float("nan")])
 def test_unusable_fractions_are_explained(fraction):
     with pytest.raises(ValueError, match=rf"in \[0, 1\), got {fraction}"):
-        batches.hold_out(*data(), fraction=fraction, seed=0)
+        datasets.hold_out(datasets.Dataset(*data()), fraction=fraction, seed=0)

@@ -7,6 +7,7 @@ import pytest
 
 from spatial_smoothing import distributed, evaluation, metrics, mixtures, models
 from spatial_smoothing.data import augment, batches
+from spatial_smoothing.data.datasets import Dataset
 
 normalize = functools.partial(augment.normalize, mean=(0.5,) * 3, std=(0.25,) * 3)
 
@@ -15,7 +16,7 @@ normalize = functools.partial(augment.normalize, mean=(0.5,) * 3, std=(0.25,) * 
 def data():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (13, 8, 8, 3)).astype(np.uint8)
-    return images, rng.integers(0, 3, 13).astype(np.int32)
+    return Dataset(images, rng.integers(0, 3, 13).astype(np.int32))
 
 
 @pytest.fixture(scope="module")

@@ -69,29 +69,3 @@ def sequential(
             "label": labels[chosen],
             "mask": positions < size,
         }
-
-
-def hold_out(
-    images: np.ndarray, labels: np.ndarray, *, fraction: float, seed: int = 0
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Splits a data set at random into a part to train on and a part to validate on.
-
-    Args:
-      images: [N, H, W, C].
-      labels: i32[N].
-      fraction: Of the examples to hold out, in [0, 1).
-      seed: The same seed holds out the same examples; that of a run does not come in,
-        so that no member of a deep ensemble has seen what another holds out.
-
-    Returns:
-      (images, labels) of the part to train on, and of the part held out.
-
-    Raises:
-      ValueError: if the fraction lies outside [0, 1).
-    """
-    if not 0 <= fraction < 1:
-        raise ValueError(f"val_fraction must be in [0, 1), got {fraction}")
-    order = np.random.default_rng(seed).permutation(len(labels))
-    held = np.zeros(len(labels), bool)
-    held[order[: round(fraction * len(labels))]] = True
-    return (images[~held], labels[~held]), (images[held], labels[held])

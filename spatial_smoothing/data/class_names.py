@@ -17,13 +17,15 @@ def class_names(name: str, *, data_dir: epath.PathLike | None = None) -> list[st
       ValueError: There is no such data set.
     """
     source = sources.source(name)
+    if source.class_names:
+        return list(source.class_names)
     if name == "shapes":
         return list(shapes.CLASS_NAMES)
     if not data_dir:
         from tensorflow_datasets.core import constants
 
         data_dir = constants.DATA_DIR
-    folder = epath.Path(data_dir).expanduser() / name
+    folder = epath.Path(data_dir).expanduser() / sources.TFDS_NAMES.get(name, name)
     for path in sorted(folder.glob("*/label.labels.txt"), reverse=True):
         names = path.read_text().split()
         if len(names) == source.num_classes:

@@ -57,16 +57,30 @@ def read(path: os.PathLike | str, *, size: int) -> ImageFile:
         raise ValueError(
             f"cannot read {path}: {reason}; it may be truncated or damaged"
         ) from error
-    if mode not in _MODES:
-        raise ValueError(
-            f"{path} has mode {mode!r}; convert it to 8 bits a channel, grey or RGB"
-        )
     original = image.size
+    try:
+        image = rgb(image)
+    except ValueError as error:
+        raise ValueError(f"{path} has {error}") from None
+    if image.size != (size, size):
+        image = PIL.ImageOps.fit(image, (size, size), PIL.Image.Resampling.BICUBIC)
+    return ImageFile(np.asarray(image), original, mode)
+
+
+def rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Converts an image to RGB, any alpha laid on white.
+
+    Raises:
+      ValueError: for more than 8 bits a channel.
+    """
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode not in _MODES:
+        raise ValueError(
+            f"mode {image.mode!r}; convert it to 8 bits a channel, grey or RGB"
+        )
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = PIL.Image.new("RGBA", image.size, "white")
         image = PIL.Image.alpha_composite(white, image)
-    image = image.convert("RGB")
-    if image.size != (size, size):
-        image = PIL.ImageOps.fit(image, (size, size), PIL.Image.Resampling.BICUBIC)
-    return ImageFile(np.asarray(image), original, mode)
+    return image.convert("RGB")

@@ -1,35 +1,35 @@
-"""The data sets by name, and how to load one: decoded, as host arrays.
+"""The data sets by name, and how to load one.
 
-Images are uint8[N, H, W, C] (NHWC, RGB), labels int32[N] in [0, num_classes). CIFAR is
-read in the order of TFDS, as array_record and hence without TensorFlow; `shapes` is
-made by this package. Decoded sets are cached on disk (see `cache`). ImageNet does not
-fit in memory, and is known by its description alone.
+Labels are int32 in [0, num_classes). CIFAR is read in the order of TFDS, as
+array_record and hence without TensorFlow; `shapes` is made by this package. These come
+decoded in host memory, and are cached on disk (see `cache`). ImageNet and folders of
+images are decoded as they are needed.
 """
 
 import dataclasses
-import re
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from etils import epath
 
-from spatial_smoothing.data import cache, shapes
+from spatial_smoothing.data import cache, folders, prepared, shapes
+from spatial_smoothing.data.datasets import AnyDataset, Dataset
+from spatial_smoothing.data.encoded import EncodedDataset
 from spatial_smoothing.lookup import lookup, unknown
 
+FOLDER = "folder:"
 SPLITS = ("train", "test")
+TFDS_NAMES = {"imagenet": "imagenet2012"}  # where they differ
 _BATCH_SIZE = 256  # records read at once
 _REMEDY = (
     "pass --config.data_dir=DIR with the directory of TFDS, or --config.download=True "
     "to prepare {name} there"
 )
-
-
-class Dataset(NamedTuple):
-    """Images uint8[N, H, W, C] and their labels int32[N], in host memory."""
-
-    images: np.ndarray
-    labels: np.ndarray
+_IMAGENET_REMEDY = (
+    "pass --config.data_dir=DIR with the directory in which TFDS prepared it: "
+    "tfds build imagenet2012 --file_format=array_record"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +37,15 @@ class Source:
     """A data set as it is known before it is loaded.
 
     Attributes:
-      name: Its name in `SOURCES`, and in TFDS where it comes from there.
+      name: Its name in `SOURCES`, or "folder:PATH".
       num_classes: Number of classes.
       image_size: Height and width in pixels.
       mean: Mean of the training images per channel (RGB), images scaled to [0, 1].
       std: Standard deviation of the same.
       stem: Of the networks made for images of this size, "cifar" or "imagenet".
       loader: Called as `loader(source, split, data_dir=..., download=...)`.
+      class_names: Of a folder; None where they are found beside the data.
+      splits: Of which it has some.
     """
 
     name: str
@@ -52,7 +54,14 @@ class Source:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     stem: str
-    loader: Callable[..., Dataset]
+    loader: Callable[..., AnyDataset]
+    class_names: tuple[str, ...] | None = None
+    splits: tuple[str, ...] = SPLITS
+
+    @property
+    def augments_on_host(self) -> bool:
+        """Whether images to train on are cropped and flipped as they are decoded."""
+        return self.loader in (_load_imagenet, _load_folder)
 
 
 def names() -> list[str]:
@@ -60,13 +69,44 @@ def names() -> list[str]:
     return list(SOURCES)
 
 
-def source(name: str) -> Source:
+def source(
+    name: str,
+    *,
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Source:
     """Returns the data set of this name.
 
+    Args:
+      name: One of `names()`, or "folder:PATH" of a folder with train/CLASS/*.jpg.
+      image_size: Height and width to which ImageNet's or a folder's images are
+        cropped, in pixels; None for 224.
+      class_names: Of a folder's classes, where they are known; None to look.
+
     Raises:
-      ValueError: There is no such data set.
+      ValueError: There is no such data set, or it has images of another size.
     """
-    return lookup(SOURCES, name, "data set")
+    if name.startswith(FOLDER):
+        if class_names is None:
+            class_names = folders.class_names(name.removeprefix(FOLDER))
+        spec = dataclasses.replace(
+            SOURCES["imagenet"],
+            name=name,
+            num_classes=len(class_names),
+            loader=_load_folder,
+            class_names=tuple(class_names),
+            splits=("train", "val", "test"),
+        )
+    else:
+        spec = lookup(SOURCES, name, "data set")
+    if image_size in (None, spec.image_size):
+        return spec
+    if not spec.augments_on_host:
+        size = spec.image_size
+        raise ValueError(f"images of {name} have {size} pixels, not {image_size}")
+    if image_size < 1:
+        raise ValueError(f"image_size must be at least 1, got {image_size}")
+    return dataclasses.replace(spec, image_size=image_size)
 
 
 def load(
@@ -75,24 +115,38 @@ def load(
     *,
     data_dir: epath.PathLike | None = None,
     download: bool = False,
-) -> Dataset:
-    """Loads a split into host memory.
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    augment: bool = True,
+    num_workers: int = 0,
+) -> AnyDataset:
+    """Loads a split.
 
     Args:
-      name: A name in `names()`.
-      split: "train" or "test".
+      name: As for `source`.
+      split: "train" or "test", which of ImageNet is TFDS's "validation"; of a folder
+        also "val".
       data_dir: The directory of TFDS, which holds NAME/VERSION; by default its
-        own, $TFDS_DATA_DIR or ~/tensorflow_datasets. Not used by `shapes`.
+        own, $TFDS_DATA_DIR or ~/tensorflow_datasets. Not used by `shapes` and folders.
       download: Whether to download and prepare a data set of which the directory holds
         nothing. What is there is never changed.
+      image_size: As for `source`.
+      class_names: As for `source`.
+      augment: Whether to train on random crops, of images that are decoded as they are
+        needed; others are augmented on the device.
+      num_workers: Processes that decode such images; 0 for threads of this one. What is
+        read does not depend on it.
 
     Raises:
       ValueError: No such data set or split, or the data are absent or damaged.
     """
-    spec = source(name)
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
-    return spec.loader(spec, split, data_dir=data_dir, download=download)
+    spec = source(name, image_size=image_size, class_names=class_names)
+    if split not in spec.splits:
+        raise unknown("split", split, spec.splits)
+    dataset = spec.loader(spec, split, data_dir=data_dir, download=download)
+    if isinstance(dataset, EncodedDataset):
+        return dataclasses.replace(dataset, augment=augment, num_workers=num_workers)
+    return dataset
 
 
 def _load_shapes(spec: Source, split: str, **_) -> Dataset:
@@ -103,11 +157,12 @@ def _load_shapes(spec: Source, split: str, **_) -> Dataset:
 def _load_cifar(
     spec: Source, split: str, *, data_dir: epath.PathLike | None, download: bool
 ) -> Dataset:
-    root = _root(data_dir)
-    folder = _prepared(root, spec.name)
+    root = prepared.root(data_dir)
+    folder = prepared.find(root, spec.name)
     if folder is None:
         if not download:
-            raise _nothing_prepared(root, spec.name)
+            remedy = _REMEDY.format(name=spec.name)
+            raise prepared.nothing_prepared(root, spec.name, remedy)
         # Imported here, because TFDS takes longer to import than all else.
         from spatial_smoothing.data import cifar
 
@@ -117,114 +172,45 @@ def _load_cifar(
     return Dataset(*cache.cached(f"{spec.name}-{split}", [str(folder), files], make))
 
 
-def _refuse(spec: Source, split: str, **_) -> Dataset:
-    raise ValueError(f"{spec.name} {split} does not fit in memory")
+def _load_imagenet(
+    spec: Source, split: str, *, data_dir: epath.PathLike | None, **_
+) -> EncodedDataset:
+    name, root = TFDS_NAMES[spec.name], prepared.root(data_dir)
+    folder = prepared.find(root, name)
+    if folder is None:
+        raise prepared.nothing_prepared(root, name, _IMAGENET_REMEDY)
+    there = {"train": "train", "test": "validation"}[split]
+    records = prepared.encoded_records(folder, there, num_classes=spec.num_classes)
+    return EncodedDataset(records, spec.image_size)
 
 
-def _root(data_dir: epath.PathLike | None) -> epath.Path:
-    if not data_dir:
-        from tensorflow_datasets.core import constants
-
-        data_dir = constants.DATA_DIR
-    return epath.Path(data_dir).expanduser().resolve()
-
-
-def _prepared(root: epath.Path, name: str) -> epath.Path | None:
-    """Returns the newest version in the directory of TFDS that is array_record.
-
-    Raises:
-      ValueError: There are versions, but all in other formats.
-    """
-    formats = {folder: _formats(folder) for folder in _versions(root / name)}
-    for folder, found in formats.items():
-        if "array_record" in found:
-            return folder
-    if not formats:
-        return None
-    folder, found = next(iter(formats.items()))
-    raise ValueError(
-        f"{folder} is prepared as {', '.join(found) or 'no known format'}, which takes "
-        "TensorFlow to read; write array_record beside it (tfds convert_format "
-        f"--dataset_version_dir={folder} --out_file_format=array_record), or pass "
-        "another --config.data_dir"
+def _load_folder(spec: Source, split: str, **_) -> EncodedDataset:
+    records = folders.records(
+        spec.name.removeprefix(FOLDER), split, class_names=spec.class_names
     )
-
-
-def _versions(folder: epath.Path) -> list[epath.Path]:
-    """Returns the prepared versions in the folder of a data set, newest first.
-
-    One that is not complete has no dataset_info.json, or another name than a version.
-    """
-    if not folder.is_dir():
-        return []
-    versions = [
-        path
-        for path in folder.iterdir()
-        if re.fullmatch(r"\d+\.\d+\.\d+", path.name)
-        and (path / "dataset_info.json").exists()
-    ]
-    return sorted(versions, key=lambda p: [*map(int, p.name.split("."))], reverse=True)
-
-
-def _formats(folder: epath.Path) -> list[str]:
-    """Returns the file formats in a version: "array_record", "tfrecord", ..."""
-    matches = (re.search(r"\.(\w+)-\d+-of-\d+$", p.name) for p in folder.iterdir())
-    return sorted({match[1] for match in matches if match})
-
-
-def _nothing_prepared(root: epath.Path, name: str) -> ValueError:
-    remedy = _REMEDY.format(name=name)
-    if not root.exists():
-        return ValueError(f"data directory {root} does not exist; {remedy}")
-    if not root.is_dir():
-        return ValueError(f"data directory {root} is not a directory; {remedy}")
-    if (root / "dataset_info.json").exists():
-        remedy = f"did you mean --config.data_dir={root.parent.parent}?"
-    elif _versions(root):
-        remedy = f"did you mean --config.data_dir={root.parent}?"
-    others = {p.parent.parent.name for p in root.glob("*/[0-9]*/dataset_info.json")}
-    return ValueError(
-        f"no {name} of TFDS in data directory {root} "
-        f"(no {name}/VERSION/dataset_info.json; prepared there: "
-        f"{', '.join(sorted(others)) or 'nothing'}); {remedy}"
-    )
+    return EncodedDataset(records, spec.image_size, upright=True)
 
 
 def _read(spec: Source, folder: epath.Path, split: str) -> Dataset:
     """Reads and decodes all records of a split, in the order of TFDS."""
-    import tensorflow_datasets as tfds
-
-    try:
-        builder = tfds.builder_from_directory(folder)
-        num_classes = builder.info.features["label"].num_classes
-        records = builder.as_data_source(file_format="array_record")
-    except Exception as error:  # TFDS, protobuf and json each raise their own
-        raise _unreadable(folder, error) from error
-    if num_classes != spec.num_classes:
-        raise ValueError(f"{folder} has {num_classes} classes, not {spec.num_classes}")
-    if split not in records:
-        raise ValueError(
-            f"{folder} has no split {split!r}, only {', '.join(records)}; "
-            "pass a --config.data_dir that has it"
-        )
-    shards = builder.info.splits[split]
-    size, count = spec.image_size, shards.num_examples
+    records, shards = prepared.open_split(folder, split, num_classes=spec.num_classes)
+    size, count = spec.image_size, sum(length for _, length in shards)
     images = np.empty((count, size, size, 3), np.uint8)
     labels = np.empty(count, np.int32)
     stop = 0
-    for path, length in zip(shards.filepaths, shards.shard_lengths, strict=True):
+    for path, length in shards:
         start, stop = stop, stop + length
         try:
-            _decode(records[split], range(start, stop), images, labels)
+            _decode(records, range(start, stop), images, labels)
         except Exception as error:  # the file, its records and their images alike
-            raise _unreadable(path, error) from error
-    if np.any((labels < 0) | (labels >= num_classes)):
-        raise ValueError(f"{folder} has labels outside 0 to {num_classes - 1}")
+            raise prepared.unreadable(path, error) from error
+    if np.any((labels < 0) | (labels >= spec.num_classes)):
+        raise ValueError(f"{folder} has labels outside 0 to {spec.num_classes - 1}")
     return Dataset(images, labels)
 
 
 def _decode(
-    records: Sequence, rows: range, images: np.ndarray, labels: np.ndarray
+    records: Sequence[Mapping], rows: range, images: np.ndarray, labels: np.ndarray
 ) -> None:
     """Decodes these rows of the records into the same rows of the arrays."""
     for start in rows[::_BATCH_SIZE]:
@@ -240,35 +226,22 @@ def _decode(
         labels[part] = [example["label"] for example in examples]
 
 
-def _unreadable(path: epath.Path, error: Exception) -> ValueError:
-    reason = str(error).strip().partition("\n")[0]
-    return ValueError(
-        f"cannot read {path}: {type(error).__name__}: {reason}; if it is damaged, "
-        "remove this version and prepare it again (--config.download=True)"
-    )
-
-
+_cifar = functools.partial(Source, image_size=32, stem="cifar", loader=_load_cifar)
 # Means and standard deviations are the published ones of the training images.
 SOURCES = {
     spec.name: spec
     for spec in (
-        Source(
+        _cifar(
             name="cifar10",
             num_classes=10,
-            image_size=32,
             mean=(0.4914, 0.4822, 0.4465),
             std=(0.2470, 0.2435, 0.2616),
-            stem="cifar",
-            loader=_load_cifar,
         ),
-        Source(
+        _cifar(
             name="cifar100",
             num_classes=100,
-            image_size=32,
             mean=(0.5071, 0.4865, 0.4409),
             std=(0.2673, 0.2564, 0.2762),
-            stem="cifar",
-            loader=_load_cifar,
         ),
         Source(
             name="shapes",
@@ -286,7 +259,7 @@ SOURCES = {
             mean=(0.485, 0.456, 0.406),
             std=(0.229, 0.224, 0.225),
             stem="imagenet",
-            loader=_refuse,
+            loader=_load_imagenet,
         ),
     )
 }

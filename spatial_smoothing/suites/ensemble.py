@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import jax
 
 from spatial_smoothing import distributed, ensembles, logs, mixtures, scoring
-from spatial_smoothing.data import augment, batches, sources
+from spatial_smoothing.data import augment, batches
+from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.evaluation import Row
 from spatial_smoothing.suites.settings import Setting, check_members, label
 from spatial_smoothing.workdirs import Run
@@ -49,7 +50,7 @@ def ensemble(runs: Sequence[Run], setting: Setting) -> list[Row]:
     model, config = runs[0].model, runs[0].config
     stochastic = model.rate > 0
     sizes = ensemble_sizes(setting.num_samples if stochastic else 1)
-    source = sources.source(config["dataset"])
+    source = runs[0].source
     prepare = lambda images: augment.normalize(images, mean=source.mean, std=source.std)
     mesh = distributed.mesh()
     distributed.check_batch_size(setting.batch_size, mesh)
@@ -67,11 +68,10 @@ def ensemble(runs: Sequence[Run], setting: Setting) -> list[Row]:
     variables = variables[0] if len(runs) == 1 else ensembles.stack(variables)
     keys = jax.random.split(jax.random.key(setting.seed), 4)
 
-    def data(dataset: sources.Dataset, name: str):
-        batches_ = batches.sequential(*dataset, batch_size=setting.batch_size)
+    def data(dataset: AnyDataset, name: str):
         return logs.track(
-            distributed.split_batches(batches_, mesh),
-            total=batches.num_batches(len(dataset.labels), setting.batch_size),
+            distributed.load_batches(dataset, setting.batch_size, mesh),
+            total=batches.num_batches(dataset.num_examples, setting.batch_size),
             name=name,
         )
 
@@ -132,7 +132,7 @@ def _seconds(
     model, variables: Any, prepare: Callable, setting: Setting, *, repeats: int = 3
 ) -> float:
     """Seconds a batch of what all samples share: the median of some calls."""
-    images = setting.dataset.images[: setting.batch_size]
+    images = next(setting.dataset.batches(setting.batch_size))["image"]
     fixed = jax.jit(lambda v, x: model.apply(v, prepare(x), half="fixed"))
     jax.block_until_ready(fixed(variables, images))
     taken = []

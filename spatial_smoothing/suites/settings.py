@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from spatial_smoothing.data import batches
-from spatial_smoothing.data.sources import Dataset
+from spatial_smoothing.data import datasets
+from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.evaluation import Row
 from spatial_smoothing.models import zoo
 from spatial_smoothing.suites.partial import Partial
@@ -56,15 +56,15 @@ class Setting:
       ValueError: for a number that is too small, or OOD images of another size.
     """
 
-    dataset: Dataset
-    held_out: Dataset | None = None
-    ood: tuple[str, Dataset] | None = None
+    dataset: AnyDataset
+    held_out: AnyDataset | None = None
+    ood: tuple[str, AnyDataset] | None = None
     num_samples: int = 50
     batch_size: int = 128
     chunk: int | None = None
     num_replicates: int = 1000
     seed: int = 0
-    load: Callable[[str, str], Dataset] | None = None
+    load: Callable[[str, str], AnyDataset] | None = None
     output: epath.Path | None = None
 
     def partial(
@@ -79,7 +79,7 @@ class Setting:
         """
         about = {
             "runs": [[str(run.path), run.step] for run in runs],
-            "num_examples": len(self.dataset.labels),
+            "num_examples": self.dataset.num_examples,
             "num_samples": self.num_samples,
             "batch_size": self.batch_size,
             "seed": self.seed,
@@ -94,8 +94,8 @@ class Setting:
                     f"{name} must be at least {least}, got {getattr(self, name)}"
                 )
         if self.ood is not None:
-            name, (images, _) = self.ood
-            sizes = [list(x.shape[1:]) for x in (images, self.dataset.images)]
+            name, dataset = self.ood
+            sizes = [list(data.image_shape) for data in (dataset, self.dataset)]
             if sizes[0] != sizes[1]:
                 raise ValueError(
                     f"images of {name} are {sizes[0]}, those tested on {sizes[1]}"
@@ -103,8 +103,8 @@ class Setting:
 
 
 def held_out(
-    runs: Sequence[Run], load: Callable[[str, str], Dataset]
-) -> Dataset | None:
+    runs: Sequence[Run], load: Callable[[str, str], AnyDataset]
+) -> AnyDataset | None:
     """Returns the training images on which no run was trained; None for none.
 
     Args:
@@ -114,10 +114,8 @@ def held_out(
     fractions = {run.config.get("val_fraction") or 0.0 for run in runs}
     if fractions == {0.0} or len(fractions) > 1:
         return None
-    _, held = batches.hold_out(
-        *load(runs[0].config["dataset"], "train"), fraction=fractions.pop()
-    )
-    return Dataset(*held)
+    dataset = load(runs[0].config["dataset"], "train")
+    return datasets.hold_out(dataset, fraction=fractions.pop())[1]
 
 
 def label(name: str, *, num_members: int = 1) -> str:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from spatial_smoothing import distributed, ensembles, evaluation, logs, metrics
-from spatial_smoothing.data import augment, batches, sources, streams
+from spatial_smoothing.data import augment, batches, streams
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.evaluation import Row
 from spatial_smoothing.metrics import Tally, consistency
@@ -85,10 +85,8 @@ def temporal(
         decay=decay,
     )
     data = logs.track(
-        distributed.split_batches(
-            batches.sequential(*setting.dataset, batch_size=setting.batch_size), mesh
-        ),
-        total=batches.num_batches(len(setting.dataset.labels), setting.batch_size),
+        distributed.load_batches(setting.dataset, setting.batch_size, mesh),
+        total=batches.num_batches(setting.dataset.num_examples, setting.batch_size),
         name="Temporal smoothing",
     )
     totals = _totals(predict, run.variables, jax.random.key(setting.seed), data)
@@ -112,7 +110,7 @@ def _predictor(
 
     Frame t draws from fold_in(key, t); its first sample is the frame's own.
     """
-    source = sources.source(run.config["dataset"])
+    source = run.source
 
     def predict(variables, key, images):
         frames = streams.moving_crop(images, num_frames=num_frames)

@@ -1,0 +1,75 @@
+"""Data sets: decoded in host memory, or encoded and decoded as they are needed.
+
+Contract of this file: both kinds have `num_examples`, `image_shape`, `subset(rows)` and
+`batches(batch_size)`, which yields all examples in order as the batches of `batches`.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from spatial_smoothing.data import batches
+from spatial_smoothing.data.encoded import EncodedDataset
+
+
+class Dataset(NamedTuple):
+    """Images uint8[N, H, W, C] and their labels int32[N], in host memory."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def num_examples(self) -> int:
+        """N."""
+        return len(self.labels)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """H, W, C."""
+        return self.images.shape[1:]
+
+    def subset(self, rows: np.ndarray) -> "Dataset":
+        """Returns the examples of these rows: numbers, or a mask."""
+        return Dataset(self.images[rows], self.labels[rows])
+
+    def batches(
+        self, batch_size: int, *, rows: Sequence[int] | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yields all examples in order; the last batch is padded.
+
+        Args:
+          batch_size: B.
+          rows: The part of every batch that is wanted, numbers in [0, B); None for all.
+        """
+        for batch in batches.sequential(*self, batch_size=batch_size):
+            yield batch if rows is None else {k: v[rows] for k, v in batch.items()}
+
+
+AnyDataset = Dataset | EncodedDataset
+
+
+def hold_out(
+    dataset: AnyDataset, *, fraction: float, seed: int = 0
+) -> tuple[AnyDataset, AnyDataset]:
+    """Splits a data set at random into a part to train on and a part to validate on.
+
+    Args:
+      dataset: In memory or not.
+      fraction: Of the examples to hold out, in [0, 1).
+      seed: The same seed holds out the same examples; that of a run does not come in,
+        so that no member of a deep ensemble has seen what another holds out.
+
+    Returns:
+      The part to train on, and the part held out.
+
+    Raises:
+      ValueError: if the fraction lies outside [0, 1).
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"val_fraction must be in [0, 1), got {fraction}")
+    size = dataset.num_examples
+    held = np.zeros(size, bool)
+    order = np.random.default_rng(seed).permutation(size)
+    held[order[: round(fraction * size)]] = True
+    return dataset.subset(~held), dataset.subset(held)
