@@ -238,9 +238,11 @@ def _fingerprint(leaves: list[jax.Array]) -> list[jax.Array]:
     return [of_leaf(leaf) for leaf in leaves]
 
 
-def abstract(tree: Tree, sharding: jax.sharding.Sharding) -> Tree:
-    """Returns shapes, types and sharding of a tree, to restore into."""
+def abstract(tree: Tree, *, sharding: jax.sharding.Sharding | None = None) -> Tree:
+    """Returns shapes, types and sharding (None: its own) of a tree, to restore into."""
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        lambda leaf: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding or leaf.sharding
+        ),
         tree,
     )

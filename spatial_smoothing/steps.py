@@ -2,8 +2,10 @@
 
 Contract of this file: the state is everything that changes; what happens in a step is
 a pure function of (seed, step), so that a run that continues from a checkpoint is the
-run that was never interrupted. Batches are those of `data.batches`; `prepare(key,
-images)` augments and normalises u8[B, H, W, C] to f32[B, H, W, C] inside the step.
+run that was never interrupted. The state of M members of a deep ensemble is that of one
+with a leading axis of M everywhere; member m is what the seed plus m makes alone.
+Batches are those of `data.batches`; `prepare(key, images)` augments and normalises
+u8[B, H, W, C] to f32[B, H, W, C] inside the step.
 """
 
 import functools
@@ -14,6 +16,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -62,8 +65,11 @@ class Streams(NamedTuple):
     evaluate: jax.Array
 
     @classmethod
-    def of(cls, seed: int) -> "Streams":
-        """Splits the key of `seed` once."""
+    def of(cls, seed: int, *, members: int = 1) -> "Streams":
+        """Splits the key of `seed` once; for several members, stacks theirs."""
+        if members > 1:
+            each = [cls.of(seed + member) for member in range(members)]
+            return jax.tree.map(lambda *keys: jnp.stack(keys), *each)
         return cls(*jax.random.split(jax.random.key(seed), len(cls._fields)))
 
 
@@ -73,6 +79,7 @@ def init_state(
     shape: Sequence[int],
     *,
     seed: int,
+    members: int = 1,
 ) -> TrainState:
     """Returns the state before the first step.
 
@@ -81,16 +88,48 @@ def init_state(
       optimizer: An optax transformation.
       shape: H, W, C of an image.
       seed: Of the run.
+      members: If more than one, stacks their states.
     """
-    variables = dict(model.init(Streams.of(seed).init, jnp.zeros((1, *shape))))
-    variables.setdefault("batch_stats", {})
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        variables=variables,
-        opt_state=optimizer.init(variables["params"]),
-        sums=_no_sums(),
-        finite=jnp.ones((), bool),
+
+    def init(key: jax.Array) -> TrainState:
+        variables = dict(model.init(key, jnp.zeros((1, *shape))))
+        variables.setdefault("batch_stats", {})
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            variables=variables,
+            opt_state=optimizer.init(variables["params"]),
+            sums=_no_sums(),
+            finite=jnp.ones((), bool),
+        )
+
+    keys = Streams.of(seed, members=members).init
+    return jax.vmap(init)(keys) if members > 1 else init(keys)
+
+
+def place_state(
+    init: Callable[[], TrainState], mesh: Mesh, *, sharded: bool = False
+) -> TrainState:
+    """Computes a first state where it is to lie.
+
+    Args:
+      init: Returns it; for the state of members, stacked.
+      mesh: Devices. Members are split over them, the rest is replicated.
+      sharded: Whether parameters and optimiser state are split too, in place of
+        replicated: less memory for more communication, and the same results.
+    """
+    shapes = jax.eval_shape(init)
+    everywhere = jax.tree.map(lambda _: distributed.replicated(mesh), shapes)
+    options = {"stacked": shapes.step.ndim > 0, "sharded": sharded}
+    lie = functools.partial(distributed.state_shardings, mesh=mesh, **options)
+    shardings = everywhere.replace(
+        variables=lie(shapes.variables), opt_state=lie(shapes.opt_state)
     )
+    return jax.jit(init, out_shardings=shardings)()
+
+
+def steps_made(state: TrainState) -> int:
+    """Returns the number of steps that all members have made."""
+    return int(np.min(distributed.gather(state.step)))
 
 
 def _no_sums() -> Sums:
@@ -165,77 +204,102 @@ def compile_steps(
 ) -> Callable[[TrainState, int], TrainState]:
     """Compiles `advance(state, stop)`, which makes the steps up to `stop`.
 
-    All of them lie within one epoch; a step that is not finite is the last. The number
-    of steps is no part of what is compiled, so that results do not depend on how a run
-    is cut. The state is donated.
+    All of them lie within one epoch; a step that is not finite, for any member, is the
+    last. The number of steps is no part of what is compiled, so that results do not
+    depend on how a run is cut. The state is donated.
 
     Args:
       model: The network.
       optimizer: An optax transformation.
-      state: The first state, replicated over the mesh.
+      state: The first state, of `place_state`; of members if it is stacked.
       images: u8[N, H, W, C], replicated.
       labels: i32[N], replicated.
       prepare: Augments and normalises.
       seed: Of the run.
-      batch_size: Examples a step, a multiple of the mesh's devices.
+      batch_size: Examples a step and member, which the axis `data` divides.
       mesh: Where batches are split.
       on_device: Whether the loop over steps is compiled too, which keeps Python off the
         path between them; None for yes, except on CPUs. There XLA runs the gradients
         of convolutions some 15 to 115 times slower inside a loop.
     """
-    distributed.check_batch_size(batch_size, mesh)
-    streams = Streams.of(seed)
+    distributed.check_batch_size(batch_size, mesh, axes=("data",))
+    if on_device is None:
+        on_device = mesh.devices.flat[0].platform != "cpu"
     size = labels.shape[0]
     steps_per_epoch = batches.num_batches(size, batch_size)
 
-    def begin(state: TrainState) -> tuple[TrainState, jax.Array]:
+    def begin(state: TrainState, streams: Streams) -> tuple[TrainState, jax.Array]:
         """Returns the state with fresh sums, if due, and the order of the epoch."""
         order = batches.epoch_order(streams.order, state.step // steps_per_epoch, size)
         fresh = state.step % steps_per_epoch == 0
         sums = jax.tree.map(lambda value: jnp.where(fresh, 0, value), state.sums)
         return state.replace(sums=sums), order
 
-    def one(state: TrainState, order, images, labels) -> TrainState:
+    def one(of_member: tuple[TrainState, Streams, jax.Array], data) -> TrainState:
+        state, streams, order = of_member
         index = state.step % steps_per_epoch
-        batch = batches.take(images, labels, order, index, batch_size=batch_size)
-        batch = jax.lax.with_sharding_constraint(batch, distributed.split(mesh))
+        batch = batches.take(*data, order, index, batch_size=batch_size)
+        batch = distributed.constrain(batch, mesh, "data")
         key = jax.random.fold_in(streams.prepare, state.step)
         return train_step(
-            state,
+            # Sharded parameters are gathered here.
+            state.replace(variables=distributed.constrain(state.variables, mesh)),
             {**batch, "image": prepare(key, batch["image"])},
             model=model,
             optimizer=optimizer,
             dropout_key=jax.random.fold_in(streams.dropout, state.step),
         )
 
-    def many(state: TrainState, stop, images, labels) -> TrainState:
-        state, order = begin(state)
+    members = state.step.size  # of which each group of devices treats its own
+    turns = members // mesh.shape["member"]
+    if state.step.ndim:
+        begin = jax.vmap(begin)
+        each = distributed.for_members(one, mesh)
+    else:
+        each = lambda turn, of_member, data: one(of_member, data)
+
+    def many(state: TrainState, stop, streams, data) -> TrainState:
+        state, order = begin(state, streams)
         return jax.lax.while_loop(
-            lambda state: (state.step < stop) & state.finite,
-            lambda state: one(state, order, images, labels),
+            lambda state: (state.step < stop).all() & state.finite.all(),
+            lambda state: jax.lax.fori_loop(
+                0,
+                turns,
+                lambda turn, state: each(turn, (state, streams, order), data),
+                state,
+            ),
             state,
         )
 
-    jit = functools.partial(
-        jax.jit, donate_argnums=0, out_shardings=distributed.replicated(mesh)
+    lies = jax.tree.map(lambda leaf: leaf.sharding, state)
+    by_member = (distributed.by_member if state.step.ndim else distributed.replicated)(
+        mesh
     )
-    if on_device is None:
-        on_device = mesh.devices.flat[0].platform != "cpu"
+    streams = jax.jit(
+        lambda: Streams.of(seed, members=members), out_shardings=by_member
+    )()
+    data = (images, labels)
+    jit = functools.partial(jax.jit, donate_argnums=0)
     if on_device:
-        compiled = jit(many).lower(state, 0, images, labels).compile()
-        return lambda state, stop: compiled(state, stop, images, labels)
+        compiled = jit(many, out_shardings=lies)
+        compiled = compiled.lower(state, 0, streams, data).compile()
+        return lambda state, stop: compiled(state, stop, streams, data)
 
-    order = jax.eval_shape(begin, state)[1]
-    order = jax.ShapeDtypeStruct(
-        order.shape, order.dtype, sharding=distributed.replicated(mesh)
-    )
-    begin = jit(begin)
-    compiled = jit(one).lower(state, order, images, labels).compile()
+    begin = jit(begin, out_shardings=(lies, by_member))
+    order = jax.eval_shape(begin, state, streams)[1]
+    order = jax.ShapeDtypeStruct(order.shape, order.dtype, sharding=by_member)
+
+    def turn(state, number, order, streams, data):
+        return each(number, (state, streams, order), data)
+
+    compiled = jit(turn, out_shardings=lies)
+    compiled = compiled.lower(state, 0, order, streams, data).compile()
 
     def advance(state: TrainState, stop: int) -> TrainState:
-        state, order = begin(state)
-        while int(state.step) < stop and bool(state.finite):
-            state = compiled(state, order, images, labels)
+        state, order = begin(state, streams)
+        while steps_made(state) < stop and bool(np.all(state.finite)):
+            for number in range(turns):
+                state = compiled(state, number, order, streams, data)
         return state
 
     return advance

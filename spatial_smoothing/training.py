@@ -5,20 +5,27 @@ with the same checkpoints continues where the last one was saved and ends, on a 
 by bit, where an uninterrupted run ends.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from spatial_smoothing import distributed
+from spatial_smoothing import distributed, processes
 from spatial_smoothing.checkpoints import Checkpoints, abstract
 from spatial_smoothing.data.batches import num_batches
-from spatial_smoothing.steps import Prepare, TrainState, compile_steps, init_state
+from spatial_smoothing.steps import (
+    Prepare,
+    TrainState,
+    compile_steps,
+    init_state,
+    place_state,
+    steps_made,
+)
 
 Record = dict[str, float]
 _CHUNK_SECONDS = 1.0  # between two looks at the host: progress, interruption
@@ -55,7 +62,9 @@ def fit(
     epochs: int,
     batch_size: int = 128,
     seed: int = 0,
+    members: int = 1,
     mesh: Mesh | None = None,
+    shard_state: bool = False,
     checkpoints: Checkpoints | None = None,
     checkpoint_every: int = 1,
     evaluate: Callable[[dict[str, Any]], Record] | None = None,
@@ -73,9 +82,11 @@ def fit(
       schedule: Step -> learning rate, for the record.
       optimizer: An optax transformation.
       epochs: In all, warm-up included.
-      batch_size: Examples a step, over all devices.
+      batch_size: Examples a step and member, over all devices.
       seed: Of initial values, order, augmentation and dropout.
+      members: Of a deep ensemble, trained at once; member m has the seed `seed + m`.
       mesh: Devices; None for all.
+      shard_state: Whether to split parameters and optimiser state over the devices.
       checkpoints: Where to continue from and save to; None for neither.
       checkpoint_every: Epochs between saves; the end is always saved.
       evaluate: Variables -> scores, added to the record of an epoch.
@@ -84,23 +95,30 @@ def fit(
       should_stop: Asked about once a second; where True, saves and returns early.
 
     Returns:
-      The last state; `step` tells whether it is the end.
+      The last state, stacked for several members; its `step` tells whether it is the
+      end.
 
     Raises:
       NonFiniteLossError: naming the step. Earlier checkpoints are left as they are.
-      ValueError: if the devices cannot divide a batch.
+      ValueError: if the devices cannot divide a batch, or the examples do not fill one.
     """
-    mesh, log = mesh or distributed.mesh(), log or Log()
+    mesh, log = mesh or distributed.mesh(members=members), log or Log()
     steps_per_epoch = num_batches(len(labels), batch_size)
     total = epochs * steps_per_epoch
-    distributed.check_batch_size(batch_size, mesh)
-    state = jax.jit(
-        lambda: init_state(model, optimizer, images.shape[1:], seed=seed),
-        out_shardings=distributed.replicated(mesh),
-    )()
-    state = _continued(state, checkpoints, mesh)
+    distributed.check_batch_size(batch_size, mesh, axes=("data",))
+    if batch_size > len(labels):
+        raise ValueError(
+            f"batch_size {batch_size} is more than the {len(labels)} examples to train "
+            "on; use a smaller one"
+        )
+    init = functools.partial(init_state, model, optimizer, images.shape[1:])
+    state = place_state(
+        lambda: init(seed=seed, members=members), mesh, sharded=shard_state
+    )
+    state = _continued(state, checkpoints)
     data = distributed.replicate((images, labels), mesh)
-    step, seconds, num_steps = int(state.step), 0.0, 1
+    step, num_steps = steps_made(state), 1
+    seconds = elapsed = 0.0
     log.start(step=step, total=total, steps_per_epoch=steps_per_epoch)
     try:
         advance = step < total and compile_steps(
@@ -113,7 +131,13 @@ def fit(
             batch_size=batch_size,
             mesh=mesh,
         )
-        while step < total and not should_stop():
+        while step < total:
+            # Processes stop together, and make chunks of one length.
+            stopping, elapsed = processes.largest(should_stop(), elapsed)
+            if stopping:
+                break
+            if elapsed:
+                num_steps = max(1, round(_CHUNK_SECONDS * num_steps / elapsed))
             stop = min(
                 step + num_steps, (step // steps_per_epoch + 1) * steps_per_epoch
             )
@@ -122,8 +146,7 @@ def fit(
             _check_finite(state)
             elapsed = time.perf_counter() - begin
             seconds += elapsed
-            num_steps = max(1, round(_CHUNK_SECONDS * (stop - step) / elapsed))
-            step = stop
+            num_steps, step = stop - step, stop
             log.progress(step)
             if step % steps_per_epoch == 0:
                 epoch = step // steps_per_epoch
@@ -140,14 +163,11 @@ def fit(
     return state
 
 
-def _continued(
-    state: TrainState, checkpoints: Checkpoints | None, mesh: Mesh
-) -> TrainState:
+def _continued(state: TrainState, checkpoints: Checkpoints | None) -> TrainState:
     """Returns the newest saved state, or `state` where there is none."""
     if checkpoints is None:
         return state
-    shapes = abstract(state, distributed.replicated(mesh))
-    restored = checkpoints.restore(**_items(shapes))
+    restored = checkpoints.restore(**_items(abstract(state)))
     if restored is None:
         return state
     rest = dict(restored.items["rest"])
@@ -162,13 +182,14 @@ def _items(state: TrainState) -> dict[str, Any]:
 
 def _save(checkpoints: Checkpoints | None, state: TrainState) -> None:
     if checkpoints is not None:
-        checkpoints.save(int(state.step), _items(state), {"step": int(state.step)})
+        step = steps_made(state)
+        checkpoints.save(step, _items(state), {"step": step})
 
 
 def _check_finite(state: TrainState) -> None:
-    if not bool(state.finite):
+    if not np.all(state.finite):
         raise NonFiniteLossError(
-            f"loss or gradient is not finite at step {int(state.step) - 1}; "
+            f"loss or gradient is not finite at step {steps_made(state) - 1}; "
             "checkpoints before it are kept; lower learning_rate or use dtype float32"
         )
 
@@ -176,8 +197,8 @@ def _check_finite(state: TrainState) -> None:
 def _record(
     state: TrainState, schedule: optax.Schedule, epoch: int, seconds: float
 ) -> Record:
-    count, loss, correct = (float(value) for value in state.sums)
-    step = int(state.step)
+    count, loss, correct = (float(np.sum(value)) for value in state.sums)
+    step = steps_made(state)
     return {
         "epoch": epoch,
         "step": step,

@@ -247,7 +247,7 @@ def load(workdir: epath.PathLike) -> Run:
     shapes = abstract_variables(model, image_size=size)
     everywhere = distributed.replicated(distributed.mesh())
     with Checkpoints(path / "checkpoints", read_only=True) as checkpoints:
-        restored = checkpoints.restore(variables=abstract(shapes, everywhere))
+        restored = checkpoints.restore(variables=abstract(shapes, sharding=everywhere))
     if restored is None:
         raise ValueError(
             f"no checkpoint in workdir {path} yet; train for an epoch first"

@@ -22,7 +22,9 @@ def tree(seed=0):
 
 
 def shapes():
-    return abstract(tree(), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    return abstract(
+        tree(), sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    )
 
 
 def save(directory, steps, **options):
@@ -169,7 +171,9 @@ def test_full_disk_loses_nothing(noticed, small_disk):
         NOTICED[noticed](checkpoints)
     checkpoints.close()
     with Checkpoints(small_disk / "c", max_to_keep=1) as checkpoints:
-        like = abstract(filling(2), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        like = abstract(
+            filling(2), sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        )
         step, items, _ = checkpoints.restore(**like)
         assert step == 2
         assert same(items, filling(2))

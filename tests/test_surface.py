@@ -19,7 +19,8 @@ PACKAGE = "spatial_smoothing"
 # ones. In the lowest, each file or folder stands on its own.
 LAYERS = [
     {"lookup", "interrupts", "provenance", "ops", "metrics", "data", "report"},
-    {"layers", "models", "optim", "distributed", "checkpoints", "convert"}
+    {"layers", "models", "optim", "distributed", "processes"}
+    | {"checkpoints", "convert"}
     | {"interception", "existing", "nnx", "ensembles", "mixtures", "temporal"},
     {"steps", "training", "evaluation", "scoring", "workdirs", "prediction"},
     {"logs", "analysis"},

@@ -1,0 +1,258 @@
+"""Processes: how those of one run find each other, agree, and end together.
+
+Contract of this file: all processes of a run call its functions in the same order, with
+the same arguments unless said otherwise. Where a process is alone they cost nothing.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+_PATIENCE = 5.0  # seconds that a failing process waits for others to fail as well
+
+
+def start(
+    *,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    timeout: float = 300,
+) -> None:
+    """Makes this process one of several; the first use of JAX in a program.
+
+    Without arguments, JAX asks the cluster (TPU, SLURM, Open MPI, Kubernetes) for
+    them; where there is none, the process stays alone. On CPUs, processes talk gloo.
+
+    Args:
+      coordinator: HOST:PORT of process 0, reachable from all; the port is free there.
+      num_processes: How many there are.
+      process_id: Number of this one, in [0, num_processes).
+      timeout: Seconds to wait for all to come.
+
+    Raises:
+      ValueError: if some arguments are given and others not, or those of the processes
+        contradict each other, or processes have different numbers of devices.
+      TimeoutError: if not all come in time; names the address.
+    """
+    given = (coordinator, num_processes, process_id)
+    if given == (None, None, None):
+        try:
+            jax.distributed.initialize(initialization_timeout=int(timeout))
+        except ValueError as error:
+            if "coordinator_address should be defined" not in str(error):
+                raise
+            return  # no cluster
+    elif None in given:
+        raise ValueError(
+            "--coordinator=HOST:PORT, --num_processes and --process_id go together, "
+            f"got {coordinator}, {num_processes} and {process_id}"
+        )
+    else:
+        _meet(coordinator, num_processes, process_id, timeout)
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    counts = Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        each = ", ".join(f"{n} on process {i}" for i, n in sorted(counts.items()))
+        raise ValueError(f"processes need equal numbers of devices, there are {each}")
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and prints."""
+    return jax.process_index() == 0
+
+
+def largest(*values: float) -> list[float]:
+    """Returns the largest of each value over all processes; of flags, any."""
+    if jax.process_count() == 1:
+        return list(values)
+    found = multihost_utils.process_allgather(np.asarray(values, np.float32))
+    return found.max(0).tolist()
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Makes the mistake of one process one of all: each raises, or none does.
+
+    The body must not wait for other processes.
+
+    Raises:
+      ValueError: naming the first process that raised a ValueError or OSError; there,
+        its own.
+    """
+    mistake = None
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        mistake = error
+    if jax.process_count() > 1:
+        texts = _texts("" if mistake is None else str(mistake) or repr(mistake))
+        failed = [number for number, text in enumerate(texts) if text]
+        if failed and mistake is None:
+            raise ValueError(f"process {failed[0]}: {texts[failed[0]]}")
+    if mistake is not None:
+        raise mistake
+
+
+def check_same(values: Mapping[str, Any]) -> None:
+    """Checks that all processes agree.
+
+    Args:
+      values: Name -> what is JSON-able.
+
+    Raises:
+      ValueError: naming what differs, and how; in all processes.
+    """
+    if jax.process_count() == 1:
+        return
+    first, *others = (json.loads(text) for text in _texts(json.dumps(dict(values))))
+    for number, other in enumerate(others, 1):
+        different = [
+            f"{name} is {first.get(name)!r} on process 0 and {other.get(name)!r} on "
+            f"process {number}"
+            for name in {**first, **other}
+            if first.get(name) != other.get(name)
+        ]
+        if different:
+            raise ValueError(f"{'; '.join(different)}; all processes need the same")
+
+
+def checksum(*arrays: np.ndarray) -> str:
+    """Returns a short text that differs where arrays do; empty for a process alone."""
+    if jax.process_count() == 1:
+        return ""
+    value = 0
+    for array in arrays:
+        value = zlib.crc32(np.ascontiguousarray(array), value)
+    return f"{len(arrays[0])} examples with checksum {value:08x}"
+
+
+def leave(code: int) -> None:
+    """Ends this process at once, with an exit code, whatever the others do."""
+    if jax.distributed.is_initialized():
+        # If all leave, the service that runs on process 0 ends last. If others go on,
+        # they notice that this process is gone.
+        goodbye = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+        goodbye.start()
+        goodbye.join(_PATIENCE)
+    abandon(code)
+
+
+def abandon(code: int) -> None:
+    """Ends this process at once, without a word to others, who may be gone."""
+    if not jax.distributed.is_initialized():
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _texts(text: str) -> list[str]:
+    """Returns the texts of all processes, in their order."""
+    content = np.frombuffer(text.encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.asarray([len(content)], np.int32))
+    padded = np.zeros(max(sizes.max(), 1), np.uint8)
+    padded[: len(content)] = content
+    found = multihost_utils.process_allgather(padded)
+    return [
+        row[: int(size)].tobytes().decode()
+        for row, size in zip(found, sizes[:, 0], strict=True)
+    ]
+
+
+def _meet(
+    coordinator: str, num_processes: int, process_id: int, timeout: float
+) -> None:
+    """Waits at the coordinator's address until all processes are there.
+
+    JAX does the same once more, but kills a process for whose arguments it has no use,
+    and all of them when one does not come, in place of raising an error.
+    """
+    host, _, port = coordinator.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"--coordinator must be HOST:PORT, got {coordinator}")
+    if not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"--process_id must be in [0, {num_processes}), got {process_id}"
+        )
+    deadline = time.monotonic() + timeout
+    if process_id == 0:
+        mistake = _receive(coordinator, int(port), num_processes, deadline, timeout)
+    else:
+        hello = {"num_processes": num_processes, "process_id": process_id}
+        mistake = _call(coordinator, host, int(port), hello, deadline, timeout)
+    if mistake:
+        raise (TimeoutError if "within" in mistake else ValueError)(mistake)
+
+
+def _receive(
+    coordinator: str, port: int, num_processes: int, deadline: float, timeout: float
+) -> str:
+    """Lets the other processes call; returns, and tells them, what is wrong, or ""."""
+    callers: dict[int, socket.socket] = {}
+    mistake = ""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("", port)))
+        while not mistake and len(callers) < num_processes - 1:
+            server.settimeout(max(deadline - time.monotonic(), 0.01))
+            try:
+                connection = stack.enter_context(server.accept()[0])
+                connection.settimeout(_PATIENCE)
+                hello = json.loads(connection.makefile().readline())
+                number, count = hello["process_id"], hello["num_processes"]
+            except TimeoutError:
+                absent = sorted({*range(1, num_processes)} - callers.keys())
+                mistake = (
+                    f"process {', '.join(map(str, absent))} of {num_processes} did not "
+                    f"come to {coordinator} within {timeout:g} s"
+                )
+                continue
+            except (OSError, ValueError, LookupError, TypeError):
+                continue  # a stranger
+            if count != num_processes:
+                mistake = (
+                    f"num_processes is {num_processes} on process 0 and {count} on "
+                    f"process {number}; all processes need the same"
+                )
+            elif number in callers:
+                mistake = f"two processes came to {coordinator} as process {number}"
+            callers[number if not mistake else -1] = connection
+        for connection in callers.values():
+            with contextlib.suppress(OSError):
+                connection.sendall((json.dumps(mistake) + "\n").encode())
+    return mistake
+
+
+def _call(
+    coordinator: str,
+    host: str,
+    port: int,
+    hello: dict[str, int],
+    deadline: float,
+    timeout: float,
+) -> str:
+    """Calls process 0 until it answers; returns what it says is wrong, or ""."""
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, ValueError):
+            left = max(deadline - time.monotonic(), 0.01)
+            with socket.create_connection((host, port), timeout=left) as connection:
+                connection.sendall((json.dumps(hello) + "\n").encode())
+                # Process 0 may have begun to wait later.
+                connection.settimeout(timeout + _PATIENCE)
+                return json.loads(connection.makefile().readline())
+        time.sleep(0.1)
+    return (
+        f"process 0 did not answer at {coordinator} within {timeout:g} s; check that "
+        "it runs there and that its port can be reached"
+    )
