@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 
 from spatial_smoothing import models
+from spatial_smoothing.layers import Layers
 from spatial_smoothing.models import heads
 
 KEY = jax.random.key(0)
+LAYERS = Layers(conv=None, norm=None, dropout=lambda: lambda x: x)
 
 
 def feature_map(shape=(3, 4, 5, 6), *, seed=0):
@@ -33,7 +35,7 @@ def dense(x, params):
 
 
 def build(kind, **fields):
-    return heads.head(kind, num_classes=7, layers=None, **fields)
+    return heads.head(kind, num_classes=7, layers=LAYERS, **fields)
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5, 6), (3, 5, 5, 6), (3, 1, 1, 6)])
