@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
+from spatial_smoothing import paths
+
 Tree = Any
 _METADATA = "metadata"
 # What goes wrong with disks, to be said in their words and not in those of a library.
@@ -46,7 +48,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: epath.PathLike, *, max_to_keep=3, read_only=False):
-        self.directory = epath.Path(directory).absolute()
+        self.directory = paths.absolute(directory)
         self._read_only = read_only
         self._manager = None
         self._max_to_keep = max_to_keep

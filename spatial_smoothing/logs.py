@@ -2,20 +2,26 @@
 
 Contract of this file: one JSON object and one line an epoch. What an interrupted run
 logged after its last checkpoint is dropped when it continues, for it is made again.
+Files are written whole, for object stores know no appending.
 """
 
 import datetime
 import json
 import logging
+import os
+import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import rich.console
 import rich.progress
-import tensorboardX
 from etils import epath
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import masked_crc32c
 
+from spatial_smoothing import paths
 from spatial_smoothing.training import Log, Record
 
 Item = TypeVar("Item")
@@ -63,20 +69,18 @@ class RunLog(Log):
         self._board = epath.Path(workdir) / "tensorboard"
         self._name = name
         self._console = rich.console.Console(highlight=False)
-        self._progress = self._writer = None
+        self._progress = None
         self._heading = ""
 
     def start(self, *, step: int, total: int, steps_per_epoch: int) -> None:
         """Drops what was logged after `step`, and shows the bar."""
-        kept = [record for record in read(self._path) if record["step"] <= step]
-        temporary = self._path.with_name("metrics.jsonl.tmp")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        temporary.replace(self._path)
+        self._records = [r for r in read(self._path) if r["step"] <= step]
+        self._write()
+        self._events = _Events(self._board, after=step)
         self._steps_per_epoch, self._total = steps_per_epoch, total
         self._first, self._begin = step, time.monotonic()
         if step:
             self._console.print(f"continuing from step {step} of {total}")
-        self._writer = tensorboardX.SummaryWriter(str(self._board), purge_step=step + 1)
         self._progress = rich.progress.Progress(
             rich.progress.TextColumn(self._name),
             rich.progress.BarColumn(bar_width=None),
@@ -100,20 +104,20 @@ class RunLog(Log):
 
     def epoch(self, record: Record) -> None:
         """Writes the record everywhere."""
-        with self._path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        step = int(record["step"])
-        for name, value in record.items():
-            if name not in ("epoch", "step"):
-                self._writer.add_scalar(name, value, step)
-        self._writer.flush()
+        self._records.append(record)
+        self._write()
+        scalars = {k: v for k, v in record.items() if k not in ("epoch", "step")}
+        self._events.write(int(record["step"]), scalars)
         self._console.print(self._row(record))
 
     def close(self) -> None:
-        """Takes the bar away and closes the files."""
+        """Takes the bar away."""
         if self._progress is not None:
             self._progress.stop()
-            self._writer.close()
+
+    def _write(self) -> None:
+        lines = (json.dumps(record) + "\n" for record in self._records)
+        paths.write_text(self._path, "".join(lines))
 
     def _epoch(self, step: int) -> str:
         epochs = self._total // self._steps_per_epoch
@@ -152,13 +156,43 @@ class RunLog(Log):
         return "\n".join(lines if new_heading else lines[1:])
 
 
+class _Events:
+    """A file of TensorBoard's events, which makes it forget those after a step."""
+
+    def __init__(self, folder: epath.Path, *, after: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / f"events.out.tfevents.{name}"
+        self._content = b""
+        self._add(Event(file_version="brain.Event:2"))
+        start = SessionLog(status=SessionLog.START)
+        self._add(Event(step=after + 1, session_log=start))
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        values = [Summary.Value(tag=k, simple_value=v) for k, v in scalars.items()]
+        self._add(Event(step=step, summary=Summary(value=values)))
+        self._path.write_bytes(self._content)
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        data = event.SerializeToString()
+        size = len(data).to_bytes(8, "little")  # the framing of a TFRecord
+        for part in (size, data):
+            self._content += part + masked_crc32c(part).to_bytes(4, "little")
+
+
 def read(path: epath.PathLike) -> list[Record]:
-    """Reads a `metrics.jsonl`; a last line cut short by a crash is left out."""
+    """Reads a `metrics.jsonl`, the last record of each step.
+
+    Lines that are no records, as a crash may leave them, are left out.
+    """
     path = epath.Path(path)
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    records = {}
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and "step" in record:
+            records[record["step"]] = record
+    return [records[step] for step in sorted(records)]

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from spatial_smoothing import distributed
+from spatial_smoothing import distributed, paths
 from spatial_smoothing.checkpoints import Checkpoints, abstract
 from spatial_smoothing.data import sources
 from spatial_smoothing.data.datasets import AnyDataset
@@ -198,7 +198,7 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
     for name, least in _AT_LEAST.items():
         if name in config and not config[name] >= least:
             raise ValueError(f"{name} must be at least {least}, got {config[name]}")
-    path = epath.Path(workdir).absolute()
+    path = paths.absolute(workdir)
     config = json.loads(json.dumps(dict(config)))  # tuples become lists, as when read
     if (path / "config.json").exists():
         held = read_config(path)
@@ -240,7 +240,7 @@ def load(workdir: epath.PathLike) -> Run:
     Raises:
       ValueError: if there is no run, or no good checkpoint.
     """
-    path = epath.Path(workdir).absolute()
+    path = paths.absolute(workdir)
     config = read_config(path)
     model = build_model(config)
     size = source(config).image_size
@@ -266,7 +266,5 @@ def evaluation_path(workdir: epath.PathLike) -> epath.Path:
 
 
 def write_json(path: epath.Path, value: Any) -> None:
-    """Writes JSON in one piece: to a temporary name, then renamed."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    temporary.replace(path)
+    """Writes JSON in one piece."""
+    paths.write_text(path, json.dumps(value, indent=2) + "\n")

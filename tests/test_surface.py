@@ -18,7 +18,7 @@ PACKAGE = "spatial_smoothing"
 # What may import what: a file imports from lower layers and its own, never from higher
 # ones. In the lowest, each file or folder stands on its own.
 LAYERS = [
-    {"lookup", "interrupts", "provenance", "ops", "metrics", "data", "report"},
+    {"lookup", "paths", "interrupts", "provenance", "ops", "metrics", "data", "report"},
     {"layers", "models", "optim", "distributed", "processes"}
     | {"checkpoints", "convert"}
     | {"interception", "existing", "nnx", "ensembles", "mixtures", "temporal"},
@@ -27,7 +27,7 @@ LAYERS = [
     {"suites", "serving", "streaming"},
     {"cli", "options", "convert.__main__", "train", "evaluate", "predict"},
 ]
-ANYONE = {"lookup"}
+ANYONE = {"lookup", "paths"}
 
 # Library -> the only files and folders that may import it.
 LIBRARIES = {

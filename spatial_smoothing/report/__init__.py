@@ -11,13 +11,12 @@ import io
 import itertools
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from spatial_smoothing.report import chapters, page
 from spatial_smoothing.report.bins import confidence_figure, reliability_figure
@@ -52,13 +51,13 @@ __all__ = [
 
 
 def write(
-    output: str | os.PathLike[str],
+    output: epath.PathLike,
     rows: Sequence[Row],
     *,
     provenance: Mapping[str, Any],
     title: str,
     differences: Sequence[Mapping[str, Any]] = (),
-) -> Path:
+) -> epath.Path:
     """Writes metrics.json, metrics.csv, the figures and report.html.
 
     Every file is complete or not there; those of an earlier report are replaced. A
@@ -82,7 +81,7 @@ def write(
       TypeError: a value is of a type that JSON does not have.
       OSError: `output` cannot be written.
     """
-    output, provenance = Path(output), plain(dict(provenance))
+    output, provenance = epath.Path(output), plain(dict(provenance))
     ensembles, others = chapters.split(rows)
     rows = checked(ensembles) if ensembles or not others else []
     differences = checked_differences(differences)
@@ -123,13 +122,13 @@ def write(
         _replace(output, files)
     except OSError as error:
         raise OSError(
-            f"cannot write the report to '{output}': {error.strerror}; "
+            f"cannot write the report to '{output}': {error.strerror or error}; "
             "choose a directory that can be written"
         ) from error
     return output / "report.html"
 
 
-def read(path: str | os.PathLike[str]) -> tuple[list[Row], dict[str, Any]]:
+def read(path: epath.PathLike) -> tuple[list[Row], dict[str, Any]]:
     """The rows, with their arrays, and the provenance of a metrics.json.
 
     Args:
@@ -143,7 +142,7 @@ def read(path: str | os.PathLike[str]) -> tuple[list[Row], dict[str, Any]]:
       ValueError: the file is not one that `write` made.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = json.loads(epath.Path(path).read_text())
         rows, provenance = record["rows"], record["provenance"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
@@ -151,7 +150,7 @@ def read(path: str | os.PathLike[str]) -> tuple[list[Row], dict[str, Any]]:
         ) from error
     _, others = chapters.split(rows)
     for suite, group in others.items():
-        _attach_arrays(group, Path(path).with_name(f"{suite}.npz"))
+        _attach_arrays(group, epath.Path(path).with_name(f"{suite}.npz"))
     return rows, provenance
 
 
@@ -183,10 +182,10 @@ def _npz(rows: Sequence[Row]) -> bytes:
     return buffer.getvalue()
 
 
-def _attach_arrays(rows: Sequence[Row], path: Path) -> None:
+def _attach_arrays(rows: Sequence[Row], path: epath.Path) -> None:
     if not path.exists():
         return
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         for key in arrays.files:
             index, _, name = key.partition("/")
             rows[int(index)].setdefault("arrays", {})[name] = arrays[key]
@@ -214,14 +213,18 @@ def _csv(rows: Sequence[Row]) -> str:
     return buffer.getvalue()
 
 
-def _replace(output: Path, files: Mapping[str, bytes]) -> None:
+def _replace(output: epath.Path, files: Mapping[str, bytes]) -> None:
     """Writes all files beside their places, then moves them there."""
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".") as staging:
-        for name, content in files.items():
-            (Path(staging) / name).write_bytes(content)
-        for name in files:
-            os.replace(Path(staging) / name, output / name)
+    staged = {output / f".{name}.{os.getpid()}.tmp": name for name in files}
+    try:
+        for path, name in staged.items():
+            path.write_bytes(files[name])
+        for path, name in staged.items():
+            path.replace(output / name)
+    finally:
+        for path in staged:
+            path.unlink(missing_ok=True)
     listed = [chapters.CHAPTERS[suite].files for suite in chapters.CHAPTERS]
     own = [f"{suite}.{end}" for suite in chapters.CHAPTERS for end in ("csv", "npz")]
     for name in (*FILES, "metrics.csv", *own, *itertools.chain(*listed)):

@@ -1,0 +1,128 @@
+"""Workdirs in a bucket: `gs://` paths over a file system of the test's own."""
+
+import ast
+import os
+import pathlib
+
+import fsspec
+import numpy as np
+import pytest
+import report_rows
+from etils import epath
+from fsspec.implementations.memory import MemoryFileSystem
+
+from spatial_smoothing import logs, paths, report, suites, workdirs
+from spatial_smoothing.metrics import per_example
+
+RUN = "gs://bucket/runs/a"
+
+
+class Bucket(MemoryFileSystem):
+    """Objects in memory, whole or not there: nothing can be appended to them."""
+
+    protocol = ("gcs", "gs")
+    store = {}  # noqa: RUF012
+    pseudo_dirs = [""]  # noqa: RUF012
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return "/" + path.removeprefix("gs://").removeprefix("gcs://").strip("/")
+
+    def _open(self, path, mode="rb", **options):
+        assert mode in ("rb", "wb"), f"object stores cannot open for {mode!r}"
+        return super()._open(path, mode, **options)
+
+
+@pytest.fixture(autouse=True)
+def bucket():
+    """Puts an empty one in the place of Google's."""
+    for name in ("gcs", "gs"):
+        fsspec.register_implementation(name, Bucket, clobber=True)
+    epath.backend.fsspec_backend._get_filesystem.cache_clear()
+    Bucket.store.clear()
+    yield Bucket.store
+    epath.backend.fsspec_backend._get_filesystem.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("gs://bucket/a", "gs://bucket/a"),
+        (epath.Path("gs://bucket/a") / "b", "gs://bucket/a/b"),
+        ("s3://bucket/a", "s3://bucket/a"),
+        ("/a/b/../c", "/a/c"),
+        ("a", f"{os.getcwd()}/a"),
+        ("~/a", f"{os.path.expanduser('~')}/a"),
+    ],
+)
+def test_absolute_paths(path, expected):
+    assert os.fspath(paths.absolute(path)) == expected
+
+
+def names(bucket):
+    return sorted(name.removeprefix("/bucket/runs/a/") for name in bucket)
+
+
+def test_a_run_claims_and_logs(bucket):
+    config = {"model": "resnet_dnn_18", "dataset": "shapes", "stages": (1,)}
+    for _ in range(2):
+        path = workdirs.claim(RUN, config)
+        log = logs.RunLog(path, name="test")
+        log.start(step=0, total=4, steps_per_epoch=2)
+        log.epoch(
+            record := {
+                "epoch": 1,
+                "step": 2,
+                "train_loss": 1.5,
+                "train_accuracy": 0.5,
+                "learning_rate": 0.1,
+                "images_per_second": 10.0,
+            }
+        )
+        log.close()
+    assert str(path) == RUN
+    assert workdirs.read_config(RUN) == {**config, "stages": [1]}
+    assert logs.read(path / "metrics.jsonl") == [record]
+    found = names(bucket)
+    assert found[:3] == ["config.json", "metrics.jsonl", "provenance.json"]
+    assert found[3].startswith("tensorboard/events.out.tfevents.")
+    with pytest.raises(ValueError, match="holds another config: dataset is"):
+        workdirs.claim(RUN, {**config, "dataset": "cifar10"})
+
+
+def test_an_evaluation_is_written_and_read(bucket):
+    output = f"{RUN}/evaluation"
+    probs = np.full((4, 3), 1 / 3, np.float32)
+    examples = per_example(np.log(probs), np.arange(4) % 3)
+    for label in ("old", "new"):  # the second replaces the first
+        (row,) = report_rows.curve(label, sizes=(1,))
+        rows = suites.save_examples(output, [{**row, "examples": examples}])
+        page = report.write(output, rows, provenance={"seed": 0}, title="a title")
+    assert "a title" in page.read_text()
+    assert workdirs.evaluation_path(RUN) == page.with_name("metrics.json")
+    rows, provenance = report.read(workdirs.evaluation_path(RUN))
+    assert ([row["label"] for row in rows], provenance) == (["new"], {"seed": 0})
+    (row,) = suites.load_examples(output, rows)
+    np.testing.assert_array_equal(row["examples"].nll, examples.nll)
+    assert [name for name in bucket if "tmp" in name] == []
+
+
+def local_only(path):
+    """Yields what a file does that works on local paths alone."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "open":
+            yield f"{path.name}:{node.lineno} open()"
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) == "os.path":
+            yield f"{path.name}:{node.lineno} os.path"
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names = {getattr(node, "module", None), *(n.name for n in node.names)}
+            if names & {"pathlib", "os.path", "tempfile"}:
+                yield f"{path.name}:{node.lineno} {ast.unparse(node)}"
+
+
+def test_files_that_know_workdirs_leave_paths_to_epath():
+    package = pathlib.Path(workdirs.__file__).parent
+    files = [package / f"{name}.py" for name in ("workdirs", "logs", "checkpoints")]
+    files += [package / "serving.py", *package.glob("report/*.py")]
+    files += [*package.glob("suites/*.py"), *package.parent.glob("*.py")]
+    assert [what for path in files for what in local_only(path)] == []
