@@ -47,9 +47,8 @@ def predict_images(paths: list[str]) -> None:
         print(f"\n{path}" + (f" ({', '.join(changes)})" if changes else ""))
         for label in np.argsort(-probs, kind="stable")[: _TOP.value]:
             print(f"  {100 * probs[label]:5.1f} %  {about.class_names[label]}")
-        print(
-            f"  entropy {entropy:.3f} nats, of which {information:.3f} between samples"
-        )
+        between = f", of which {information:.3f} between samples"
+        print(f"  entropy {entropy:.3f} nats{between * (about.num_samples > 1)}")
 
 
 def predict_frames() -> None:

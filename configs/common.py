@@ -23,7 +23,9 @@ def get_config() -> ConfigDict:
     config.squash = config_dict.placeholder(str)  # tanh sigmoid softmax clip scale none
     config.taps = config_dict.placeholder(tuple)  # 1-D blur kernel
     config.padding = config_dict.placeholder(str)  # full zero reflect edge wrap
+    config.smoothing_norm = config_dict.placeholder(bool)  # batch norm before smoothing
     config.head = config_dict.placeholder(str)  # gap bn_gap max median gap_clip mlp ...
+    config.head_temperature = config_dict.placeholder(float)  # of gap_clip, > 0
 
     # Data.
     config.dataset = "cifar100"  # cifar10, cifar100 or shapes

@@ -2,7 +2,7 @@
 
 Contract of this file: `predict(variables, key, images)` maps u8[B, H, W, C] to
 log-probabilities f32[N, B, K], one set for each of N ensemble sizes; see
-`ensembles.predictor`. Everything is streamed: memory does not depend on the number of
+`mixtures.predictor`. Everything is streamed: memory does not depend on the number of
 examples.
 """
 

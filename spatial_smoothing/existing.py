@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from spatial_smoothing import ops
+from spatial_smoothing import layers, ops
 from spatial_smoothing.interception import SUBSAMPLING, Call, Where, normalise_where
 
 
@@ -183,10 +183,7 @@ class WithInsertions(nn.Module):
     def _check_rng(self) -> None:
         rate = max(getattr(insertion, "rate", 0) for insertion in self.insertions)
         if rate and not self.has_rng("dropout") and not self.is_initializing():
-            raise ValueError(
-                f"training with dropout rate {rate} needs a key; "
-                "pass rngs={'dropout': key} to apply"
-            )
+            raise layers.without_key(rate)
 
 
 def _unwrapped(model: nn.Module) -> tuple[nn.Module, tuple[Smoothing | Dropout, ...]]:

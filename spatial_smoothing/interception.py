@@ -4,11 +4,10 @@ Contract of this file: a `Call` lasts as long as one call of a wrapped model. It
 the modules through `nn.intercept_methods`, decides by path, by function or by kind of
 layer where each insertion belongs, and has no effect outside its thread.
 
-Pools are functions in Linen, which no interceptor sees. With the first `Call`,
-`nn.max_pool` and `nn.avg_pool` are therefore replaced by functions that do what they
-did, and besides show their input to the calls under way. A pool imported by name before
-that (`from flax.linen import max_pool`), and subsampling by slices or reshapes, stays
-unseen.
+Pools are functions in Linen, which no interceptor sees. With the first `Call`, the
+function behind all of them, `flax.linen.pool`, is therefore replaced by one that does
+what it did, and besides shows its input to the calls under way. Subsampling by slices
+or reshapes stays unseen.
 """
 
 import contextlib
@@ -16,6 +15,7 @@ import contextvars
 import fnmatch
 import functools
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -84,6 +84,7 @@ class Call:
         self._convolved = False  # whether the first convolution is done
         self._paths: dict[str, None] = {}  # of all modules called; an ordered set
         self._used: set[tuple[Insertion, str | None]] = set()
+        self.pooled_shape: tuple[int, ...] = ()  # of the last map that was pooled
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -210,23 +211,24 @@ _calls: contextvars.ContextVar[tuple[Call, ...]] = contextvars.ContextVar(
 
 @functools.cache
 def _watch_pools() -> None:
-    for name in ("max_pool", "avg_pool"):
-        watched = _watched(getattr(nn, name))
-        setattr(nn, name, watched)
-        setattr(nn.pooling, name, watched)
-
-
-def _watched(pool: Callable) -> Callable:
-    """Returns `pool`, with what the calls under way insert before it."""
+    """Makes the function behind `nn.max_pool` and `nn.avg_pool` show its input."""
+    pool, averaging = nn.pooling.pool, nn.avg_pool.__code__
 
     @functools.wraps(pool)
-    def watched(inputs, window_shape, strides=None, *args, **kwargs):
-        if len(window_shape) == 2 and any(stride > 1 for stride in strides or ()):
-            for call in _calls.get():
-                inputs = call.pooled(inputs)
-        return pool(inputs, window_shape, strides, *args, **kwargs)
+    def watched(inputs, init, reduce_fn, window_shape, strides, padding):
+        calls = _calls.get()
+        if calls and len(window_shape) == 2 and any(s > 1 for s in strides or ()):
+            caller = sys._getframe(1)
+            if caller.f_code is averaging and "y" in caller.f_locals:
+                # Not a map, but ones, to count what the windows of the last map held.
+                inputs = jnp.ones((1, *calls[0].pooled_shape[-3:-1], 1))
+            else:
+                for call in calls:
+                    inputs = call.pooled(inputs)
+                calls[0].pooled_shape = inputs.shape
+        return pool(inputs, init, reduce_fn, window_shape, strides, padding)
 
-    return watched
+    nn.pool = nn.pooling.pool = watched
 
 
 def _names(module: nn.Module) -> list[str]:

@@ -171,10 +171,7 @@ def bind(
     """
     live = rate > 0 and network.has_rng("dropout")
     if train and rate > 0 and not live and not network.is_initializing():
-        raise ValueError(
-            f"training with dropout rate {rate} needs a key; "
-            "pass rngs={'dropout': key} to apply"
-        )
+        raise without_key(rate)
 
     def conv(
         features, size, *, stride=1, groups=1, padding=None, bias=False, name=None
@@ -198,3 +195,11 @@ def bind(
         BatchNorm, use_running_average=not train, mask=mask, dtype=dtype
     )
     return Layers(conv, norm, dropout)
+
+
+def without_key(rate: float) -> ValueError:
+    """Returns the error of training with dropout and without an rng."""
+    return ValueError(
+        f"training with dropout rate {rate} needs a key; "
+        "pass rngs={'dropout': key} to apply"
+    )

@@ -10,6 +10,8 @@ Reference: Park & Kim, "Blurs Behave Like Ensembles: Spatial Smoothings to Impro
 Accuracy, Uncertainty, and Robustness", ICML 2022, section 2.
 """
 
+import math
+import numbers
 from collections.abc import Callable, Sequence
 
 import chex
@@ -71,7 +73,7 @@ def blur(
     """
     _check_map(x)
     taps = tuple(float(tap) for tap in taps)
-    if not taps or sum(taps) == 0:
+    if not taps or sum(taps) == 0 or not math.isfinite(sum(taps)):
         raise ValueError(
             f"taps {taps} cannot be normalised; give numbers with a non-zero sum"
         )
@@ -195,7 +197,7 @@ def smooth(
     _check_map(x)
     function, default = lookup(SQUASHES, squash, "squash")
     t = default if temperature is None else temperature
-    if isinstance(t, int | float) and not t > 0:
+    if isinstance(t, numbers.Real) and not t > 0:
         raise ValueError(f"temperature must be positive, got {t}")
     y = function(x.astype(_accumulator(x)), t)
     y = y if taps is None else blur(y, taps, padding=padding)

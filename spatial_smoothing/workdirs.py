@@ -47,7 +47,9 @@ MODEL_FIELDS = (
     "squash",
     "taps",
     "padding",
+    "smoothing_norm",
     "head",
+    "head_temperature",
     "conv_bias",
     "dtype",
 )

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,6 +129,34 @@ def test_the_script_makes_a_workdir(tmp_path):
     assert json.loads((out / "config.json").read_text())["converted_from"] == "net.npz"
 
 
+@pytest.mark.parametrize("naming", ["authors", "torchvision"])
+def test_the_data_set_and_the_stem_follow_from_the_weights(tmp_path, capsys, naming):
+    arguments = {"num_classes": 1000, "stem": "imagenet", "stages": (1, 1), "width": 4}
+    name = "resnet_dnn_50"
+    model = ss.models.build(name, **arguments)
+    variables = golden.variables(model, np.zeros((1, 64, 64, 3), np.float32))
+    state = ss.convert.to_pytorch(name, variables, naming=naming, **arguments)
+    np.savez(tmp_path / "net.npz", **state)
+    out = str(tmp_path / "out")
+    flags = [f"--model={name}", "--stages", "1", "1", "--width=4"]
+    assert main([str(tmp_path / "net.npz"), out, *flags]) == 0
+    assert (
+        f"{name} for imagenet (1000 classes, imagenet stem)" in capsys.readouterr().out
+    )
+    run = workdirs.load(out)
+    assert run.model == model
+    assert_same(run.variables, variables)
+
+
+def test_weights_without_a_known_last_layer(tmp_path, capsys):
+    np.savez(tmp_path / "net.npz", a=np.ones(3))
+    arguments = [str(tmp_path / "net.npz"), str(tmp_path / "out")]
+    assert main([*arguments, "--model=resnet_dnn_18"]) == 2
+    assert (
+        "has no last layer by a known name; pass --dataset" in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -140,6 +169,7 @@ def test_the_script_makes_a_workdir(tmp_path):
         (["--model=resnet_dnn_18", "--dataset=cifar100"], "(100, 8) was expected"),
         (["--modle=resnet_dnn_18"], "unrecognized arguments: --modle=resnet_dnn_18; "),
         (["--width=wide"], "argument --width: invalid int value: 'wide'; --help"),
+        (["--model=resnet_dnn_18", "--dataset="], "of cifar10, shapes"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, arguments, message):

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import pickle
+import re
 
 import jax
 import numpy as np
@@ -10,14 +11,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import torch_networks as networks  # noqa: E402, needs torch
+import torchvision_networks as networks  # noqa: E402, needs torch
+from authors_networks import Authors  # noqa: E402
 
 import spatial_smoothing as ss  # noqa: E402
 
 CLASSES = 10
 SHORT = (2, 1)
-BASIC = {"expansion": 1, "inner": 1, "groups": 1}
-BOTTLENECK = {"expansion": 4, "inner": 1, "groups": 1}
 TAPS = {"taps": (1, 2, 1), "padding": "zero"}
 PLAN = [8, 8, "M", 16, "M", 32, "M", 64, "M", 64, "M"]
 
@@ -25,60 +25,48 @@ PLAN = [8, 8, "M", 16, "M", 32, "M", 64, "M", 64, "M"]
 # Label -> (network in PyTorch, name, arguments of `from_pytorch`, its naming).
 RESIDUAL = {
     "torchvision basic": (
-        lambda: networks.TorchvisionResNet(8, SHORT, CLASSES, **BASIC),
+        lambda: networks.TorchvisionResNet(8, SHORT, CLASSES),
         "resnet_dnn_18",
         {"stages": SHORT, "width": 8},
         "torchvision",
     ),
     "torchvision bottleneck, large images": (
-        lambda: networks.TorchvisionResNet(8, SHORT, CLASSES, large=True, **BOTTLENECK),
+        lambda: networks.TorchvisionResNet(8, SHORT, CLASSES, inner=1, large=True),
         "resnet_mcdo_50",
         {"stages": SHORT, "width": 8, "stem": "imagenet"},
         "torchvision",
     ),
     "torchvision resnext": (
-        lambda: networks.TorchvisionResNet(
-            16, SHORT, CLASSES, **BOTTLENECK | {"inner": 2, "groups": 32}
-        ),
+        lambda: networks.TorchvisionResNet(16, SHORT, CLASSES, inner=2, groups=32),
         "resnext_dnn_50",
         {"stages": SHORT, "width": 16},
         "torchvision",
     ),
     "torchvision wide": (
-        lambda: networks.TorchvisionResNet(
-            8, SHORT, CLASSES, **BOTTLENECK | {"inner": 2}
-        ),
+        lambda: networks.TorchvisionResNet(8, SHORT, CLASSES, inner=2),
         "wideresnet_dnn_50",
         {"stages": SHORT, "width": 8},
         "torchvision",
     ),
     "authors' basic, blurred": (
-        lambda: networks.AuthorsResNet(8, SHORT, CLASSES, taps=(1, 2, 1), **BASIC),
+        lambda: authors(
+            "resnet_dnn_smoothing_18", smoothing={"blur": ((1, 2, 1), "constant")}
+        ),
         "resnet_dnn_smoothing_18",
         {"stages": SHORT, "width": 8, **TAPS},
         "authors",
     ),
-    "authors' bottleneck": (
-        lambda: networks.AuthorsResNet(8, SHORT, CLASSES, **BOTTLENECK),
-        "resnet_mcdo_50",
-        {"stages": SHORT, "width": 8},
-        "authors",
-    ),
-    "authors' pre-activation basic": (
-        lambda: networks.AuthorsResNet(8, SHORT, CLASSES, preactivation=True, **BASIC),
-        "preresnet_dnn_18",
-        {"stages": SHORT, "width": 8},
-        "authors",
-    ),
-    "authors' pre-activation bottleneck": (
-        lambda: networks.AuthorsResNet(
-            8, SHORT, CLASSES, preactivation=True, **BOTTLENECK
-        ),
-        "preresnet_dnn_50",
-        {"stages": SHORT, "width": 8},
+    "authors' pre-activation bottleneck, normalised twice": (
+        lambda: authors("preresnet_mcdo_smoothing_50", smoothing={"norm": True}),
+        "preresnet_dnn_smoothing_50",
+        {"stages": SHORT, "width": 8, "smoothing_norm": True, "shortcut_norm": True},
         "authors",
     ),
 }
+
+
+def authors(name, **options):
+    return Authors(name, CLASSES, width=8, stages=SHORT, rate=0, **options)
 
 
 def images(size=32):
@@ -231,6 +219,20 @@ def test_half_precision_is_widened_exactly(tmp_path):
     for key, value in state.items():
         assert arrays[key].dtype == np.float32
         np.testing.assert_array_equal(arrays[key], value.float())
+
+
+def test_the_documentation_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make = lambda: networks.TorchvisionResNet(64, (2, 2, 2, 2), 1000, large=True)
+    trained, network = networks.randomize(make()), make().eval()
+    torch.save(trained.state_dict(), "resnet18.pth")
+    names = {"images": images(32), "network": network}
+    page = pathlib.Path(__file__).parent.parent / "docs/convert.md"
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+        exec(block, names)
+    expected = torch_logits(network, names["images"])
+    assert error(names["logits"], expected) < 1e-5
+    np.testing.assert_array_equal(expected, torch_logits(trained, names["images"]))
 
 
 class Payload:

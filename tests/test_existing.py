@@ -1,3 +1,4 @@
+import functools
 import pathlib
 import re
 import threading
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import spatial_smoothing as ss
-from spatial_smoothing import ensembles, evaluation
+from spatial_smoothing import evaluation, mixtures
 from spatial_smoothing.existing import add_mc_dropout, add_smoothing
 
 KEY = jax.random.key(0)
@@ -21,16 +22,19 @@ def identity(x):
     return x
 
 
+counting = functools.partial(nn.avg_pool, count_include_pad=False)
+
+
 class CNN(nn.Module):
     """Convolutions and pools, with what is to be inserted written out as `before`."""
 
-    pool: str = "avg_pool"
+    pool: Callable = nn.avg_pool  # as if imported by name, before anything is wrapped
     before: Callable = identity
     flatten: bool = False
 
     @nn.compact
     def __call__(self, x):
-        pool = getattr(nn, self.pool)
+        pool = self.pool
         x = nn.relu(nn.Conv(6, (3, 3))(x))
         x = pool(self.before(x), (2, 2), (2, 2))
         x = nn.relu(nn.Conv(8, (3, 3))(x))
@@ -95,8 +99,9 @@ class Tiny(nn.Module):
 
 
 MAKE = {
-    "avg_pool": lambda **kwargs: CNN(pool="avg_pool", **kwargs),
-    "max_pool": lambda **kwargs: CNN(pool="max_pool", **kwargs),
+    "avg_pool": CNN,
+    "avg_pool that counts": lambda **kwargs: CNN(pool=counting, **kwargs),
+    "max_pool": lambda **kwargs: CNN(pool=nn.max_pool, **kwargs),
     "resnet": ResNet,
     "remat": lambda **kwargs: ResNet(block=nn.remat(Bottleneck), **kwargs),
     "jit": lambda **kwargs: ResNet(block=nn.jit(Bottleneck), **kwargs),
@@ -127,6 +132,7 @@ def assert_same(a, b):
     ("name", "options"),
     [
         ("avg_pool", {}),
+        ("avg_pool that counts", {}),
         ("max_pool", {"squash": "none", "taps": [1, 2, 1], "padding": "reflect"}),
         ("resnet", {}),
         ("remat", {"padding": "same"}),
@@ -474,9 +480,8 @@ def test_ensembles_and_evaluation_take_a_wrapped_model():
     probs = ss.mc_dropout(KEY, wrapped, variables, IMAGES, num_samples=4)
     assert probs.shape == (4, 3, 5)
     assert len(np.unique(probs[:, 0, 0])) == 4
-    predict = ensembles.predictor(
-        wrapped, prepare=lambda images: images, sizes=(1, 4), num_samples=4
-    )
+    mixture = mixtures.predictor(wrapped, prepare=identity, sizes=(1, 4))
+    predict = lambda *args: mixture(*args).log_probs()
     batch = {
         "image": IMAGES,
         "label": jnp.array([0, 1, 2]),

@@ -232,11 +232,34 @@ def test_overrides_change_the_network():
         ({"width": -1}, "width must be at least 1, got -1"),
         ({"rate": 1.0}, r"rate must be in \[0, 1\), got 1.0"),
         ({"smoothing": (1, 0)}, r"smoothing \(1, 0\) must have one entry for each of"),
+        ({"smoothing": (-1,) * 4}, "smoothing must be numbers of at least 0, got"),
+        ({"stages": (2, 0)}, r"stages must be numbers of at least 1, got \(2, 0\)"),
+        ({"stages": ()}, r"stages must be numbers of at least 1, got \(\)"),
+        ({"head_temperature": 0}, "head_temperature must be positive, got 0"),
+        (
+            {"name": "resnext_dnn_101", "width": 12},
+            "convolutions of 48 channels, which 32 groups .*; take a multiple of 8",
+        ),
     ],
 )
 def test_unusable_arguments_are_explained(options, message):
     with pytest.raises(ValueError, match=message):
         ss.models.build(**{"name": "resnet_mcdo_18", "num_classes": 5, **options})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "size", "message"),
+    [
+        ("vgg_dnn_11", {}, 31, "nothing is left of images of 31x31 after 'pool'"),
+        ("vgg_dnn_11", {}, 15, "nothing is left of images of 15x15 after 'stage4'"),
+        ("alexnet_dnn", {"stem": "imagenet"}, 32, "of images of 32x32 after 'pool'"),
+        ("alexnet_dnn", {"stages": (2, 2, 2)}, 32, "AlexNet has 5 convolutions, got"),
+    ],
+)
+def test_networks_too_deep_for_their_images_are_explained(name, options, size, message):
+    model = ss.models.build(name, num_classes=5, width=8, **options)
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(model.init, KEY, np.zeros((1, size, size, 3), np.float32))
 
 
 def test_unusable_heads_and_images_are_explained():

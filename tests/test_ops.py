@@ -226,6 +226,8 @@ def test_leading_axes_vmap_and_scan_agree():
     [
         (lambda x: ss.blur(x, ()), r"taps \(\) cannot be normalised; give numbers"),
         (lambda x: ss.blur(x, (1, -1)), r"taps \(1.0, -1.0\) cannot be normalised"),
+        (lambda x: ss.blur(x, (1, np.nan)), r"taps \(1.0, nan\) cannot be normalised"),
+        (lambda x: ss.smooth(x, np.float32(0)), "temperature must be positive, got 0"),
         (
             lambda x: ss.blur(x, padding="edges"),
             "unknown padding 'edges'; did you mean 'edge'\\? choices: full, zero",

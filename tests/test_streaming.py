@@ -1,14 +1,11 @@
-import pathlib
 import re
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import PIL.Image
 import pytest
 import scipy.stats
-from test_serving import write_run
+from random_runs import predict, write_run
 
 import spatial_smoothing as ss
 from spatial_smoothing import (
@@ -18,7 +15,6 @@ from spatial_smoothing import (
 )
 from spatial_smoothing.data import shapes, streams
 
-ROOT = pathlib.Path(__file__).parent.parent
 IMAGES, _ = shapes.generate("test", size=11)
 FRAMES = np.asarray(streams.moving_crop(IMAGES[:1], num_frames=5)[:, 0])
 DECAY = np.exp(-0.8)
@@ -131,16 +127,6 @@ def test_unusable_streams_are_refused(predictor, workdir, tmp_path):
         streaming.load_stream(workdir, decay=-1)
     with pytest.raises(ValueError, match="no run in workdir"):
         streaming.load_stream(tmp_path)
-
-
-def predict(*args):
-    return subprocess.run(
-        [sys.executable, ROOT / "predict.py", *map(str, args)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_predict_prints_a_line_for_each_frame(workdir, run, tmp_path):

@@ -1,32 +1,37 @@
 """Makes a workdir of a file with PyTorch weights, for `evaluate.py`.
 
-    python -m spatial_smoothing.convert IN OUT --dataset=cifar100 --model=resnet_dnn_18
+    python -m spatial_smoothing.convert IN OUT --model=resnet_dnn_50
 
 IN is .pth, .pth.tar, .pt (needs torch), .safetensors or .npz. OUT is made, and must be
-new or empty. Contract of this file: 0 is success and 2 the caller's mistake, which is
-one line on stderr and leaves OUT as it was.
+new or empty. The data set is the one with as many classes as the weights. Contract of
+this file: 0 is success and 2 the caller's mistake, which is one line on stderr and
+leaves OUT as it was.
 """
 
 import argparse
 import hashlib
 import pathlib
+import re
 import sys
 import tempfile
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 
 from spatial_smoothing import logs, workdirs
 from spatial_smoothing.checkpoints import Checkpoints
-from spatial_smoothing.convert.files import load_state_dict
+from spatial_smoothing.convert.files import StateDict, load_state_dict
+from spatial_smoothing.convert.names import LAST_BIAS
 from spatial_smoothing.convert.weights import from_pytorch
 from spatial_smoothing.data import sources
 from spatial_smoothing.models.network import HEAD
 
+_FLAG = {"action": "store_true", "default": None}
 # Those of `workdirs.MODEL_FIELDS`; what is not given is the model's own.
 _FIELDS: dict[str, dict[str, Any]] = {
-    "stem": {"default": "cifar", "help": "cifar (default) or imagenet"},
+    "stem": {"help": "cifar or imagenet; default: that of the data set"},
     "width": {"type": int, "help": "channels of the first stage"},
     "stages": {"type": int, "nargs": "+", "help": "blocks of each stage"},
     "rate": {"type": float, "help": "of dropout, [0, 1)"},
@@ -40,8 +45,10 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "squash": {"help": "of smoothing: tanh, sigmoid, softmax, clip, scale or none"},
     "taps": {"type": float, "nargs": "+", "help": "one-dimensional blur kernel"},
     "padding": {"help": "of the blur: full, zero, reflect, edge or wrap"},
+    "smoothing_norm": {**_FLAG, "help": "batch normalisation first in smoothing"},
     "head": {"help": "gap, bn_gap, max, median, gap_clip, gap_mlp or mlp"},
-    "conv_bias": {"action": "store_true", "default": None, "help": "of AlexNet only"},
+    "head_temperature": {"type": float, "help": "of gap_clip, > 0"},
+    "conv_bias": {**_FLAG, "help": "biases of AlexNet's convolutions"},
     "dtype": {"help": "compute type: float32 or bfloat16"},
 }
 
@@ -70,9 +77,9 @@ def convert(
     source: pathlib.Path,
     out: pathlib.Path,
     *,
-    model: str | None,
-    dataset: str,
-    data_dir: str | None,
+    model: str | None = None,
+    dataset: str | None = None,
+    data_dir: str | None = None,
     **fields,
 ) -> str:
     """Writes the workdir.
@@ -81,9 +88,11 @@ def convert(
       source: File with the state dictionary.
       out: The workdir, new or empty.
       model: One of `models.names()`; None for the name in the file.
-      dataset: The data set that the network classifies.
+      dataset: The data set that the network classifies; None for the only one with as
+        many classes.
       data_dir: Of TFDS, for `evaluate.py`.
-      **fields: Of `workdirs.MODEL_FIELDS`; None for the model's own.
+      **fields: Of `workdirs.MODEL_FIELDS`; None for the model's own, and for the data
+        set's stem.
 
     Returns:
       What was done, in words.
@@ -96,11 +105,14 @@ def convert(
     model = model or name
     if model is None:
         raise ValueError(f"{source} does not name its model; pass --model=NAME")
+    about = sources.source(dataset or _dataset(source, state_dict))
+    if fields.get("stem") is None:
+        fields["stem"] = about.stem
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     config = {
         "model": model,
-        "dataset": dataset,
+        "dataset": about.name,
         "data_dir": data_dir,
         "seed": 0,
         "converted_from": source.name,
@@ -113,15 +125,26 @@ def convert(
         for field, value in fields.items()
         if value is not None
     }
-    num_classes = sources.source(dataset).num_classes
-    variables = from_pytorch(model, state_dict, num_classes=num_classes, **given)
+    variables = from_pytorch(model, state_dict, num_classes=about.num_classes, **given)
     _write(out, config, {"batch_stats": {}, **variables})
     count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     return (
-        f"{model} for {dataset} ({num_classes} classes, {network.stem} stem): "
+        f"{model} for {about.name} ({about.num_classes} classes, {network.stem} stem): "
         f"{count:,} parameters from {source}\n"
         f"step 0 in {out}; python evaluate.py --workdir={out}"
     )
+
+
+def _dataset(source: pathlib.Path, state_dict: StateDict) -> str:
+    """Returns the only data set with as many classes as the weights."""
+    biases = [v for key, v in state_dict.items() if re.fullmatch(LAST_BIAS, key)]
+    count = len(biases[0]) if biases and np.ndim(biases[0]) == 1 else None
+    fitting = [n for n in sources.names() if sources.source(n).num_classes == count]
+    if len(fitting) == 1:
+        return fitting[0]
+    found = f"{count} classes" if count else "no last layer by a known name"
+    choices = ", ".join(fitting or sources.names())
+    raise ValueError(f"{source} has {found}; pass --dataset=NAME, of {choices}")
 
 
 def _write(out: pathlib.Path, config: dict[str, Any], variables: dict) -> None:
@@ -153,7 +176,8 @@ def _parser() -> argparse.ArgumentParser:
         "--model", metavar="NAME", help="of models.names(); default: as the file says"
     )
     parser.add_argument(
-        "--dataset", required=True, help=f"one of {', '.join(sources.names())}"
+        "--dataset",
+        help=f"{', '.join(sources.names())}; default: the one with as many classes",
     )
     parser.add_argument("--data_dir", help="of TFDS; its own default if not given")
     for field, options in _FIELDS.items():

@@ -59,9 +59,10 @@ def _read_pytorch(path: pathlib.Path) -> tuple[str | None, StateDict]:
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         name, state = content.get("name"), content["state_dict"]
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
-        held = ", ".join(map(str, state)) if isinstance(state, dict) else type(state)
+        held = state if isinstance(state, dict) else [type(state).__name__]
         raise ValueError(
-            f"{path} holds no state_dict, neither itself nor under 'state_dict': {held}"
+            f"{path} holds no state_dict, neither itself nor under 'state_dict': "
+            f"{', '.join(map(str, held))}"
         )
     arrays = {str(key): _to_numpy(tensor) for key, tensor in state.items()}
     return name if isinstance(name, str) else None, arrays

@@ -50,8 +50,8 @@ def pytorch_key(model: Network, path: Path, *, naming: str = "authors") -> str:
 
 def _authors(model: Network) -> Rules:
     residual = isinstance(model, ResNet)
-    # Index of the classifier behind its pools.
-    position = int(model.head == "mlp") if residual else 2
+    # Index of the classifier behind its pools: of plain networks, and of the MLP.
+    position = (not residual) + (model.head == "mlp")
     yield r"head/norm", rf"classifier.{position}.bn"
     yield r"head/(dense\d?)", rf"classifier.{position}.\1"
     yield r"smoothing(\d+)_(\d+)/norm", r"smooth\1.\2.bn"
@@ -97,6 +97,9 @@ def _residual_blocks(shortcut: str) -> Rules:
     yield rf"{block}/shortcut_conv", rf"layer\1.\2.{shortcut}.0"
     yield rf"{block}/shortcut_norm", rf"layer\1.\2.{shortcut}.1"
 
+
+# The bias of the last layer, in any naming: as long as there are classes.
+LAST_BIAS = r"(module\.)?(fc|classifier\.6|classifier\.\d\.dense3?)\.bias"
 
 # Name -> function from a network to its rules, of which the first that matches holds.
 NAMINGS = {"authors": _authors, "torchvision": _torchvision}

@@ -1,7 +1,8 @@
 """Image files as the networks take them: RGB, 8 bits a channel, square.
 
 Contract of this file: what can be made such an image is (grey, palette, CMYK, alpha,
-rotation in the metadata, any size); the rest is refused by the name of the file.
+rotation in the metadata, any size; of 16 bits of colour Pillow keeps the upper 8); the
+rest is refused by the name of the file.
 """
 
 import os
@@ -39,8 +40,8 @@ def read(path: os.PathLike | str, *, size: int) -> ImageFile:
       size: S, in pixels.
 
     Raises:
-      ValueError: for what is no image, is truncated or damaged, or has more than 8 bits
-        a channel.
+      ValueError: for what is no image, is truncated or damaged, or is grey of more
+        than 8 bits, whose range the file does not tell.
     """
     if not os.path.isfile(path):
         raise ValueError(f"no image file {path}")

@@ -45,8 +45,8 @@ class Block(nn.Module):
 class AlexNet(Network):
     """AlexNet; see `Network` for the attributes.
 
-    `stages` counts the convolutions of each stage, whose widths are 1, 3, 6, 4 and 4
-    times `width`.
+    `stages` counts the convolutions of each stage, five at most; their widths are 1, 3,
+    6, 4 and 4 times `width`.
 
     Attributes:
       conv_bias: Whether convolutions add biases, as torchvision's AlexNet does; the
@@ -61,6 +61,8 @@ class AlexNet(Network):
 
     def parts(self, layers: Layers) -> Iterator[tuple[str, Function]]:
         """Yields each stage, and the pool below the head."""
+        if sum(self.stages) > 5:
+            raise ValueError(f"AlexNet has 5 convolutions, got stages {self.stages}")
         imagenet = self.stem == "imagenet"
         first = {"size": 11, "stride": 4, "padding": 2} if imagenet else {"stride": 2}
         options = iter((first, {"size": 5}, {}, {}, {}))

@@ -129,6 +129,12 @@ class Network(nn.Module):
             if half == HALVES[not random]:
                 continue
             x = part(x)
+            if 0 in x.shape[1:3]:
+                height, width = images.shape[1:3]
+                raise ValueError(
+                    f"nothing is left of images of {height}x{width} after {name!r}; "
+                    "take larger ones, or a network that subsamples less"
+                )
             self.sow("intermediates", name, x)
             if stage is not None:
                 x = self._smooth(x, layers, stage, counts[stage])

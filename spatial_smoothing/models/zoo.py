@@ -6,6 +6,7 @@ A name is `FAMILY_METHOD[_smoothing]_DEPTH`, with METHOD `dnn` (deterministic) o
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -151,12 +152,9 @@ def build(
     for field in overrides:
         if field not in fields:
             raise unknown(f"field of {name}", field, fields)
-    for field, value in (("num_classes", num_classes), ("width", width)):
-        if value < 1:
-            raise ValueError(f"{field} must be at least 1, got {value}")
-    arguments = {**row.arguments, **overrides}
-    if not 0 <= arguments["rate"] < 1:
-        raise ValueError(f"rate must be in [0, 1), got {arguments['rate']}")
+    given = {"num_classes": num_classes, "stem": stem, "width": width, **overrides}
+    arguments = {**row.arguments, **given}
+    _check_sizes(arguments)
     if "stages" in overrides and "smoothing" not in overrides:
         present = any(row.arguments["smoothing"])
         arguments["smoothing"] = _smoothing(row.family, overrides["stages"], present)
@@ -165,4 +163,29 @@ def build(
             f"smoothing {arguments['smoothing']} must have one entry for each of the "
             f"stages {arguments['stages']}"
         )
-    return row.network(num_classes=num_classes, stem=stem, width=width, **arguments)
+    return row.network(**arguments)
+
+
+def _check_sizes(arguments: Mapping[str, Any]) -> None:
+    """Raises ValueError for sizes that make no network, or one that returns NaN."""
+    for field in ("num_classes", "width"):
+        if arguments[field] < 1:
+            raise ValueError(f"{field} must be at least 1, got {arguments[field]}")
+    for field, least in (("stages", 1), ("smoothing", 0)):
+        counts = tuple(arguments[field])
+        if not counts or min(counts) < least:
+            raise ValueError(
+                f"{field} must be numbers of at least {least}, got {counts}"
+            )
+    if not 0 <= arguments["rate"] < 1:
+        raise ValueError(f"rate must be in [0, 1), got {arguments['rate']}")
+    if not arguments.get("head_temperature", 1) > 0:
+        t = arguments["head_temperature"]
+        raise ValueError(f"head_temperature must be positive, got {t}")
+    groups, inner = arguments.get("groups", 1), arguments.get("widening", 1)
+    if arguments["width"] * inner % groups:
+        raise ValueError(
+            f"width {arguments['width']} makes convolutions of "
+            f"{arguments['width'] * inner} channels, which {groups} groups do not "
+            f"divide; take a multiple of {groups // math.gcd(groups, inner)}"
+        )
