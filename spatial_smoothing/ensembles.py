@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from spatial_smoothing.models.network import Network
 
 Variables = Mapping[str, Any]
+CHUNK = 10  # samples at once, by default
+CPU_CHUNK = 1  # the same on CPUs, whose caches are small
 
 
 def mc_logits(
@@ -101,7 +103,7 @@ def sample_keys(key: jax.Array, indices: jax.Array) -> jax.Array:
 def checked_chunk(chunk: int | None, num_samples: int) -> int:
     """Returns how many samples to compute at once; see `mc_logits`."""
     if chunk is None:
-        chunk = 1 if jax.default_backend() == "cpu" else 10
+        chunk = CPU_CHUNK if jax.default_backend() == "cpu" else CHUNK
     for name, value in (("num_samples", num_samples), ("chunk", chunk)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")

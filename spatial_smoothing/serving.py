@@ -64,7 +64,7 @@ def export(
     out: epath.PathLike,
     *,
     num_samples: int = 50,
-    chunk: int = 5,
+    chunk: int | None = None,
     platforms: Sequence[str] = PLATFORMS,
 ) -> epath.Path:
     """Writes a run as StableHLO, to run without this package.
@@ -77,7 +77,8 @@ def export(
       workdir: Of the run.
       out: A directory to make.
       num_samples: As in `load_predictor`.
-      chunk: Samples at once, a number: the program suits many devices.
+      chunk: As in `load_predictor`; None for what suits the device that the program
+        will run on.
       platforms: Where it is to run: "cpu", "cuda", "rocm", "tpu".
 
     Returns:
@@ -90,7 +91,7 @@ def export(
     if out.exists():
         raise ValueError(f"{out} is there already; choose another directory")
     variables, description, predict = _load(
-        workdir, num_samples=num_samples, chunk=chunk
+        workdir, num_samples=num_samples, chunk=chunk, anywhere=True
     )
     constants = jax.device_get(variables)
     (batch,) = jax.export.symbolic_shape("batch")
@@ -154,9 +155,16 @@ def describe(run: workdirs.Run, *, num_samples: int) -> Description:
 
 
 def _load(
-    workdir: epath.PathLike, *, num_samples: int, chunk: int | None
+    workdir: epath.PathLike,
+    *,
+    num_samples: int,
+    chunk: int | None,
+    anywhere: bool = False,
 ) -> tuple[Any, Description, Predict]:
-    """Returns variables, description and the function of a run."""
+    """Returns variables, description and the function of a run.
+
+    By default the function suits this process' device, else any that it is lowered for.
+    """
     for name, value in (("num_samples", num_samples), ("chunk", chunk)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
@@ -164,13 +172,21 @@ def _load(
     stochastic = run.model.rate > 0
     description = describe(run, num_samples=num_samples)
 
+    def sampled(chunk: int | None) -> Callable:
+        return lambda variables, key, image: ensembles.mc_logits(
+            key, run.model, variables, image[None], num_samples=num_samples, chunk=chunk
+        )[:, 0]
+
     def logits(variables: Any, key: jax.Array, image: jax.Array) -> jax.Array:
         if not stochastic:
             return run.model.apply(variables, image[None], train=False)
-        of_one = ensembles.mc_logits(
-            key, run.model, variables, image[None], num_samples=num_samples, chunk=chunk
+        if chunk or not anywhere:
+            return sampled(chunk)(variables, key, image)
+        return jax.lax.platform_dependent(
+            *(variables, key, image),
+            cpu=sampled(ensembles.CPU_CHUNK),
+            default=sampled(ensembles.CHUNK),
         )
-        return of_one[:, 0]
 
     def predict(variables: Any, images: jax.Array, seed: jax.Array) -> dict:
         if images.dtype != jnp.uint8:

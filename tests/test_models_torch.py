@@ -14,16 +14,24 @@ from authors_networks import Authors  # noqa: E402, needs torch
 
 import spatial_smoothing as ss  # noqa: E402
 
-NAMES = [
-    *("alexnet_dnn_smoothing", "alexnet_mcdo"),
-    *("vgg_dnn_smoothing_11", "vgg_mcdo_16"),
-    *("prevgg_dnn_13", "prevgg_mcdo_smoothing_11"),
-    *("resnet_mcdo_smoothing_34", "resnet_mcdo_50"),
-    *("preresnet_dnn_smoothing_18", "preresnet_mcdo_34"),
-    *("preresnet_dnn_50", "preresnet_mcdo_smoothing_101"),
-    *("resnext_dnn_smoothing_50", "resnext_mcdo_101"),
-    *("wideresnet_mcdo_smoothing_50", "wideresnet_dnn_101"),
-]
+CIFAR, IMAGENET = (37, 44), (75, 97)
+NAMES = {
+    "alexnet_dnn_smoothing": CIFAR,
+    "alexnet_mcdo": IMAGENET,
+    "vgg_dnn_smoothing_11": CIFAR,
+    "vgg_mcdo_16": CIFAR,
+    "prevgg_dnn_13": CIFAR,
+    "prevgg_mcdo_smoothing_11": IMAGENET,
+    "resnet_mcdo_smoothing_34": CIFAR,
+    "resnet_mcdo_50": IMAGENET,
+    "preresnet_dnn_smoothing_18": IMAGENET,
+    "preresnet_mcdo_34": CIFAR,
+    "preresnet_dnn_50": CIFAR,
+    "preresnet_mcdo_smoothing_101": IMAGENET,
+    "resnext_dnn_smoothing_50": IMAGENET,
+    "resnext_mcdo_101": CIFAR,
+    "wideresnet_mcdo_smoothing_50": CIFAR,
+}
 SMALL = {"stages": (1, 2)}
 
 
@@ -53,16 +61,17 @@ def check(name, sides, *, ours=(), **options):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("sides", [(37, 44), (75, 97)])
-def test_topologies(name, sides):
-    options = {"large": min(sides) > 64}
+def test_topologies(name):
+    options = {"large": NAMES[name] == IMAGENET}
     if "resne" in name:
         options["stages"] = (1, 1, 2, 1) if options["large"] else (2, 1, 1, 1)
-    check(name, sides, **options)
+    check(name, NAMES[name], **options)
 
 
-@pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("blur", ["box", None, ((1, 3, 3, 1), "circular")])
+@pytest.mark.parametrize(
+    ("blur", "norm"),
+    [("box", True), (None, True), (((1, 3, 3, 1), "circular"), False)],
+)
 @pytest.mark.parametrize(
     ("squash", "t"),
     [

@@ -113,6 +113,7 @@ def convert(
     config = {
         "model": model,
         "dataset": about.name,
+        "class_names": about.class_names,
         "data_dir": data_dir,
         "seed": 0,
         "converted_from": source.name,
