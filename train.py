@@ -41,9 +41,12 @@ def main() -> int:
     if config["val_fraction"]:
         splits = {"val": held_out, **splits}
     normalize = functools.partial(augment.normalize, mean=source.mean, std=source.std)
+    prepare = augment.preparation(
+        normalize, augment=config["augment"] and not source.augments_on_host
+    )
     schedule = optim.warmup_multistep(
         config["learning_rate"],
-        steps_per_epoch=batches.num_batches(len(data[1]), config["batch_size"]),
+        steps_per_epoch=batches.num_batches(data.num_examples, config["batch_size"]),
         warmup_epochs=config["warmup_epochs"],
         milestones=config["milestones"],
         factor=config["factor"],
@@ -60,8 +63,8 @@ def main() -> int:
     ):
         state = fit(
             model,
-            *data,
-            prepare=augment.preparation(normalize, augment=config["augment"]),
+            data,
+            prepare=prepare,
             schedule=schedule,
             optimizer=optim.sgd(
                 schedule,

@@ -28,10 +28,11 @@ def get_config() -> ConfigDict:
     config.head_temperature = config_dict.placeholder(float)  # of gap_clip, > 0
 
     # Data.
-    config.dataset = "cifar100"  # cifar10, cifar100 or shapes
+    config.dataset = "cifar100"  # cifar10, cifar100, shapes, imagenet or folder:PATH
     config.data_dir = config_dict.placeholder(str)  # of TFDS; its own default if None
     config.download = False  # prepare the data set if it is not there
-    config.augment = True  # random crop (pad 4) and flip
+    config.augment = True  # flip and crop: pad 4; 8 to 100 % of ImageNet's and folders'
+    config.image_size = config_dict.placeholder(int)  # pixels, of ImageNet and folders
     config.val_fraction = 0.0  # of the training split, held out; [0, 1)
 
     # Optimisation.
@@ -45,7 +46,8 @@ def get_config() -> ConfigDict:
     config.momentum = 0.9
     config.weight_decay = 5e-4  # coupled L2 on all parameters
 
-    # Monitoring. None of these changes the result.
+    # Speed and monitoring. None of these changes the result.
+    config.num_workers = 0  # processes that decode images; 0 for threads
     config.eval_every = 1  # epochs
     config.eval_batch_size = 128  # examples
     config.checkpoint_every = 1  # epochs

@@ -21,8 +21,8 @@ import optax
 from jax.sharding import Mesh
 
 from spatial_smoothing import distributed
-from spatial_smoothing.data import batches
 from spatial_smoothing.data.batches import Batch
+from spatial_smoothing.feeds import Feed
 
 Prepare = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -193,12 +193,11 @@ def compile_steps(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     state: TrainState,
-    images: jax.Array,
-    labels: jax.Array,
+    feed: Feed,
     *,
     prepare: Prepare,
     seed: int,
-    batch_size: int,
+    steps_per_epoch: int,
     mesh: Mesh,
     on_device: bool | None = None,
 ) -> Callable[[TrainState, int], TrainState]:
@@ -212,38 +211,30 @@ def compile_steps(
       model: The network.
       optimizer: An optax transformation.
       state: The first state, of `place_state`; of members if it is stacked.
-      images: u8[N, H, W, C], replicated.
-      labels: i32[N], replicated.
+      feed: Where batches come from; the axis `data` divides them.
       prepare: Augments and normalises.
       seed: Of the run.
-      batch_size: Examples a step and member, which the axis `data` divides.
+      steps_per_epoch: Batches of an epoch.
       mesh: Where batches are split.
       on_device: Whether the loop over steps is compiled too, which keeps Python off the
-        path between them; None for yes, except on CPUs. There XLA runs the gradients
-        of convolutions some 15 to 115 times slower inside a loop.
+        path between them; None for yes, except on CPUs, where XLA runs the gradients
+        of convolutions some 15 to 115 times slower inside a loop, and where batches
+        come from the host.
     """
-    distributed.check_batch_size(batch_size, mesh, axes=("data",))
     if on_device is None:
-        on_device = mesh.devices.flat[0].platform != "cpu"
-    size = labels.shape[0]
-    steps_per_epoch = batches.num_batches(size, batch_size)
+        on_device = feed.resident and mesh.devices.flat[0].platform != "cpu"
 
-    def begin(state: TrainState, streams: Streams) -> tuple[TrainState, jax.Array]:
-        """Returns the state with fresh sums, if due, and the order of the epoch."""
-        order = batches.epoch_order(streams.order, state.step // steps_per_epoch, size)
-        fresh = state.step % steps_per_epoch == 0
-        sums = jax.tree.map(lambda value: jnp.where(fresh, 0, value), state.sums)
-        return state.replace(sums=sums), order
-
-    def one(of_member: tuple[TrainState, Streams, jax.Array], data) -> TrainState:
-        state, streams, order = of_member
+    def one(of_member: tuple[TrainState, Streams, Any], shared) -> TrainState:
+        state, streams, own = of_member
         index = state.step % steps_per_epoch
-        batch = batches.take(*data, order, index, batch_size=batch_size)
-        batch = distributed.constrain(batch, mesh, "data")
+        batch = distributed.constrain(feed.take(own, shared, index), mesh, "data")
         key = jax.random.fold_in(streams.prepare, state.step)
         return train_step(
-            # Sharded parameters are gathered here.
-            state.replace(variables=distributed.constrain(state.variables, mesh)),
+            state.replace(
+                # Sharded parameters are gathered here.
+                variables=distributed.constrain(state.variables, mesh),
+                sums=jax.tree.map(lambda x: jnp.where(index == 0, 0, x), state.sums),
+            ),
             {**batch, "image": prepare(key, batch["image"])},
             model=model,
             optimizer=optimizer,
@@ -253,23 +244,24 @@ def compile_steps(
     members = state.step.size  # of which each group of devices treats its own
     turns = members // mesh.shape["member"]
     if state.step.ndim:
-        begin = jax.vmap(begin)
         each = distributed.for_members(one, mesh)
     else:
-        each = lambda turn, of_member, data: one(of_member, data)
+        each = lambda turn, of_member, shared: one(of_member, shared)
 
-    def many(state: TrainState, stop, streams, data) -> TrainState:
-        state, order = begin(state, streams)
+    def many(state: TrainState, stop, streams, own, shared) -> TrainState:
         return jax.lax.while_loop(
             lambda state: (state.step < stop).all() & state.finite.all(),
             lambda state: jax.lax.fori_loop(
                 0,
                 turns,
-                lambda turn, state: each(turn, (state, streams, order), data),
+                lambda turn, state: each(turn, (state, streams, own), shared),
                 state,
             ),
             state,
         )
+
+    def turn(state: TrainState, number, streams, own, shared) -> TrainState:
+        return each(number, (state, streams, own), shared)
 
     lies = jax.tree.map(lambda leaf: leaf.sharding, state)
     by_member = (distributed.by_member if state.step.ndim else distributed.replicated)(
@@ -278,28 +270,23 @@ def compile_steps(
     streams = jax.jit(
         lambda: Streams.of(seed, members=members), out_shardings=by_member
     )()
-    data = (images, labels)
-    jit = functools.partial(jax.jit, donate_argnums=0)
-    if on_device:
-        compiled = jit(many, out_shardings=lies)
-        compiled = compiled.lower(state, 0, streams, data).compile()
-        return lambda state, stop: compiled(state, stop, streams, data)
-
-    begin = jit(begin, out_shardings=(lies, by_member))
-    order = jax.eval_shape(begin, state, streams)[1]
-    order = jax.ShapeDtypeStruct(order.shape, order.dtype, sharding=by_member)
-
-    def turn(state, number, order, streams, data):
-        return each(number, (state, streams, order), data)
-
-    compiled = jit(turn, out_shardings=lies)
-    compiled = compiled.lower(state, 0, order, streams, data).compile()
+    function = many if on_device else turn
+    compiled = (
+        jax.jit(function, donate_argnums=0, out_shardings=lies)
+        .lower(state, 0, streams, feed.struct, feed.shared)
+        .compile()
+    )
 
     def advance(state: TrainState, stop: int) -> TrainState:
-        state, order = begin(state, streams)
-        while steps_made(state) < stop and bool(np.all(state.finite)):
+        start = steps_made(state)
+        if on_device:
+            return compiled(state, stop, streams, feed.own(start), feed.shared)
+        for step in range(start, stop):
+            own = feed.own(step)  # while the step before is computed
+            if not np.all(state.finite):
+                break
             for number in range(turns):
-                state = compiled(state, number, order, streams, data)
+                state = compiled(state, number, streams, own, feed.shared)
         return state
 
     return advance

@@ -15,11 +15,13 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from spatial_smoothing import distributed, processes
+from spatial_smoothing import distributed, feeds, processes
 from spatial_smoothing.checkpoints import Checkpoints, abstract
 from spatial_smoothing.data.batches import num_batches
+from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.steps import (
     Prepare,
+    Streams,
     TrainState,
     compile_steps,
     init_state,
@@ -53,8 +55,7 @@ class Log:
 
 def fit(
     model: nn.Module,
-    images: np.ndarray,
-    labels: np.ndarray,
+    dataset: AnyDataset,
     *,
     prepare: Prepare,
     schedule: optax.Schedule,
@@ -76,8 +77,7 @@ def fit(
 
     Args:
       model: The network.
-      images: u8[N, H, W, C]; put on every device.
-      labels: i32[N].
+      dataset: To train on; in memory, where it is put on every device, or encoded.
       prepare: Augments and normalises; see `steps`.
       schedule: Step -> learning rate, for the record.
       optimizer: An optax transformation.
@@ -103,20 +103,27 @@ def fit(
       ValueError: if the devices cannot divide a batch, or the examples do not fill one.
     """
     mesh, log = mesh or distributed.mesh(members=members), log or Log()
-    steps_per_epoch = num_batches(len(labels), batch_size)
+    steps_per_epoch = num_batches(dataset.num_examples, batch_size)
     total = epochs * steps_per_epoch
     distributed.check_batch_size(batch_size, mesh, axes=("data",))
-    if batch_size > len(labels):
+    if batch_size > dataset.num_examples:
         raise ValueError(
-            f"batch_size {batch_size} is more than the {len(labels)} examples to train "
-            "on; use a smaller one"
+            f"batch_size {batch_size} is more than the {dataset.num_examples} examples "
+            "to train on; use a smaller one"
         )
-    init = functools.partial(init_state, model, optimizer, images.shape[1:])
+    init = functools.partial(init_state, model, optimizer, dataset.image_shape)
     state = place_state(
         lambda: init(seed=seed, members=members), mesh, sharded=shard_state
     )
     state = _continued(state, checkpoints)
-    data = distributed.replicate((images, labels), mesh)
+    feed = feeds.feed(
+        dataset,
+        order_keys=Streams.of(seed, members=members).order,
+        seed=seed,
+        total=total,
+        batch_size=batch_size,
+        mesh=mesh,
+    )
     step, num_steps = steps_made(state), 1
     seconds = elapsed = 0.0
     log.start(step=step, total=total, steps_per_epoch=steps_per_epoch)
@@ -125,10 +132,10 @@ def fit(
             model,
             optimizer,
             state,
-            *data,
+            feed,
             prepare=prepare,
             seed=seed,
-            batch_size=batch_size,
+            steps_per_epoch=steps_per_epoch,
             mesh=mesh,
         )
         while step < total:
@@ -159,6 +166,7 @@ def fit(
                     _save(checkpoints, state)
         _save(checkpoints, state)
     finally:
+        feed.close()
         log.close()
     return state
 

@@ -201,7 +201,10 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
         if name in config and not config[name] >= least:
             raise ValueError(f"{name} must be at least {least}, got {config[name]}")
     path = paths.absolute(workdir)
-    config = json.loads(json.dumps(dict(config)))  # tuples become lists, as when read
+    config = dict(config)
+    if names := source(config).class_names:
+        config["class_names"] = names  # so that the run can do without the folder
+    config = json.loads(json.dumps(config))  # tuples become lists, as when read
     if (path / "config.json").exists():
         held = read_config(path)
         different = [

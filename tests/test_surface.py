@@ -19,7 +19,7 @@ PACKAGE = "spatial_smoothing"
 # ones. In the lowest, each file or folder stands on its own.
 LAYERS = [
     {"lookup", "paths", "interrupts", "provenance", "ops", "metrics", "data", "report"},
-    {"layers", "models", "optim", "distributed", "processes"}
+    {"layers", "models", "optim", "distributed", "feeds", "processes"}
     | {"checkpoints", "convert"}
     | {"interception", "existing", "nnx", "ensembles", "mixtures", "temporal"},
     {"steps", "training", "evaluation", "scoring", "workdirs", "prediction"},

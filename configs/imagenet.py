@@ -1,0 +1,30 @@
+"""ImageNet by the recipe of the paper's code: 1 + 90 epochs.
+
+python train.py --config=configs/imagenet.py --workdir=runs/imagenet
+
+TFDS prepares the data, once, where TensorFlow is installed:
+tfds build imagenet2012 --file_format=array_record
+
+The same for a folder of images, PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg
+(or val/): --config.dataset=folder:PATH
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    """Returns the config."""
+    config = common.get_config()
+    config.dataset = "imagenet"
+    config.model = "resnet_mcdo_smoothing_50"
+    config.stem = "imagenet"
+    config.rate = 0.05
+    config.epochs = 90
+    config.batch_size = 256
+    config.eval_batch_size = 256
+    config.milestones = (30, 60, 80)
+    config.factor = 0.1
+    config.weight_decay = 1e-4
+    return config
