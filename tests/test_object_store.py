@@ -5,13 +5,16 @@ import os
 import pathlib
 
 import fsspec
+import jpeg_images
 import numpy as np
 import pytest
 import report_rows
 from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
+from test_sources import write
 
 from spatial_smoothing import logs, paths, report, suites, workdirs
+from spatial_smoothing.data import sources
 from spatial_smoothing.metrics import per_example
 
 RUN = "gs://bucket/runs/a"
@@ -126,3 +129,40 @@ def test_files_that_know_workdirs_leave_paths_to_epath():
     files += [package / "serving.py", *package.glob("report/*.py")]
     files += [*package.glob("suites/*.py"), *package.parent.glob("*.py")]
     assert [what for path in files for what in local_only(path)] == []
+
+
+def upload(folder, target):
+    """Copies a local folder to the bucket."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            copy = epath.Path(target) / path.relative_to(folder).as_posix()
+            copy.write_bytes(path.read_bytes())
+
+
+def test_data_sets_of_tfds_are_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPATIAL_SMOOTHING_CACHE", str(tmp_path / "cache"))
+    written = write(tmp_path / "tfds")
+    upload(tmp_path / "tfds", "gs://bucket/tfds")
+    images, labels = sources.load("cifar10", "test", data_dir="gs://bucket/tfds")
+    np.testing.assert_array_equal(images, written.images["test"])
+    np.testing.assert_array_equal(labels, written.labels["test"])
+    with pytest.raises(ValueError, match=r"no cifar100 of TFDS in .* gs://bucket/tfds"):
+        sources.load("cifar100", "test", data_dir="gs://bucket/tfds")
+
+
+def test_imagenet_has_to_be_mounted(tmp_path):
+    jpeg_images.prepare_imagenet(tmp_path, count=1)
+    upload(tmp_path, "gs://bucket/tfds")
+    message = r"cannot be read in a bucket: gs://bucket/tfds/imagenet2012/5.1.0; mount"
+    with pytest.raises(ValueError, match=message):
+        sources.load("imagenet", "test", data_dir="gs://bucket/tfds")
+
+
+def test_folders_of_images_are_read(tmp_path):
+    upload(jpeg_images.write_folder(tmp_path, count=2), "gs://bucket/pets")
+    here, there = (
+        next(sources.load(f"folder:{root}", "train", image_size=32).batches(4))
+        for root in (tmp_path, "gs://bucket/pets")
+    )
+    np.testing.assert_array_equal(here["image"], there["image"])
+    np.testing.assert_array_equal(here["label"], there["label"])

@@ -2,6 +2,7 @@
 
 from etils import epath
 
+from spatial_smoothing import paths
 from spatial_smoothing.data import shapes, sources
 
 
@@ -25,7 +26,7 @@ def class_names(name: str, *, data_dir: epath.PathLike | None = None) -> list[st
         from tensorflow_datasets.core import constants
 
         data_dir = constants.DATA_DIR
-    folder = epath.Path(data_dir).expanduser() / sources.TFDS_NAMES.get(name, name)
+    folder = paths.absolute(data_dir) / sources.TFDS_NAMES.get(name, name)
     for path in sorted(folder.glob("*/label.labels.txt"), reverse=True):
         names = path.read_text().split()
         if len(names) == source.num_classes:

@@ -117,7 +117,7 @@ class EncodedDataset:
         rows = np.arange(batch_size) if rows is None else np.asarray(rows)
         make = functools.partial(_batch, self, batch_size, rows, seed)
         workers = min(self.num_workers, max(stop - start, 0))
-        threads = 1 if workers else min(os.cpu_count() or 1, 16)
+        threads = 1 if workers else min(_num_cores(), 16)
         data = grain.MapDataset.range(start, stop).map(make)
         data = data.to_iter_dataset(grain.ReadOptions(threads, 2 * threads))
         if workers:
@@ -154,6 +154,13 @@ def _batch(
                 rng = np.random.default_rng((seed, epoch, position))
         images[row], labels[row] = _example(dataset, position, rng)
     return {"image": images, "label": labels, "mask": mask}
+
+
+def _num_cores() -> int:
+    """Returns how many this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @functools.cache

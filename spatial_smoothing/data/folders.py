@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from etils import epath
 
+from spatial_smoothing import paths
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 _LAYOUT = "expected train/CLASS/*.jpg, and test/CLASS/*.jpg or val/CLASS/*.jpg"
 
@@ -100,7 +102,7 @@ def records(
 
 
 def _split_folder(path: epath.PathLike, split: str) -> epath.Path:
-    root = epath.Path(path).expanduser()
+    root = paths.absolute(path)
     if not root.is_dir():
         raise ValueError(f"no folder {root}; {_LAYOUT}")
     choices = ("test", "val") if split == "test" else (split,)

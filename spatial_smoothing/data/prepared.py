@@ -4,12 +4,17 @@ That format is read without TensorFlow. TFDS is imported inside the functions, b
 it takes longer to import than all else.
 """
 
+import contextlib
 import dataclasses
+import os
 import re
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
+
+from spatial_smoothing import paths
 
 
 class Split(NamedTuple):
@@ -60,7 +65,7 @@ def root(data_dir: epath.PathLike | None) -> epath.Path:
         from tensorflow_datasets.core import constants
 
         data_dir = constants.DATA_DIR
-    return epath.Path(data_dir).expanduser().resolve()
+    return paths.absolute(data_dir)
 
 
 def find(root: epath.Path, name: str) -> epath.Path | None:
@@ -124,6 +129,24 @@ def nothing_prepared(root: epath.Path, name: str, remedy: str) -> ValueError:
     )
 
 
+@contextlib.contextmanager
+def local_copy(folder: epath.Path) -> Iterator[epath.Path]:
+    """Yields a folder, or a copy of one in a bucket: array_record reads only files."""
+    if not _is_remote(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = epath.Path(scratch) / folder.name
+        copy.mkdir()
+        for path in folder.iterdir():
+            (copy / path.name).write_bytes(path.read_bytes())
+        yield copy
+
+
+def _is_remote(folder: epath.Path) -> bool:
+    return "://" in os.fspath(folder)
+
+
 def open_split(
     folder: epath.Path, split: str, *, num_classes: int, encoded: bool = False
 ) -> Split:
@@ -163,6 +186,12 @@ def encoded_records(
     folder: epath.Path, split: str, *, num_classes: int
 ) -> EncodedRecords:
     """Opens a split as `open_split` does, leaving images encoded."""
+    if _is_remote(folder):
+        raise ValueError(
+            f"array_record cannot be read in a bucket: {folder}; mount the bucket as a "
+            "file system (gcsfuse), or copy the folder to a disk, and pass that as "
+            "--config.data_dir"
+        )
     records, _ = open_split(folder, split, num_classes=num_classes, encoded=True)
     return EncodedRecords(records, f"{split} in {folder}", num_classes)
 

@@ -168,7 +168,11 @@ def _load_cifar(
 
         folder = cifar.prepare(spec.name, root)
     files = sorted((p.name, p.stat().length, p.stat().mtime) for p in folder.iterdir())
-    make = lambda: _read(spec, folder, split)
+
+    def make() -> Dataset:
+        with prepared.local_copy(folder) as copy:
+            return _read(spec, copy, split)
+
     return Dataset(*cache.cached(f"{spec.name}-{split}", [str(folder), files], make))
 
 
