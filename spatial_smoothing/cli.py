@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from spatial_smoothing import logs
+from spatial_smoothing import cpu, logs
 
 
 def run(main: Callable[..., int | None], *, positional: bool = False) -> None:
@@ -22,6 +22,7 @@ def run(main: Callable[..., int | None], *, positional: bool = False) -> None:
       positional: Whether arguments without -- are allowed; `main` is called with the
         list of them.
     """
+    cpu.keep_memory()
     parse = functools.partial(_parse, positional=positional)
     arguments = lambda argv: [argv[1:]] if positional else []
     app.run(lambda argv: _guarded(main, *arguments(argv)), flags_parser=parse)

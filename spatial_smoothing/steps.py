@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from spatial_smoothing import distributed
+from spatial_smoothing import cpu, distributed
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.feeds import Feed
 
@@ -271,11 +271,10 @@ def compile_steps(
         lambda: Streams.of(seed, members=members), out_shardings=by_member
     )()
     function = many if on_device else turn
-    compiled = (
-        jax.jit(function, donate_argnums=0, out_shardings=lies)
-        .lower(state, 0, streams, feed.struct, feed.shared)
-        .compile()
+    lowered = jax.jit(function, donate_argnums=0, out_shardings=lies).lower(
+        state, 0, streams, feed.struct, feed.shared
     )
+    compiled = cpu.compile_gradients(lowered, mesh)
 
     def advance(state: TrainState, stop: int) -> TrainState:
         start = steps_made(state)

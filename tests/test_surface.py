@@ -18,7 +18,8 @@ PACKAGE = "spatial_smoothing"
 # What may import what: a file imports from lower layers and its own, never from higher
 # ones. In the lowest, each file or folder stands on its own.
 LAYERS = [
-    {"lookup", "paths", "interrupts", "provenance", "ops", "metrics", "data", "report"},
+    {"lookup", "paths", "interrupts", "provenance", "cpu", "draws", "ops"}
+    | {"metrics", "data", "report"},
     {"layers", "models", "optim", "distributed", "feeds", "processes"}
     | {"checkpoints", "convert"}
     | {"interception", "existing", "nnx", "ensembles", "mixtures", "temporal"},
