@@ -28,6 +28,7 @@ _NUM_REPLICATES = flags.DEFINE_integer(
     "num_replicates", 1000, "Of the bootstrap; 0 for no intervals."
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of masks and bootstrap.")
+_PUBLISHED = flags.DEFINE_bool("published", False, "Draw Park & Kim's values beside.")
 options.define(suites.SUITES)
 
 
@@ -115,6 +116,7 @@ def write(rows: list, where: dict, output: epath.PathLike, **extra) -> epath.Pat
         suites.save_examples(output, rows),
         provenance=where,
         title=f"Ensembles on {datasets}",
+        beside=report.published(rows) if _PUBLISHED.value else (),
         **extra,
     )
 

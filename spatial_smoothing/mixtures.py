@@ -22,7 +22,7 @@ class Mixture:
     """Sums over the predictions of an ensemble for B images.
 
     Attributes:
-      size: f32[], predictions.
+      size: f32[], predictions, or the sum of their weights.
       log_total: f32[B, K], log of the sum of their probabilities.
       entropy: f32[B], sum of their entropies, in nats.
       votes: f32[B, K], predictions whose most probable class this is.
@@ -49,6 +49,17 @@ class Mixture:
         """Joins the ensembles along the first axis."""
         total = jax.tree.map(lambda leaf: leaf.sum(0), self)
         return total.replace(log_total=jax.nn.logsumexp(self.log_total, axis=0))
+
+    def weighted(self, weights: jax.Array) -> "Mixture":
+        """Counts every prediction `weights` > 0 times; of the shape of `size`."""
+        log_weights = _trailing(jnp.log(weights), self.log_total)
+        return Mixture(
+            self.size * weights,
+            self.log_total + log_weights,
+            self.entropy * _trailing(weights, self.entropy),
+            self.votes * _trailing(weights, self.votes),
+            self.energy * _trailing(weights, self.energy),
+        )
 
     def log_probs(self) -> jax.Array:
         """Logarithm of the mean of the probabilities, f32[B, K]."""

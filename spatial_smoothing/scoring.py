@@ -1,8 +1,9 @@
 """Scoring: all that one pass over a data set says about R ensembles at once.
 
 Contract of this file: `predict(variables, key, images)` maps u8[B, H, W, C] to a
-`Mixture` with a leading axis of R ensembles (see `mixtures.predictor`). Probabilities
-are streamed: what is kept of an image is a few numbers for each ensemble.
+`Mixture` with a leading axis of R ensembles (see `mixtures.predictor`); or to a pair of
+it and further scores of each image, name -> f32[R, B]. Probabilities are streamed: what
+is kept of an image is a few numbers for each ensemble.
 """
 
 import functools
@@ -20,7 +21,8 @@ from spatial_smoothing.evaluation import Row, summaries
 from spatial_smoothing.metrics import Examples, Tally
 from spatial_smoothing.mixtures import Mixture
 
-Predict = Callable[[Any, jax.Array, jax.Array], Mixture]
+Further = dict[str, jax.Array]
+Predict = Callable[[Any, jax.Array, jax.Array], Mixture | tuple[Mixture, Further]]
 UNCERTAINTIES = ("confidence", "entropy", "mutual_information", "energy")
 _CURVE = 101  # points of a risk-coverage curve
 
@@ -33,12 +35,15 @@ class Scores(NamedTuple):
       calibrated: The same after temperature scaling, if there were temperatures.
       examples: Scores of each image, on the host.
       seconds: Mean time of a batch, without the first, which compiles; None for one.
+      further: Further scores of each image, on the host, f32[R, n]; NaN where an
+        ensemble has none.
     """
 
     tally: Tally
     calibrated: Tally | None
     examples: Examples
     seconds: float | None
+    further: dict[str, np.ndarray]
 
 
 class Passes(NamedTuple):
@@ -57,14 +62,17 @@ class Passes(NamedTuple):
 def compile_passes(predict: Predict) -> Passes:
     """Compiles passes; batch i of a data set draws from `fold_in(key, i)`."""
 
+    def predicted(variables, key, index, batch: Batch) -> tuple[Mixture, Further]:
+        found = predict(variables, jax.random.fold_in(key, index), batch["image"])
+        return (found, {}) if isinstance(found, Mixture) else found
+
     @jax.jit
-    def log_probs_of(variables, key, index, batch: Batch) -> jax.Array:
-        mixture = predict(variables, jax.random.fold_in(key, index), batch["image"])
-        return mixture.log_probs()
+    def log_probs_of(*inputs) -> jax.Array:
+        return predicted(*inputs)[0].log_probs()
 
     @jax.jit
     def scores_of(variables, key, index, batch: Batch, temperatures):
-        mixture = predict(variables, jax.random.fold_in(key, index), batch["image"])
+        mixture, further = predicted(variables, key, index, batch)
         log_probs, label, mask = mixture.log_probs(), batch["label"], batch["mask"]
         tally = jax.vmap(lambda values: _tally(values, label, mask))
         examples = jax.vmap(functools.partial(metrics.per_example, labels=label))(
@@ -77,7 +85,7 @@ def compile_passes(predict: Predict) -> Passes:
         if temperatures is not None:
             scaled = jax.vmap(metrics.scale_temperature)(log_probs, temperatures)
             tallies["calibrated"] = tally(scaled)
-        return tallies, (examples, mask)
+        return tallies, (examples, further), mask
 
     def scores(variables, key, data, temperatures=None) -> Scores:
         total, parts, times = None, [], []
@@ -85,21 +93,23 @@ def compile_passes(predict: Predict) -> Passes:
             scores_of(variables, key, index, batch, temperatures)
             for index, batch in enumerate(data)
         )
-        for tallies, (examples, mask) in _one_ahead(steps):
+        for tallies, kept, mask in _one_ahead(steps):
             total = tallies if total is None else _add(total, tallies)
             mask = distributed.gather(mask)
             parts.append(
-                jax.tree.map(lambda x, m=mask: x[:, m], distributed.gather(examples))
+                jax.tree.map(lambda x, m=mask: x[:, m], distributed.gather(kept))
             )
             times.append(time.perf_counter())
         if total is None:
             raise ValueError("there is nothing to evaluate: no batches")
         several = len(times) > 1
+        examples, further = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
         return Scores(
             total["tally"],
             total.get("calibrated"),
-            jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts),
+            examples,
             (times[-1] - times[0]) / (len(times) - 1) if several else None,
+            further,
         )
 
     def temperatures(variables, key, data) -> jax.Array:
@@ -138,17 +148,27 @@ def rows(
       num_replicates: Of the bootstrap; 0 for no intervals.
 
     Returns:
-      Rows with the scores of `evaluation.summaries` and `metrics.table`,
-      `risk_coverage`, `examples`, and where asked for `intervals`, `temperature` with
-      `calibrated_nll`, `calibrated_ece` and `calibrated_brier`, and `detection`.
+      Rows with the scores of `evaluation.summaries` and `metrics.table`, the means of
+      further scores, `risk_coverage`, `examples`, and where asked for `intervals`,
+      `temperature` with `calibrated_nll`, `calibrated_ece` and `calibrated_brier`, and
+      `detection`.
     """
     found = []
     for index in range(len(scores.tally.count)):
         part = functools.partial(jax.tree.map, lambda leaf, i=index: leaf[i])
         examples = part(scores.examples)
         row = {"num_examples": len(examples.label), **summaries(part(scores.tally))}
+        further = {
+            name: values[index]
+            for name, values in scores.further.items()
+            if not np.isnan(values[index]).any()
+        }
         table, intervals = _table(
-            key, examples, num_classes=num_classes, num_replicates=num_replicates
+            key,
+            examples,
+            further,
+            num_classes=num_classes,
+            num_replicates=num_replicates,
         )
         row |= {name: value for name, value in table.items() if name not in row}
         if temperatures is not None:
@@ -192,19 +212,26 @@ def _one_ahead(steps: Iterator[Any]) -> Iterator[Any]:
 
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "num_replicates"))
-def _bootstrap(key, examples, *, num_classes, num_replicates):
-    table = functools.partial(metrics.table, examples, num_classes=num_classes)
+def _bootstrap(key, examples, further, *, num_classes, num_replicates):
+    count = len(examples.label)
+
+    def table(weights: jax.Array) -> dict[str, jax.Array]:
+        scores = metrics.table(examples, weights, num_classes=num_classes)
+        means = {name: weights @ values / count for name, values in further.items()}
+        return {**scores, **means}
+
+    scores = table(jnp.ones(count))
     if not num_replicates:
-        return table(), {}
-    replicates = metrics.bootstrap(
-        key, table, len(examples.label), num_replicates=num_replicates
-    )
-    return table(), metrics.interval(replicates)
+        return scores, {}
+    replicates = metrics.bootstrap(key, table, count, num_replicates=num_replicates)
+    return scores, metrics.interval(replicates)
 
 
-def _table(key, examples: Examples, **options) -> tuple[dict, dict]:
+def _table(
+    key: jax.Array, examples: Examples, further: Further, **options
+) -> tuple[dict, dict]:
     """The scores of a table, and their intervals."""
-    table, intervals = jax.device_get(_bootstrap(key, examples, **options))
+    table, intervals = jax.device_get(_bootstrap(key, examples, further, **options))
     return (
         {name: float(value) for name, value in table.items()},
         {name: value.tolist() for name, value in intervals.items()},

@@ -7,7 +7,9 @@ Park et al., "Vector Quantized Bayesian Neural Network Inference for Data Stream
 2021, whose time constant tau is 1 / decay.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ import numpy as np
 
 from spatial_smoothing import ensembles
 from spatial_smoothing.ensembles import Variables
+from spatial_smoothing.mixtures import Mixture
 
 
 def importance(*, past: int = 5, future: int = 0, decay: float = 0.8) -> jax.Array:
@@ -81,6 +84,36 @@ def temporal_log_smooth(
     parts = _shifted(log_probs, past, future)
     terms = [part + float(w) for w, part in zip(weights, parts, strict=True)]
     return jax.nn.logsumexp(jnp.stack(terms), axis=0)
+
+
+def smooth_mixtures(frames: Mixture, *, past: int = 5, decay: float = 0.8) -> Mixture:
+    """Smooths ensembles over time: `temporal_log_smooth` of all that they sum up.
+
+    Predictions of different frames may disagree, as those of different samples do.
+
+    Args:
+      frames: With a leading axis of T frames, each a mixture of as many predictions.
+      past: As for `importance`, like the rest.
+      decay: Per frame.
+
+    Returns:
+      Mixtures with a leading axis of T - past frames.
+
+    Raises:
+      ValueError: as `temporal_smooth`.
+    """
+    weights = np.exp(_log_importance(past, 0, decay))
+    parts = zip(
+        weights, *(_shifted(x, past, 0) for x in jax.tree.leaves(frames)), strict=True
+    )
+    structure = jax.tree.structure(frames)
+    windows = [
+        jax.tree.unflatten(structure, leaves).weighted(
+            jnp.full(leaves[0].shape, weight, jnp.float32)
+        )
+        for weight, *leaves in parts
+    ]
+    return functools.reduce(operator.add, windows)
 
 
 @flax.struct.dataclass

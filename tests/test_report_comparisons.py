@@ -56,6 +56,16 @@ def test_equivalent_size_takes_no_missing_value():
     assert len(line) == 6  # no target for the ECE
 
 
+def test_baselines_are_those_of_the_same_ensemble():
+    names = ("MC dropout", "Deep ensemble of MC dropout", "MC dropout + temporal")
+    groups = {name: [make_row(name, 1)] for name in names}
+    smooth = [n.replace("MC dropout", "MC dropout + smoothing") for n in names]
+    model = "resnet_mcdo_smoothing_18"
+    groups |= {name: [make_row(name, 1, model=model)] for name in smooth}
+    expected = list(zip(smooth, names, strict=True))
+    assert comparisons.smoothing_pairs(groups) == expected
+
+
 def test_equivalent_size_needs_a_pair():
     assert comparisons.equivalents_table([make_row("a", 1), make_row("a", 5)]) is None
     assert len(cells(comparisons.equivalents_table(demo()))) == 1

@@ -134,7 +134,11 @@ def test_accuracy_nll_figure_is_a_path_with_sizes_at_its_ends():
     notes = [(note.get_text(), *note.xy) for note in axes.texts]
     assert ("N = 1", *path[0]) in notes
     assert ("N = 50", *path[-1]) in notes
-    assert len(notes) == 4  # none at the single point
+    assert len(notes) == 2  # none at the single point, none upon another
+    apart = [*curve("a"), *curve("b", model="b")]
+    for row in apart[len(SIZES) :]:
+        row["nll"] += 0.1
+    assert len(report.accuracy_nll_figure(apart).axes[0].texts) == 4
     with pytest.raises(ValueError, match="no row has both 'nll' and 'accuracy'"):
         report.accuracy_nll_figure([{"label": "a", "num_samples": 1, "nll": 1.0}])
 

@@ -105,10 +105,35 @@ def test_held_out_images_are_those_no_run_has_seen():
     assert suites.held_out(mixed, load) is None
 
 
+def test_dropout_in_some_parts_is_a_second_pass_of_the_same_weights():
+    two = run("a", stages=(1, 1))
+    rows = suites.ensemble([two], setting(num_samples=2), mc_stages="2")
+    labels = ["MC dropout + smoothing", "MC dropout in stage 2 + smoothing"]
+    assert [(row["label"], row["num_samples"]) for row in rows] == [
+        (label, size) for label in labels for size in (1, 2)
+    ]
+    config = {**two.config, "mc_stages": [2]}
+    model = workdirs.build_model(config)
+    trained_so = two._replace(config=config, model=model)
+    alone = suites.ensemble([trained_so], setting(num_samples=2))
+    assert [row["nll"] for row in rows[2:]] == [row["nll"] for row in alone]
+    assert rows[0]["nll"] != rows[2]["nll"]
+    for given, message in (("5", "must name some of"), ("tail", "must name some of")):
+        with pytest.raises(ValueError, match=message):
+            suites.ensemble([two], setting(), mc_stages=given)
+    plain = run("a", initial=False, model="resnet_dnn_18")
+    with pytest.raises(ValueError, match="networks with dropout; a has none"):
+        suites.ensemble([plain], setting(), mc_stages="1")
+
+
 def test_sizes_of_ensembles():
     assert ensemble_sizes(50) == (1, 2, 3, 4, 5, 10, 20, 50)
     assert ensemble_sizes(7) == (1, 2, 3, 4, 5, 7)
     assert ensemble_sizes(1) == (1,)
+    assert ensemble_sizes(4, (3, 2)) == (1, 2, 3, 4)
+    for sizes in ((0, 1), (1, 5)):
+        with pytest.raises(ValueError, match=r"between 1 and num_samples, 4, got"):
+            ensemble_sizes(4, sizes)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +147,15 @@ def test_sizes_of_ensembles():
 )
 def test_labels(name, members, expected):
     assert suites.label(name, num_members=members) == expected
+
+
+def test_labels_say_where_dropout_is():
+    label = functools.partial(suites.label, mc_stages=("head", 3, 4))
+    places = "stage 3, stage 4, head"
+    assert label("resnet_mcdo_smoothing_18") == f"MC dropout in {places} + smoothing"
+    deep = label("resnet_mcdo_18", num_members=2)
+    assert deep == f"Deep ensemble of MC dropout in {places}"
+    assert label("resnet_dnn_18") == "Deterministic"
 
 
 def test_equal_labels_are_told_apart_unless_they_are_seeds():

@@ -15,11 +15,11 @@ DATASET = sources.Dataset(
 )
 
 
-def build(name, **options):
+def build(name, *, seed=1, **options):
     """A run with random variables that was never trained."""
     model = models.build(name, num_classes=10, width=4, stages=(1,), **options)
     shapes_of = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 8, 8, 3)))
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     variables = jax.tree.map(
         lambda leaf: np.float32(np.abs(rng.normal(0, 0.3, leaf.shape))), shapes_of
     )
@@ -27,42 +27,57 @@ def build(name, **options):
         lambda leaf: np.float32(rng.normal(0, 0.3, leaf.shape)), variables["params"]
     )
     config = {"model": name, "dataset": "shapes"}
-    return workdirs.Run(None, config, model, variables, 0)
+    return workdirs.Run(f"run{seed}", config, model, variables, 0)
 
 
-def evaluate(run, **options):
+def evaluate(*runs, temporal=(SAMPLES,), **options):
     fields = {"num_samples": SAMPLES, "batch_size": 8, "seed": SEED}
+    fields |= {"num_replicates": 0}
     window = {"past": PAST, "num_frames": FRAMES}
     for name, value in options.items():
-        (fields if name in ("num_samples", "batch_size") else window)[name] = value
-    rows = suites.temporal([run], suites.Setting(DATASET, **fields), **window)
-    return {row["label"]: row for row in rows}
+        (fields if name in fields else window)[name] = value
+    setting = suites.Setting(DATASET, **fields)
+    rows = suites.ensemble(runs, setting, temporal=temporal, **window)
+    report.checked(rows)
+    return {(row["label"], row["run"], row["num_samples"]): row for row in rows}
 
 
-def samples(run, *, batch_size=8):
-    """Probabilities f64[T, S, N, K] of all frames, batch by batch, padded as they."""
+def samples(run, *, members=1, member=0, num_samples=SAMPLES, batch_size=8):
+    """Probabilities f64[T, S, n, K] of all frames, batch by batch, padded as they."""
     frames = np.asarray(streams.moving_crop(DATASET.images, num_frames=FRAMES))
     predict = jax.jit(
         lambda key, images: mc_dropout(
-            key, run.model, run.variables, images, num_samples=SAMPLES
+            key, run.model, run.variables, images, num_samples=num_samples
         )
     )
+    stream = jax.random.split(jax.random.key(SEED), 4)[0]
     result = []
     for index, start in enumerate(range(0, 13, batch_size)):
-        key = jax.random.fold_in(jax.random.key(SEED), index)
+        key = jax.random.fold_in(stream, index)
+        keys = [jax.random.fold_in(key, members + age) for age in (3, 2, 1)] + [key]
         part = frames[:, start : start + batch_size]
         padding = [(0, 0), (0, batch_size - part.shape[1])] + [(0, 0)] * 3
         images = np.pad(part, padding, mode="edge") / 255
         images = np.float32((images - shapes.MEAN) / shapes.STD)
         probs = [
-            predict(jax.random.fold_in(key, t), frame) for t, frame in enumerate(images)
+            predict(jax.random.fold_in(key, member), frame)
+            for key, frame in zip(keys, images, strict=True)
         ]
         result.append(np.float64(np.stack(probs))[:, :, : part.shape[1]])
     return np.concatenate(result, axis=2)
 
 
+def smoothed(probs):
+    """Weighted means over PAST + 1 frames of f64[T, ...]."""
+    weights = scipy.special.softmax(0.8 * np.arange(PAST + 1))
+    starts = range(FRAMES - PAST)
+    return np.stack(
+        [np.tensordot(weights, probs[t : t + PAST + 1], axes=1) for t in starts]
+    )
+
+
 def assert_scores(row, probs):
-    """`probs` f64[N, K], of the last frames."""
+    """`probs` f64[n, K], of the last frames."""
     of_label = probs[np.arange(13), DATASET.labels]
     assert row["nll"] == pytest.approx(-np.log(of_label).mean(), rel=1e-4)
     assert row["accuracy"] == np.mean(probs.argmax(-1) == DATASET.labels)
@@ -73,7 +88,7 @@ def assert_scores(row, probs):
 
 
 def assert_steadiness(row, probs):
-    """`probs` f64[T, N, K]."""
+    """`probs` f64[T, n, K]."""
     classes = probs.argmax(-1)
     assert row["consistency"] == pytest.approx(np.mean(classes[1:] == classes[:-1]))
     entropy = -(probs[1:] * np.log(probs[:-1])).sum(-1).mean()
@@ -81,73 +96,90 @@ def assert_steadiness(row, probs):
     assert row["cec"] == pytest.approx(entropy / 10, rel=1e-4)
 
 
+STEADINESS = {"consistency", "cec", "cec_sum"}
+
+
 def test_rows_equal_a_recomputation_frame_by_frame():
     run = build("resnet_mcdo_smoothing_18", rate=0.5)
     rows = evaluate(run)
-    methods = ("Single frame", "MC dropout", "Temporal smoothing")
-    assert list(rows) == [f"{method} + smoothing" for method in methods]
-    alone, dropout, smoothed = rows.values()
+    alone, over_time = "MC dropout + smoothing", "MC dropout + smoothing + temporal"
+    assert [key[::2] for key in rows] == [
+        *((alone, size) for size in (1, 2, 3)),
+        *((over_time, size) for size in (1, 3)),
+    ]
     probs = samples(run)
-    single = probs[:, 0]
-    weights = scipy.special.softmax(0.8 * np.arange(PAST + 1))
-    means = np.stack(
-        [np.tensordot(weights, single[t : t + PAST + 1], axes=1) for t in range(2)]
+    assert_scores(rows[alone, "run1", 2], probs[-1, :2].mean(0))
+    assert STEADINESS.isdisjoint(rows[alone, "run1", 2])
+    for size in (1, 3):
+        frames = probs[:, :size].mean(1)
+        now, mean = rows[alone, "run1", size], rows[over_time, "run1", size]
+        assert_scores(now, frames[-1])
+        assert_scores(mean, smoothed(frames)[-1])
+        assert_steadiness(now, frames[PAST:])
+        assert_steadiness(mean, smoothed(frames))
+        assert mean["milliseconds"] == now["milliseconds"]
+        entropies = scipy.special.entr(probs[:, :size]).sum(-1).mean(1)
+        of_mean = scipy.special.entr(smoothed(frames)[-1]).sum(-1)
+        information = (of_mean - smoothed(entropies)[-1]).mean()
+        assert mean["mutual_information"] == pytest.approx(information, rel=1e-3)
+
+
+def test_deep_ensembles_are_smoothed_over_time_too():
+    runs = [build("resnet_mcdo_18", rate=0.5, seed=seed) for seed in (1, 2)]
+    rows = evaluate(*runs, temporal=(1,), num_samples=2)
+    deep = "Deep ensemble of MC dropout"
+    assert [key for key in rows if "temporal" in key[0]] == [
+        (f"{deep} + temporal", "run1, run2", 1),
+        (f"{deep} + temporal", "run1, run2", 2),
+        ("MC dropout + temporal", "run1", 1),
+        ("MC dropout + temporal", "run2", 1),
+    ]
+    first, second = (
+        samples(run, members=2, member=index, num_samples=1)[:, 0]
+        for index, run in enumerate(runs)
     )
-    assert_scores(alone, single[-1])
-    assert_scores(dropout, probs[-1].mean(0))
-    assert_scores(smoothed, means[-1])
-    assert len({row["nll"] for row in rows.values()}) == 3
-    assert_steadiness(alone, single[PAST:])
-    assert_steadiness(smoothed, means)
-    assert [row["passes"] for row in rows.values()] == [1, SAMPLES, 1]
-    assert [row["num_samples"] for row in rows.values()] == [1, SAMPLES, 1]
-    assert {"consistency", "cec", "cec_sum"}.isdisjoint(dropout)
-    report.checked(list(rows.values()))
+    both = (first + second) / 2
+    assert_scores(rows[deep, "run1, run2", 2], both[-1])
+    assert_scores(rows[f"{deep} + temporal", "run1, run2", 2], smoothed(both)[-1])
+    assert_scores(rows["MC dropout + temporal", "run2", 1], smoothed(second)[-1])
 
 
-def test_networks_without_dropout_have_two_rows():
+def test_networks_without_dropout_are_smoothed_alike():
     run = build("resnet_dnn_18")
     rows = evaluate(run)
-    assert list(rows) == ["Single frame", "Temporal smoothing"]
+    assert [key[0] for key in rows] == ["Deterministic", "Deterministic + temporal"]
     single = samples(run)[:, 0]
-    assert_scores(rows["Single frame"], single[-1])
-    assert_steadiness(rows["Single frame"], single[PAST:])
-    assert rows["Single frame"]["passes"] == 1
+    now, mean = rows.values()
+    assert_scores(now, single[-1])
+    assert_scores(mean, smoothed(single)[-1])
+    assert_steadiness(now, single[PAST:])
 
 
 def test_a_sequence_of_one_window_has_no_pairs():
-    rows = evaluate(build("resnet_dnn_18"), num_frames=PAST + 1)
-    for row in rows.values():
-        assert {"consistency", "cec", "cec_sum"}.isdisjoint(row)
+    for row in evaluate(build("resnet_dnn_18"), num_frames=PAST + 1).values():
+        assert STEADINESS.isdisjoint(row)
 
 
 def test_one_frame_that_is_smoothed_alone_is_a_single_frame():
-    rows = evaluate(build("resnet_mcdo_18"), past=0, num_frames=1)
-    alone, _, smoothed = rows.values()
-    assert alone["nll"] == pytest.approx(smoothed["nll"], rel=1e-6)
+    now, mean = evaluate(build("resnet_dnn_18"), past=0, num_frames=1).values()
+    assert now["nll"] == pytest.approx(mean["nll"], rel=1e-6)
 
 
-def test_batches_of_any_size_count_every_example_once():
-    run = build("resnet_dnn_18")
-    rows, others = evaluate(run), evaluate(run, batch_size=16)
-    for label, row in rows.items():
-        for name in ("nll", "accuracy", "ece", "consistency", "cec"):
-            assert row[name] == pytest.approx(others[label][name], rel=1e-5)
+def test_steadiness_has_intervals():
+    (row, *_) = evaluate(build("resnet_dnn_18"), num_replicates=50).values()
+    low, high = row["intervals"]["cec"]
+    assert low < row["cec"] < high
 
 
 def test_unusable_numbers_are_refused():
-    run = build("resnet_dnn_18")
-    with pytest.raises(ValueError, match="takes one run, got 2; evaluate one by one"):
-        suites.temporal([run, run], suites.Setting(DATASET))
+    run = build("resnet_mcdo_18")
     for options, message in [
-        ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
         ({"past": -1}, "past must be at least 0, got -1"),
-        ({"num_frames": 2}, "num_frames must be at least 3, got 2"),
+        ({"num_frames": 2}, "num_frames must be at least 3, one more than past, got 2"),
         ({"decay": -1.0}, r"decay must be at least 0 and finite, got -1\.0"),
+        ({"temporal": (1, 7)}, "temporal must be some of the sizes 1,2,3, got 1,7"),
+        ({"sizes": (1, 7)}, "sizes must be between 1 and num_samples, 3, got 1,7"),
         ({"batch_size": 7}, "batch_size 7 cannot be divided by 8 devices"),
     ]:
         with pytest.raises(ValueError, match=message):
             evaluate(run, **options)
-    empty = sources.Dataset(DATASET.images[:0], DATASET.labels[:0])
-    with pytest.raises(ValueError, match="nothing to evaluate: no images"):
-        suites.temporal([run], suites.Setting(empty, batch_size=8))

@@ -29,6 +29,7 @@ from spatial_smoothing.report.curves import (
     time_figure,
 )
 from spatial_smoothing.report.pictures import FILES, pictures
+from spatial_smoothing.report.published import published
 from spatial_smoothing.report.rows import Row, checked, plain, plain_but_arrays
 from spatial_smoothing.report.runs import averaged
 from spatial_smoothing.report.terminal import print_lines, print_table, table
@@ -41,6 +42,7 @@ __all__ = [
     "plain",
     "print_rows",
     "print_table",
+    "published",
     "read",
     "reliability_figure",
     "risk_coverage_figure",
@@ -57,6 +59,7 @@ def write(
     provenance: Mapping[str, Any],
     title: str,
     differences: Sequence[Mapping[str, Any]] = (),
+    beside: Sequence[Row] = (),
 ) -> epath.Path:
     """Writes metrics.json, metrics.csv, the figures and report.html.
 
@@ -72,6 +75,7 @@ def write(
       provenance: where the numbers come from; a nested dict of JSON's types.
       title: heading of the page.
       differences: paired differences between models, see `comparisons`.
+      beside: rows to draw for comparison, such as those of `published`.
 
     Returns:
       The path of report.html.
@@ -87,7 +91,7 @@ def write(
     differences = checked_differences(differences)
     shown = averaged(rows) if rows else []
     shown_others = {suite: plain_but_arrays(group) for suite, group in others.items()}
-    drawn = pictures(shown) if shown else {}
+    drawn = pictures(shown, published=beside) if shown else {}
     drawn_others = {
         suite: dict(chapters.CHAPTERS[suite].pictures(group))
         for suite, group in shown_others.items()

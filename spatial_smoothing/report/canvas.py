@@ -8,7 +8,7 @@ which colour-blind readers can tell apart; markers differ as well.
 import io
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,13 @@ BAND = {"alpha": 0.15, "linewidth": 0}
 DASHED = {"linestyle": "--", "linewidth": 1.1}
 POINT = {"linestyle": "none", "markersize": 7}
 OUTLINE = {"markeredgecolor": "white", "markeredgewidth": 0.5}
-NOTE = {
+_NOTE = {
     "xytext": (5, 5),
     "textcoords": "offset points",
     "fontsize": 8,
     "color": "#333333",
 }
+_NOTE_WIDTH, _NOTE_HEIGHT = 38, 11  # points
 
 _BRIGHT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "os^Dv><p"
@@ -98,6 +99,16 @@ def strip(count: int, *, sharey: bool = False) -> tuple["Figure", list["Axes"]]:
     figure = Figure(figsize=(width, 3.7 if count == 1 else 3.3), layout="constrained")
     panels = figure.subplots(1, count, sharey=sharey, squeeze=False)
     return figure, list(panels[0])
+
+
+def annotate(axes: "Axes", notes: Mapping[tuple[float, float], str]) -> None:
+    """Writes a note at each point, but where it would lie on an earlier one."""
+    taken: list[tuple[float, float]] = []
+    for point, note in notes.items():
+        x, y = axes.transData.transform(point) * 72 / axes.figure.dpi
+        if all(abs(x - a) > _NOTE_WIDTH or abs(y - b) > _NOTE_HEIGHT for a, b in taken):
+            axes.annotate(note, point, **_NOTE)
+            taken.append((x, y))
 
 
 def panel_legend(figure: "Figure") -> None:

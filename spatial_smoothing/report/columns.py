@@ -123,7 +123,6 @@ _STREAMS = {
         "over classes",
     ),
     "cec_sum": _nats("CEC sum", "lower", note="the same, summed over classes"),
-    "passes": Column("Passes", digits=0, note="executions of the network for a frame"),
 }
 # A score of out-of-distribution detection -> its heading and what it is.
 DETECTORS = {

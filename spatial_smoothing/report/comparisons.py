@@ -54,7 +54,7 @@ def smoothing_pairs(groups: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]
     """(smoothed, baseline) for every series whose model differs only in smoothing.
 
     Where a model has several series (deterministic and deep ensemble, say), that with
-    the most similar name is the baseline.
+    the most similar name, smoothing apart, is the baseline.
     """
     models = {
         name: (str(row.get("model")), row.get("dataset"), row.get("split"))
@@ -65,8 +65,9 @@ def smoothing_pairs(groups: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]
         wanted = (model.replace("_smoothing", ""), *setting)
         baselines = [name for name in groups if models[name] == wanted]
         if "_smoothing" in model and baselines:
-            alike = difflib.get_close_matches(smoothed, baselines, n=1, cutoff=0)
-            pairs.append((smoothed, alike[0]))
+            name = smoothed.replace(" + smoothing", "", 1)
+            (alike,) = difflib.get_close_matches(name, baselines, n=1, cutoff=0)
+            pairs.append((smoothed, alike))
     return pairs
 
 

@@ -1,10 +1,12 @@
 """The pictures of a report: rows -> PNG files with caption and alternative text."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from spatial_smoothing.report import bins, canvas, curves
 from spatial_smoothing.report.columns import DETECTORS, column
+from spatial_smoothing.report.published import SOURCE
 from spatial_smoothing.report.rows import (
     Row,
     band_meaning,
@@ -40,7 +42,9 @@ FILES = (
 )
 
 
-def pictures(rows: Sequence[Row]) -> dict[str, Picture]:
+def pictures(
+    rows: Sequence[Row], *, published: Sequence[Row] = ()
+) -> dict[str, Picture]:
     """File name -> picture, for every figure that the rows have the values for.
 
     Curves against the number of samples, and paths over it, need more than one number;
@@ -48,43 +52,52 @@ def pictures(rows: Sequence[Row]) -> dict[str, Picture]:
 
     Args:
       rows: report rows, averaged over runs.
+      published: rows to draw beside them; see `published`.
     """
-    return {**_over_sizes(rows), **_of_bins(rows), **_of_rankings(rows)}
+    return {**_over_sizes(rows, published), **_of_bins(rows), **_of_rankings(rows)}
 
 
-def _over_sizes(rows: Sequence[Row]) -> dict[str, Picture]:
+def _over_sizes(rows: Sequence[Row], published: Sequence[Row]) -> dict[str, Picture]:
     found = {}
+    beside = (
+        f" Dotted, with open markers: {SOURCE}, means of three trainings."
+        if published
+        else ""
+    )
     if len({row["num_samples"] for row in rows}) == 1:
         return found
     found["ensemble_size.png"] = _picture(
-        curves.ensemble_size_figure,
+        functools.partial(curves.ensemble_size_figure, published=published),
         rows,
         heading="Number of samples",
         alt=f"Line charts of NLL, accuracy and ECE. {_values(rows, 'nll')}",
         caption="NLL, accuracy and ECE against the number of samples N, on a "
         "logarithmic axis. A dashed line is a model with one sample only."
-        + _bands(rows, ("nll", "accuracy", "ece")),
+        + _bands(rows, ("nll", "accuracy", "ece"))
+        + beside,
     )
     if _has_sizes(rows, "accuracy"):
         found["accuracy_nll.png"] = _picture(
-            curves.accuracy_nll_figure,
+            functools.partial(curves.accuracy_nll_figure, published=published),
             rows,
             heading="Accuracy and NLL",
             alt="NLL against accuracy, one path for each model over its sizes. "
             f"{_values(rows, 'accuracy')} {_values(rows, 'nll')}",
             caption="NLL against accuracy, one path for each model from its smallest "
-            "number of samples N to its largest. Better is to the lower right.",
+            "number of samples N to its largest. Better is to the lower right."
+            + beside,
         )
     if _has_sizes(rows, "milliseconds"):
         found["time.png"] = _picture(
             curves.time_figure,
             rows,
             heading="Time",
-            alt="NLL against time per image, one path for each model over its sizes. "
-            f"{_values(rows, 'milliseconds')}",
-            caption="NLL against the time of computation per image, on a logarithmic "
-            "axis, one path for each model over its numbers of samples N. Better is to "
-            "the lower left." + _bands(rows, ["nll"], bars=False),
+            alt="NLL against time per image, one path for each model over its sizes, "
+            f"and time against the size. {_values(rows, 'milliseconds')}",
+            caption="Left, NLL against the time of computation per image, one path for "
+            "each model over its numbers of samples N; better is to the lower left. "
+            "Right, the time against N. Axes of time are logarithmic."
+            + _bands(rows, ["nll"], bars=False),
         )
     return found
 

@@ -10,7 +10,6 @@ from spatial_smoothing.suites.comparison import (
 from spatial_smoothing.suites.ensemble import ensemble
 from spatial_smoothing.suites.partial import finish
 from spatial_smoothing.suites.settings import Setting, Suite, held_out, label
-from spatial_smoothing.suites.temporal import temporal
 
 __all__ = [
     "SUITES",
@@ -25,17 +24,18 @@ __all__ = [
     "label",
     "load_examples",
     "save_examples",
-    "temporal",
 ]
 
 SUITES = {
-    "ensemble": Suite(ensemble),
-    "temporal": Suite(
-        temporal,
+    "ensemble": Suite(
+        ensemble,
         {
-            "past": "Frames before the present one that smoothing takes in.",
+            "sizes": "Samples N of dropout to score; num_samples is one of them.",
+            "mc_stages": "Where to have dropout in a second pass: 4, or 3,4,head.",
+            "temporal": "Samples of a frame to smooth over time with; 0: none.",
+            "past": "Frames before the present one that this takes in.",
             "decay": "A frame t frames ago weighs exp(-decay t).",
-            "num_frames": "Length of the sequences.",
+            "num_frames": "Length of the sequences, that images are made into.",
         },
     ),
 }

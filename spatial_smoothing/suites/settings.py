@@ -15,6 +15,7 @@ from spatial_smoothing.data import datasets
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.evaluation import Row
 from spatial_smoothing.models import zoo
+from spatial_smoothing.models.network import HEAD
 from spatial_smoothing.suites.partial import Partial
 from spatial_smoothing.workdirs import Run
 
@@ -118,12 +119,26 @@ def held_out(
     return datasets.hold_out(dataset, fraction=fractions.pop())[1]
 
 
-def label(name: str, *, num_members: int = 1) -> str:
-    """Returns what a method is called in reports, such as "MC dropout + smoothing"."""
+def label(
+    name: str,
+    *,
+    num_members: int = 1,
+    mc_stages: Sequence[int | str] | None = None,
+) -> str:
+    """Returns what a method is called in reports, such as "MC dropout + smoothing".
+
+    Args:
+      name: Of the network.
+      num_members: Of a deep ensemble.
+      mc_stages: Where dropout is, if not in all blocks; see `Network`.
+    """
     arguments = zoo.spec(name).arguments
     method = "MC dropout" if arguments["rate"] else "Deterministic"
     if num_members > 1:
         method = "Deep ensemble" + (" of MC dropout" if arguments["rate"] else "")
+    if arguments["rate"] and mc_stages is not None:
+        stages = [f"stage {part}" for part in mc_stages if part != HEAD]
+        method += f" in {', '.join([*stages, *([HEAD] if HEAD in mc_stages else [])])}"
     return method + (" + smoothing" if any(arguments["smoothing"]) else "")
 
 

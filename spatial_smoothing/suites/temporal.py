@@ -1,30 +1,21 @@
-"""The evaluation of temporal smoothing, on sequences made of a data set's images.
+"""Temporal smoothing of ensembles, on sequences made of a data set's images.
 
-Contract of this file: a suite, as those of `suites`. The last frame of each sequence is
-the image itself, so that its label holds. Each frame is predicted once, and all methods
-share these predictions.
+Contract of this file: the last frame of a sequence is the image itself, so that its
+label holds. Each frame is predicted once, and the last one for all ensembles together:
+temporal smoothing takes what they have of it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from spatial_smoothing import distributed, ensembles, evaluation, logs, metrics
-from spatial_smoothing.data import augment, batches, streams
-from spatial_smoothing.data.batches import Batch
-from spatial_smoothing.evaluation import Row
-from spatial_smoothing.metrics import Tally, consistency
-from spatial_smoothing.models import zoo
-from spatial_smoothing.suites.settings import Setting
-from spatial_smoothing.temporal import temporal_log_smooth
-from spatial_smoothing.workdirs import Run
+from spatial_smoothing import temporal
+from spatial_smoothing.data import streams
+from spatial_smoothing.metrics import consistency
+from spatial_smoothing.scoring import Predict
 
-METHODS = ("Single frame", "MC dropout", "Temporal smoothing")
-# Method -> log-probabilities f32[T, B, K] of the last T frames, T = 1 at least.
-Predictions = dict[str, jax.Array]
-Predict = Callable[[dict[str, Any], jax.Array, jax.Array], Predictions]
 _STEADINESS = {
     "consistency": consistency.consistency,
     "cec": consistency.cec,
@@ -32,168 +23,95 @@ _STEADINESS = {
 }
 
 
-def temporal(
-    runs: Sequence[Run],
-    setting: Setting,
-    *,
-    past: int = 5,
-    decay: float = 0.8,
-    num_frames: int = 8,
-) -> list[Row]:
-    """Scores the last frames of sequences, each alone and with the frames before it.
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """How sequences are made and smoothed.
 
-    "Single frame" is one sample of the last frame, "MC dropout", of networks with
-    dropout, the mean of `num_samples` of it, "Temporal smoothing" the weighted mean
-    over past + 1 frames of one sample each.
-
-    Args:
-      runs: One run.
-      setting: Its images are what `streams.moving_crop` makes sequences of.
+    Attributes:
       past: Frames before the present one that smoothing takes in.
-      decay: A frame t frames away weighs exp(-decay |t|).
+      decay: A frame t frames ago weighs exp(-decay t).
       num_frames: Length of the sequences, at least past + 1.
 
-    Returns:
-      A row for each method: the scores of `evaluation.rows`; `passes`, executions of
-      the network for each frame of a stream; and, between the last num_frames - past
-      frames, if these are two or more, `consistency`, `cec` and `cec_sum`, which MC
-      dropout, evaluated on the last frame alone, has not.
-
     Raises:
-      ValueError: for more than one run, or numbers out of range.
+      ValueError: for numbers out of range.
     """
-    if len(runs) != 1:
-        raise ValueError(
-            f"temporal smoothing takes one run, got {len(runs)}; evaluate one by one"
-        )
-    for name, value, least in (
-        ("past", past, 0),
-        ("num_frames", num_frames, past + 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-    (run,) = runs
-    mesh = distributed.mesh()
-    distributed.check_batch_size(setting.batch_size, mesh)
-    samples = setting.num_samples if run.model.rate > 0 else 0
-    predict = _predictor(
-        run,
-        num_samples=samples,
-        chunk=setting.chunk,
-        num_frames=num_frames,
-        past=past,
-        decay=decay,
-    )
-    data = logs.track(
-        distributed.load_batches(setting.dataset, setting.batch_size, mesh),
-        total=batches.num_batches(setting.dataset.num_examples, setting.batch_size),
-        name="Temporal smoothing",
-    )
-    totals = _totals(predict, run.variables, jax.random.key(setting.seed), data)
-    return [
-        _row(run, method, *totals[method], passes=passes)
-        for method, passes in zip(METHODS, (1, samples, 1), strict=True)
-        if method in totals
-    ]
+
+    past: int = 5
+    decay: float = 0.8
+    num_frames: int = 8
+
+    def __post_init__(self):
+        temporal.importance(past=self.past, decay=self.decay)  # refuses both
+        if self.num_frames <= self.past:
+            raise ValueError(
+                f"num_frames must be at least {self.past + 1}, one more than past, "
+                f"got {self.num_frames}"
+            )
 
 
-def _predictor(
-    run: Run,
+def predictor(
+    present: Predict,
+    before: Predict,
     *,
-    num_samples: int,
-    chunk: int | None,
-    num_frames: int,
-    past: int,
-    decay: float,
+    shared: Sequence[int],
+    num_members: int,
+    window: Window,
 ) -> Predict:
-    """Returns a function of (variables, key, images) to the predictions of all methods.
+    """Adds temporal smoothing to ensembles.
 
-    Frame t draws from fold_in(key, t); its first sample is the frame's own.
+    Args:
+      present: Predicts the image itself by R ensembles.
+      before: Predicts an earlier frame by Q of them.
+      shared: Which of the R these are.
+      num_members: Members draw from `fold_in(key, index)`, and the frame t frames ago
+        from `fold_in(key, num_members + t)`.
+      window: Of the frames.
+
+    Returns:
+      A function to the mixtures of the R ensembles and of Q that are smoothed over
+      time; and, of each of these R + Q, how steady the last num_frames - past frames
+      are, f32[R + Q, B], NaN where that is not known: of ensembles that see the present
+      frame only, or of a single frame.
     """
-    source = run.source
 
     def predict(variables, key, images):
-        frames = streams.moving_crop(images, num_frames=num_frames)
-
-        def log_probs(frame_number, frame, num_samples):
-            logits = ensembles.mc_logits(
-                jax.random.fold_in(key, frame_number),
-                run.model,
-                variables,
-                augment.normalize(frame, mean=source.mean, std=source.std),
-                num_samples=num_samples,
-                chunk=chunk,
-            )
-            return jax.nn.log_softmax(logits)
-
-        last = log_probs(num_frames - 1, frames[-1], max(num_samples, 1))
-        before = jax.lax.map(
-            lambda args: log_probs(*args, 1)[0],
-            (jnp.arange(num_frames - 1), frames[:-1]),
+        frames = streams.moving_crop(images, num_frames=window.num_frames)
+        now = present(variables, key, frames[-1])
+        ages = jnp.arange(window.num_frames - 1, 0, -1)
+        earlier = jax.lax.map(
+            lambda args: before(
+                variables, jax.random.fold_in(key, num_members + args[0]), args[1]
+            ),
+            (ages, frames[:-1]),
         )
-        single = jnp.concatenate([before, last[:1]])
-        predictions = {
-            "Single frame": single[past:],
-            "Temporal smoothing": temporal_log_smooth(single, past=past, decay=decay),
-        }
-        if num_samples:
-            mean = ensembles.prefix_log_means(last, sizes=(num_samples,))
-            predictions["MC dropout"] = mean
-        return predictions
+        every = jax.tree.map(
+            lambda past, one: jnp.concatenate([past, one[None, jnp.asarray(shared)]]),
+            earlier,
+            now,
+        )
+        smooth = temporal.smooth_mixtures(every, past=window.past, decay=window.decay)
+        both = jax.tree.map(
+            lambda one, frames: jnp.concatenate([one, frames[-1]]), now, smooth
+        )
+        return both, _steadiness(
+            every.log_probs()[window.past :],
+            smooth.log_probs(),
+            places=[*shared, *range(len(now.size), len(both.size))],
+            count=len(both.size),
+        )
 
     return predict
 
 
-def _totals(
-    predict: Predict, variables: dict[str, Any], key: jax.Array, data: Iterable[Batch]
-) -> dict[str, tuple[Tally, dict[str, jax.Array]]]:
-    """Returns method -> tally of the last frames, and sums of the steadiness."""
-
-    @jax.jit
-    def of_batch(variables, key, index, batch: Batch):
-        mask = batch["mask"]
-
-        def of_method(log_probs: jax.Array):
-            last = log_probs[-1]
-            tally = metrics.tally(jnp.exp(last), batch["label"], mask, log_probs=last)
-            several = _STEADINESS if len(log_probs) > 1 else {}
-            sums = {
-                name: jnp.where(mask, function(log_probs), 0).sum()
-                for name, function in several.items()
-            }
-            return tally, sums
-
-        key = jax.random.fold_in(key, index)
-        predictions = predict(variables, key, batch["image"])
-        return {method: of_method(value) for method, value in predictions.items()}
-
-    total = None
-    for index, batch in enumerate(data):
-        part = of_batch(variables, key, index, batch)
-        # One batch computes while the next is fetched, and no more.
-        total = (
-            part
-            if total is None
-            else jax.tree.map(jnp.add, jax.block_until_ready(total), part)
-        )
-    if total is None:
-        raise ValueError("there is nothing to evaluate: no images")
-    return jax.device_get(total)
-
-
-def _row(
-    run: Run, method: str, tally: Tally, sums: dict[str, jax.Array], *, passes: int
-) -> Row:
-    smoothing = zoo.spec(run.config["model"]).arguments["smoothing"]
-    (scores,) = evaluation.rows(
-        jax.tree.map(lambda leaf: leaf[None], tally), sizes=(passes,)
-    )
+def _steadiness(
+    frames: jax.Array, smooth: jax.Array, *, places: Sequence[int], count: int
+) -> dict[str, jax.Array]:
+    """Score -> f32[count, B], given log-probabilities f32[T, Q, B, K] of both kinds."""
+    if len(frames) < 2:
+        return {}
+    log_probs = jnp.concatenate([frames, smooth], axis=1)
+    unknown = jnp.full((count, log_probs.shape[2]), jnp.nan)
     return {
-        "label": method + (" + smoothing" if any(smoothing) else ""),
-        "model": run.config["model"],
-        "run": str(run.path),
-        "dataset": f"{run.config['dataset']} sequences",
-        **scores,
-        "passes": passes,
-        **{name: float(value / tally.count) for name, value in sums.items()},
+        name: unknown.at[jnp.asarray(places)].set(jax.vmap(score, 1)(log_probs))
+        for name, score in _STEADINESS.items()
     }
