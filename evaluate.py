@@ -42,6 +42,7 @@ def evaluate() -> None:
     runs = [workdirs.load(workdir) for workdir in _WORKDIR.value]
     config = runs[0].config
     output = epath.Path(_OUTPUT.value or runs[0].path / "evaluation")
+    report.check(output)
     load = workdirs.loader(config, data_dir=_DATA_DIR.value)
     numbers = {
         "num_samples": _NUM_SAMPLES.value,
@@ -87,18 +88,14 @@ def compare() -> None:
     """Puts the evaluations of the workdirs in `--compare` side by side."""
     if _OUTPUT.value is None:
         raise ValueError("--compare needs --output=DIR for the report")
-    paths = {w: workdirs.evaluation_path(w) for w in _COMPARE.value}
-    found = {w: report.read(path) for w, path in paths.items()}
+    found = {workdir: suites.read(workdir) for workdir in _COMPARE.value}
     rows = suites.distinct_labels(
-        {
-            w: suites.load_examples(paths[w].parent, rows)
-            for w, (rows, _) in found.items()
-        },
-        {w: where["config"] for w, (_, where) in found.items()},
+        {workdir: rows for workdir, (rows, _) in found.items()},
+        {workdir: where["config"] for workdir, (_, where) in found.items()},
     )
     page = write(
         rows,
-        {w: where for w, (_, where) in found.items()},
+        {workdir: where for workdir, (_, where) in found.items()},
         _OUTPUT.value,
         differences=suites.differences(
             rows, num_replicates=_NUM_REPLICATES.value, seed=_SEED.value

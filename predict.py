@@ -3,8 +3,8 @@
 Prints the most probable classes of each image, and how uncertain they are: the entropy
 of the prediction, and the part of it on which the samples disagree.
 
-With `--frames=FOLDER_OR_NPY` in place of images, classifies the frames of a video, each
-smoothed over those before it.
+With `--frames=FOLDER` in place of images, classifies the frames of a video, each
+smoothed over those before it; FOLDER may be a .npy, or an image across which to move.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ _NUM_SAMPLES = flags.DEFINE_integer(
 )
 _TOP = flags.DEFINE_integer("top", 3, "Classes to print.", lower_bound=1)
 _SEED = flags.DEFINE_integer("seed", 0, "Of the dropout masks.", lower_bound=0)
-_FRAMES = flags.DEFINE_string("frames", None, "Folder of images, or stack in a .npy.")
+_FRAMES = flags.DEFINE_string("frames", None, "Folder, stack in a .npy, or image.")
 _DECAY = flags.DEFINE_float("decay", 0.8, "A frame t frames ago weighs exp(-decay t).")
 
 
@@ -72,11 +72,11 @@ def predict_frames() -> None:
         smoothed.append(result.probs)
         single.append(result.frame_probs)
     if len(frames) > 1:
-        before, after = (
-            100 * consistency.consistency(np.stack(probs)[:, None])[0]
-            for probs in (single, smoothed)
-        )
-        print(f"consistency {before:.1f} % of single frames, {after:.1f} % smoothed")
+        for name, frames in (("single frames", single), ("smoothed", smoothed)):
+            log_probs = np.log(np.stack(frames)[:, None])
+            (same,) = consistency.consistency(log_probs)
+            (cross_entropy,) = consistency.cec(log_probs)
+            print(f"{name}: consistency {100 * same:.1f} %, CEC {cross_entropy:.4f}")
 
 
 def _samples(about: serving.Description) -> str:

@@ -24,6 +24,7 @@ from spatial_smoothing.mixtures import Mixture
 Further = dict[str, jax.Array]
 Predict = Callable[[Any, jax.Array, jax.Array], Mixture | tuple[Mixture, Further]]
 UNCERTAINTIES = ("confidence", "entropy", "mutual_information", "energy")
+CALIBRATED = ("nll", "ece", "brier")  # scores given after temperature scaling too
 _CURVE = 101  # points of a risk-coverage curve
 
 
@@ -32,16 +33,16 @@ class Scores(NamedTuple):
 
     Attributes:
       tally: Sums over the images.
-      calibrated: The same after temperature scaling, if there were temperatures.
       examples: Scores of each image, on the host.
+      calibrated: The same after temperature scaling, if there were temperatures.
       seconds: Mean time of a batch, without the first, which compiles; None for one.
       further: Further scores of each image, on the host, f32[R, n]; NaN where an
         ensemble has none.
     """
 
     tally: Tally
-    calibrated: Tally | None
     examples: Examples
+    calibrated: Examples | None
     seconds: float | None
     further: dict[str, np.ndarray]
 
@@ -74,18 +75,19 @@ def compile_passes(predict: Predict) -> Passes:
     def scores_of(variables, key, index, batch: Batch, temperatures):
         mixture, further = predicted(variables, key, index, batch)
         log_probs, label, mask = mixture.log_probs(), batch["label"], batch["mask"]
-        tally = jax.vmap(lambda values: _tally(values, label, mask))
-        examples = jax.vmap(functools.partial(metrics.per_example, labels=label))(
+        tally = jax.vmap(lambda values: _tally(values, label, mask))(log_probs)
+        per_example = jax.vmap(functools.partial(metrics.per_example, labels=label))
+        examples = per_example(
             log_probs,
             mutual_information=mixture.mutual_information(),
             variation_ratio=mixture.variation_ratio(),
             energy=mixture.mean_energy(),
         )
-        tallies = {"tally": tally(log_probs)}
+        calibrated = None
         if temperatures is not None:
             scaled = jax.vmap(metrics.scale_temperature)(log_probs, temperatures)
-            tallies["calibrated"] = tally(scaled)
-        return tallies, (examples, further), mask
+            calibrated = per_example(scaled)
+        return tally, (examples, calibrated, further), mask
 
     def scores(variables, key, data, temperatures=None) -> Scores:
         total, parts, times = None, [], []
@@ -93,8 +95,8 @@ def compile_passes(predict: Predict) -> Passes:
             scores_of(variables, key, index, batch, temperatures)
             for index, batch in enumerate(data)
         )
-        for tallies, kept, mask in _one_ahead(steps):
-            total = tallies if total is None else _add(total, tallies)
+        for tally, kept, mask in _one_ahead(steps):
+            total = tally if total is None else total + tally
             mask = distributed.gather(mask)
             parts.append(
                 jax.tree.map(lambda x, m=mask: x[:, m], distributed.gather(kept))
@@ -103,14 +105,11 @@ def compile_passes(predict: Predict) -> Passes:
         if total is None:
             raise ValueError("there is nothing to evaluate: no batches")
         several = len(times) > 1
-        examples, further = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts)
-        return Scores(
-            total["tally"],
-            total.get("calibrated"),
-            examples,
-            (times[-1] - times[0]) / (len(times) - 1) if several else None,
-            further,
+        examples, calibrated, further = jax.tree.map(
+            lambda *x: np.concatenate(x, axis=1), *parts
         )
+        seconds = (times[-1] - times[0]) / (len(times) - 1) if several else None
+        return Scores(total, examples, calibrated, seconds, further)
 
     def temperatures(variables, key, data) -> jax.Array:
         found = []
@@ -166,14 +165,13 @@ def rows(
         table, intervals = _table(
             key,
             examples,
+            part(scores.calibrated),
             further,
             num_classes=num_classes,
             num_replicates=num_replicates,
         )
         row |= {name: value for name, value in table.items() if name not in row}
         if temperatures is not None:
-            after = metrics.summary(part(scores.calibrated))
-            row |= {f"calibrated_{k}": after[k] for k in ("nll", "ece", "brier")}
             row["temperature"] = float(temperatures[index])
         if ood is not None:
             row["detection"] = _detection(
@@ -196,10 +194,6 @@ def _tally(log_probs: jax.Array, labels: jax.Array, mask: jax.Array) -> Tally:
     return metrics.tally(jnp.exp(log_probs), labels, mask, log_probs=log_probs)
 
 
-def _add(one: dict[str, Tally], other: dict[str, Tally]) -> dict[str, Tally]:
-    return {name: one[name] + other[name] for name in one}
-
-
 def _one_ahead(steps: Iterator[Any]) -> Iterator[Any]:
     """Yields each item when the next is under way: the device never waits."""
     previous = None
@@ -212,11 +206,14 @@ def _one_ahead(steps: Iterator[Any]) -> Iterator[Any]:
 
 
 @functools.partial(jax.jit, static_argnames=("num_classes", "num_replicates"))
-def _bootstrap(key, examples, further, *, num_classes, num_replicates):
+def _bootstrap(key, examples, calibrated, further, *, num_classes, num_replicates):
     count = len(examples.label)
 
     def table(weights: jax.Array) -> dict[str, jax.Array]:
         scores = metrics.table(examples, weights, num_classes=num_classes)
+        if calibrated is not None:
+            after = metrics.table(calibrated, weights, num_classes=num_classes)
+            scores |= {f"calibrated_{name}": after[name] for name in CALIBRATED}
         means = {name: weights @ values / count for name, values in further.items()}
         return {**scores, **means}
 
@@ -227,11 +224,9 @@ def _bootstrap(key, examples, further, *, num_classes, num_replicates):
     return scores, metrics.interval(replicates)
 
 
-def _table(
-    key: jax.Array, examples: Examples, further: Further, **options
-) -> tuple[dict, dict]:
-    """The scores of a table, and their intervals."""
-    table, intervals = jax.device_get(_bootstrap(key, examples, further, **options))
+def _table(*inputs, **options) -> tuple[dict, dict]:
+    """The scores of a table, and their intervals; arguments as `_bootstrap`."""
+    table, intervals = jax.device_get(_bootstrap(*inputs, **options))
     return (
         {name: float(value) for name, value in table.items()},
         {name: value.tolist() for name, value in intervals.items()},

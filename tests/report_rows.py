@@ -125,7 +125,6 @@ def scored(label, size, *, shift=0.0, **changes):
         "consistency": 0.93,
         "cec": 0.0121,
         "cec_sum": 1.21,
-        "passes": size,
     }
     coverage = np.linspace(0.01, 1, 100)
     one = {"auroc": 0.8 + shift, "aupr": 0.7 + shift, "fpr95": 0.6 + shift}

@@ -167,12 +167,14 @@ def test_temperatures_are_of_least_nll_on_the_held_out_images():
     temperatures = jnp.stack([temperature])
     scores = passes.scores({}, KEY, data(*DATA), temperatures)
     (row,) = scoring.rows(
-        scores, num_classes=3, temperatures=temperatures, key=KEY, num_replicates=0
+        scores, num_classes=3, temperatures=temperatures, key=KEY, num_replicates=100
     )
     assert row["temperature"] == pytest.approx(float(temperature))
     assert row["nll"] == pytest.approx(nll(1.0, *DATA), rel=1e-5)
     assert row["calibrated_nll"] == pytest.approx(nll(temperature, *DATA), rel=1e-5)
-    assert "intervals" not in row
+    for name in ("nll", "brier"):
+        low, high = row["intervals"][f"calibrated_{name}"]
+        assert low < row[f"calibrated_{name}"] < high
 
 
 def test_detection_equals_scikit_learn():
@@ -185,6 +187,7 @@ def test_detection_equals_scikit_learn():
     (row,) = scoring.rows(
         found, num_classes=3, ood=("noise", out.examples), key=KEY, num_replicates=0
     )
+    assert "intervals" not in row
     assert row["detection"]["dataset"] == "noise"
     assert row["detection"]["num_examples"] == 20
     positives = np.arange(33) >= 13

@@ -155,16 +155,15 @@ def test_evaluates_and_compares(finished, home):
     page = (finished / "evaluation" / "report.html").read_text()
     assert "MC dropout + smoothing" in page
     code, _, err = run(
-        *("evaluate.py", f"--workdir={finished}", "--suite=temporal"),
-        *("--num_samples=2", "--past=1", "--num_frames=3"),
+        *("evaluate.py", f"--workdir={finished}", "--num_samples=3"),
+        *("--temporal=1", "--past=1", "--num_frames=3"),
         home=home,
     )
     assert (code, err) == (0, "")
     both, provenance = report.read(finished / "evaluation" / "metrics.json")
-    assert both[:3] == rows
-    assert {row["suite"] for row in both[3:]} == {"temporal"}
-    assert provenance["evaluations"]["ensemble"]["num_samples"] == 3
-    assert provenance["evaluations"]["temporal"]["past"] == 1
+    assert [row["nll"] for row in both[:3]] == [row["nll"] for row in rows]
+    assert [row["label"] for row in both[3:]] == ["MC dropout + smoothing + temporal"]
+    assert provenance["evaluations"]["ensemble"]["past"] == 1
     code, out, _ = run(
         "evaluate.py", f"--compare={finished}", f"--output={home / 'both'}", home=home
     )
@@ -242,7 +241,7 @@ def test_workdir_of_another_config(finished, home):
         ("--num_samples=0", "num_samples must be at least 1, got 0"),
         ("--suite=ensembel", "unknown suite 'ensembel'; did you mean 'ensemble'?"),
         ("--compare=a", "give either --workdir"),
-        ("--past=1", "--past is for --suite=temporal, which is not evaluated"),
+        ("--past=1", "past, decay and num_frames are for temporal smoothing; give"),
     ],
 )
 def test_mistakes_of_evaluation(argument, message, finished, home):

@@ -134,7 +134,7 @@ def test_predict_prints_a_line_for_each_frame(workdir, run, tmp_path):
         PIL.Image.fromarray(frame).save(tmp_path / f"frame{number}.png")
     done = predict(f"--workdir={workdir}", f"--frames={tmp_path}", "--seed=3")
     assert done.returncode == 0, done.stderr
-    first, *lines, last = done.stdout.splitlines()
+    first, *lines, before, after = done.stdout.splitlines()
     assert first == "resnet_mcdo_smoothing_18 on shapes, 1 sample a frame"
     single = single_frames(run, FRAMES[:, None], seed=3)[:, 0]
     smoothed = averaged(single)
@@ -145,13 +145,13 @@ def test_predict_prints_a_line_for_each_frame(workdir, run, tmp_path):
         assert line == (
             f"{number:5}  {percent:5.1f} %  {name}, entropy {entropy:.3f} nats"
         )
-    agreeing = [
-        100 * np.mean(probs.argmax(-1)[1:] == probs.argmax(-1)[:-1])
-        for probs in (single, smoothed)
-    ]
-    assert last == "consistency {:.1f} % of single frames, {:.1f} % smoothed".format(
-        *agreeing
-    )
+    for line, name, probs in (
+        (before, "single frames", single),
+        (after, "smoothed", smoothed),
+    ):
+        same = 100 * np.mean(probs.argmax(-1)[1:] == probs.argmax(-1)[:-1])
+        cec = -(probs[1:] * np.log(probs[:-1])).mean()
+        assert line == f"{name}: consistency {same:.1f} %, CEC {cec:.4f}"
 
 
 def test_predict_refuses_bad_streams_in_one_line(workdir, tmp_path):

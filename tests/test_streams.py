@@ -48,6 +48,14 @@ def test_a_stack_is_read_from_disk_as_it_is(tmp_path):
     np.testing.assert_array_equal(frames, SQUARE)
 
 
+def test_an_image_becomes_a_moving_crop(tmp_path):
+    save(tmp_path, ["photo.png"])
+    frames = streams.read_frames(tmp_path / "photo.png", size=8)
+    expected = streams.moving_crop(jnp.asarray(SQUARE[:1]))[:, 0]
+    np.testing.assert_array_equal(frames, expected)
+    np.testing.assert_array_equal(frames[-1], SQUARE[0])
+
+
 def test_unusable_folders_are_refused_by_name(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"no frames in .*empty: the folder holds no"):

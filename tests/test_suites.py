@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spatial_smoothing import metrics, suites, workdirs
+from spatial_smoothing import metrics, report, suites, workdirs
 from spatial_smoothing.data.sources import Dataset
 from spatial_smoothing.suites.ensemble import ensemble_sizes
 
@@ -78,6 +78,52 @@ def test_members_of_an_ensemble_are_of_one_network():
         )
 
 
+def test_members_of_an_ensemble_are_of_one_data_set():
+    runs = [run("a", initial=False), run("b", initial=False, dataset="cifar10")]
+    with pytest.raises(ValueError, match=r"differ in dataset \('shapes' and 'cifar10'"):
+        suites.ensemble(runs, setting())
+
+
+def evaluated(path, rows, *, config=CONFIG):
+    output = path / "evaluation"
+    provenance = {"config": config} if config else {}
+    report.write(
+        output, suites.save_examples(output, rows), provenance=provenance, title="A"
+    )
+    return path
+
+
+def test_evaluated_workdirs_are_read(tmp_path):
+    rows = [row("A", 1, 0) | {"dataset": "shapes", "split": "test"}]
+    ((found,), where) = suites.read(evaluated(tmp_path, rows))
+    np.testing.assert_array_equal(found["examples"].nll, rows[0]["examples"].nll)
+    assert where["config"] == report.plain(CONFIG)
+
+
+def test_evaluations_of_an_older_version_are_refused(tmp_path):
+    older = [row("A", 1, 0)]
+    rows = [row("A", 1, 0) | {"dataset": "shapes", "split": "test"}]
+    message = "metrics.json lacks what is compared; evaluate .* anew"
+    for index, options in enumerate([(older, CONFIG), (rows, None)]):
+        path = evaluated(tmp_path / str(index), options[0], config=options[1])
+        with pytest.raises(ValueError, match=message):
+            suites.read(path)
+    path = evaluated(tmp_path / "cut", rows)
+    file = path / "evaluation" / "examples.npz"
+    whole = file.read_bytes()
+    message = "npz is damaged or of an older version; evaluate anew"
+    for damaged in (whole[: len(whole) // 2], b""):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=message):
+            suites.read(path)
+        assert suites.earlier(file.parent, {}, without=()) == ([], {})
+    np.savez(file, **{"0/label": np.zeros(2)})
+    with pytest.raises(ValueError, match=message):
+        suites.read(path)
+    with pytest.raises(ValueError, match="is not evaluated yet"):
+        suites.read(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["num_samples", "num_replicates", "seed"])
 def test_numbers_too_small(name):
     with pytest.raises(ValueError, match=f"{name} must be at least [01], got -1"):
@@ -130,10 +176,10 @@ def test_sizes_of_ensembles():
     assert ensemble_sizes(50) == (1, 2, 3, 4, 5, 10, 20, 50)
     assert ensemble_sizes(7) == (1, 2, 3, 4, 5, 7)
     assert ensemble_sizes(1) == (1,)
-    assert ensemble_sizes(4, (3, 2)) == (1, 2, 3, 4)
+    assert ensemble_sizes(4, sizes=(3, 2)) == (1, 2, 3, 4)
     for sizes in ((0, 1), (1, 5)):
         with pytest.raises(ValueError, match=r"between 1 and num_samples, 4, got"):
-            ensemble_sizes(4, sizes)
+            ensemble_sizes(4, sizes=sizes)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +227,13 @@ def examples(seed, labels=LABELS, sharpness=1.0):
 
 
 def row(label, size, seed, **options):
-    return {"label": label, "num_samples": size, "examples": examples(seed, **options)}
+    kind = "dnn" if label == "Deterministic" else "mcdo"
+    return {
+        "label": label,
+        "model": f"resnet_{kind}{'_smoothing' * label.endswith('+ smoothing')}_18",
+        "num_samples": size,
+        "examples": examples(seed, **options),
+    }
 
 
 def test_differences_of_labels_are_those_of_their_means():
@@ -225,6 +277,14 @@ def test_two_samples_with_smoothing_are_compared_with_the_most_without():
 def test_other_images_are_not_compared():
     rows = [row("A", 1, 0), row("B", 1, 1, labels=LABELS[::-1])]
     assert suites.differences(rows, num_replicates=20) == []
+
+
+def test_two_series_without_smoothing_are_compared_too():
+    rows = [row("A", 1, 0), row("B", 1, 1)]
+    (found,) = suites.differences(rows, num_replicates=20)
+    assert found["label"] == "B minus A"
+    assert suites.differences(rows, num_replicates=0) == []
+    assert suites.differences([]) == []
 
 
 def test_examples_come_back_as_they_were_saved(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from spatial_smoothing import metrics, temporal
+from spatial_smoothing import metrics, mixtures, temporal
 
 GOLDEN = golden.arrays("temporal")
 KEY = jax.random.key(0)
@@ -44,6 +44,25 @@ def test_importance_is_that_of_the_paper(past, future):
     golden_weights = GOLDEN[f"weights/{past}_{future}"]
     np.testing.assert_allclose(weights, golden_weights, rtol=1e-6)
     assert weights.dtype == np.float32
+
+
+def test_mixtures_of_frames_are_those_of_their_probabilities():
+    logits = 2 * np.random.default_rng(0).standard_normal((7, 3, 4, 5))  # T, S, B, K
+    samples = jax.vmap(jax.vmap(mixtures.single))(np.float32(logits))
+    frames = jax.vmap(lambda mixture: mixture.sum())(samples)
+    found = temporal.smooth_mixtures(frames, past=2, decay=0.5)
+    expected = temporal.temporal_log_smooth(frames.log_probs(), past=2, decay=0.5)
+    np.testing.assert_allclose(found.log_probs(), expected, atol=2e-6)
+    weights = scipy.special.softmax(0.5 * np.arange(3))
+    votes = np.eye(5)[logits.argmax(-1)].mean(1)
+    energy = -scipy.special.logsumexp(logits, axis=-1).mean(1)
+    for start in range(5):
+        window = slice(start, start + 3)
+        shares = np.tensordot(weights, votes[window], 1)
+        ratio = found.variation_ratio()[start]
+        np.testing.assert_allclose(ratio, 1 - shares.max(-1), atol=1e-6)
+        mean = np.tensordot(weights, energy[window], 1)
+        np.testing.assert_allclose(found.mean_energy()[start], mean, rtol=1e-5)
 
 
 def test_importance_has_closed_forms():

@@ -15,14 +15,15 @@ from spatial_smoothing.data import image_files
 
 
 def read_frames(path: os.PathLike | str, *, size: int) -> np.ndarray:
-    """Reads a sequence: a folder of image files, or a stack saved by `np.save`.
+    """Reads a sequence: a folder of images, a stack saved by `np.save`, or an image.
 
     Files are taken by name, numbers in names by value: frame2 before frame10. Hidden
-    files and subfolders are not frames. A stack stays on disk until it is indexed.
+    files and subfolders are not frames. A stack stays on disk until it is indexed. A
+    single image becomes the sequence of `moving_crop`.
 
     Args:
       path: A folder, whose images are read as `image_files.read` does, which crops and
-        resizes; or a file *.npy with u8[T, S, S, 3].
+        resizes; a file *.npy with u8[T, S, S, 3]; or an image.
       size: S, height and width in pixels.
 
     Returns:
@@ -35,6 +36,9 @@ def read_frames(path: os.PathLike | str, *, size: int) -> np.ndarray:
     path = pathlib.Path(path)
     if path.suffix == ".npy" and not path.is_dir():
         return _read_stack(path, size)
+    if path.is_file():
+        image = image_files.read(path, size=size).pixels
+        return np.asarray(moving_crop(image[None]))[:, 0]
     if not path.is_dir():
         raise ValueError(f"no frames in {path}: give a folder of images or a .npy file")
     files = [

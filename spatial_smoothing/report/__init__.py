@@ -6,12 +6,13 @@ or one of another suite (see `chapters`). Options are keyword-only. Matplotlib a
 are imported when they are needed.
 """
 
+import contextlib
 import csv
 import io
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from etils import epath
 
 from spatial_smoothing.report import chapters, page
 from spatial_smoothing.report.bins import confidence_figure, reliability_figure
-from spatial_smoothing.report.comparisons import checked_differences
+from spatial_smoothing.report.comparisons import checked_differences, smoothing_pairs
 from spatial_smoothing.report.curves import (
     accuracy_nll_figure,
     detection_figure,
@@ -30,12 +31,13 @@ from spatial_smoothing.report.curves import (
 )
 from spatial_smoothing.report.pictures import FILES, pictures
 from spatial_smoothing.report.published import published
-from spatial_smoothing.report.rows import Row, checked, plain, plain_but_arrays
+from spatial_smoothing.report.rows import Row, checked, plain, plain_but_arrays, series
 from spatial_smoothing.report.runs import averaged
 from spatial_smoothing.report.terminal import print_lines, print_table, table
 
 __all__ = [
     "accuracy_nll_figure",
+    "check",
     "confidence_figure",
     "detection_figure",
     "ensemble_size_figure",
@@ -46,6 +48,8 @@ __all__ = [
     "read",
     "reliability_figure",
     "risk_coverage_figure",
+    "series",
+    "smoothing_pairs",
     "table",
     "time_figure",
     "write",
@@ -122,14 +126,19 @@ def write(
         drawn |= drawn_others[suite]
     files |= {name: picture.png for name, picture in drawn.items()}
     files["report.html"] = document.encode()
-    try:
+    with _explained(output):
         _replace(output, files)
-    except OSError as error:
-        raise OSError(
-            f"cannot write the report to '{output}': {error.strerror or error}; "
-            "choose a directory that can be written"
-        ) from error
     return output / "report.html"
+
+
+def check(output: epath.PathLike) -> None:
+    """Makes the directory of a report; an OSError says if it cannot be written."""
+    output = epath.Path(output)
+    with _explained(output):
+        output.mkdir(parents=True, exist_ok=True)
+        trial = output / ".check.tmp"
+        trial.write_text("")
+        trial.unlink()
 
 
 def read(path: epath.PathLike) -> tuple[list[Row], dict[str, Any]]:
@@ -165,6 +174,17 @@ def print_rows(rows: Sequence[Row]) -> None:
         print_table(ensembles)
     for suite, group in others.items():
         print_lines(chapters.CHAPTERS[suite].lines(group), title=suite)
+
+
+@contextlib.contextmanager
+def _explained(output: epath.Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"cannot write the report to '{output}': {error.strerror or error}; "
+            "choose a directory that can be written"
+        ) from error
 
 
 def _stored(row: Row) -> Row:

@@ -89,7 +89,7 @@ def confidence_figure(rows: Sequence[Row]) -> "Figure":
             prefix = "Largest N" if single else "N"
             _annotate(axes, name, f"{prefix} = {largest['num_samples']}")
             axes.set(xlim=(0, 100), xlabel="Confidence (%)", ylabel="Images (%)")
-        top = max(axes.get_ylim()[1] for axes in panels)
+        top = 1.1 * max(axes.get_ylim()[1] for axes in panels)  # room for the note
         for axes in panels:
             axes.set_ylim(0, top)
         canvas.panel_legend(figure)

@@ -113,7 +113,7 @@ def series(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def shared(rows: Sequence[Row], key: str) -> Any:
     """The value that all rows have under `key`, None where there is no such value."""
-    first = rows[0].get(key)
+    first = rows[0].get(key) if rows else None
     return first if all(row.get(key) == first for row in rows) else None
 
 

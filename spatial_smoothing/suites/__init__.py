@@ -5,6 +5,7 @@ from spatial_smoothing.suites.comparison import (
     distinct_labels,
     earlier,
     load_examples,
+    read,
     save_examples,
 )
 from spatial_smoothing.suites.ensemble import ensemble
@@ -23,6 +24,7 @@ __all__ = [
     "held_out",
     "label",
     "load_examples",
+    "read",
     "save_examples",
 ]
 

@@ -1,7 +1,7 @@
 """Comparison of evaluated workdirs: their rows side by side, and paired differences."""
 
 import functools
-import itertools
+import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from spatial_smoothing import metrics, report
+from spatial_smoothing import metrics, report, workdirs
 from spatial_smoothing.evaluation import Row
 from spatial_smoothing.metrics import Examples
 from spatial_smoothing.workdirs import FREE
 
-_SMOOTHING = " + smoothing"
 _FILE = "examples.npz"
 
 
@@ -71,18 +70,42 @@ def save_examples(output: epath.PathLike, rows: Sequence[Row]) -> list[Row]:
     return rows
 
 
+def read(workdir: epath.PathLike) -> tuple[list[Row], dict[str, Any]]:
+    """Returns the rows of an evaluated workdir, with examples, and their provenance.
+
+    Raises:
+      ValueError: if it is not evaluated, or was by a version that wrote less.
+    """
+    path = workdirs.evaluation_path(workdir)
+    rows, where = report.read(path)
+    rows = load_examples(path.parent, rows)
+    if "config" not in where or any("split" not in row for row in rows):
+        raise ValueError(f"{path} lacks what is compared; evaluate {workdir} anew")
+    return rows, where
+
+
 def load_examples(output: epath.PathLike, rows: Sequence[Row]) -> list[Row]:
-    """Returns the rows of a report with the `examples` that were saved with them."""
+    """Returns the rows of a report with the `examples` that were saved with them.
+
+    Raises:
+      ValueError: if what was saved is damaged, or of an older version.
+    """
     path = epath.Path(output) / _FILE
     if not path.exists():
         return list(rows)
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        fields: dict[int, dict[str, np.ndarray]] = {}
-        for key in arrays.files:
-            index, name = key.split("/")
-            fields.setdefault(int(index), {})[name] = arrays[key]
+    fields: dict[int, dict[str, np.ndarray]] = {}
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                index, name = key.split("/")
+                fields.setdefault(int(index), {})[name] = arrays[key]
+        examples = {index: Examples(**values) for index, values in fields.items()}
+    except (TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is damaged or of an older version; evaluate anew"
+        ) from error
     return [
-        {**row, "examples": Examples(**fields[index])} if index in fields else row
+        {**row, "examples": examples[index]} if index in examples else row
         for index, row in enumerate(rows)
     ]
 
@@ -104,6 +127,7 @@ def earlier(
     path = epath.Path(output) / "metrics.json"
     try:
         rows, before = report.read(path)
+        rows = load_examples(output, rows)
     except (OSError, ValueError):
         return [], {}
     where = report.plain(dict(where))
@@ -111,7 +135,6 @@ def earlier(
         return [], {}
     evaluations = before.get("evaluations", {})
     kept = {name: value for name, value in evaluations.items() if name not in without}
-    rows = load_examples(output, rows)
     return [row for row in rows if row.get("suite") in kept], kept
 
 
@@ -121,31 +144,31 @@ def differences(
     """Scores with smoothing minus those without, by a paired bootstrap over images.
 
     Args:
-      rows: With `examples`, those of one label and size being seeds of one thing; where
-        two labels differ in "+ smoothing" only, they are compared, and else the second
-        of two labels with the first.
-      num_replicates: Of the bootstrap.
+      rows: With `examples`, those of one series and size being seeds of one thing;
+        compared are the pairs of `report.smoothing_pairs`, or, without one, the second
+        of two series with the first.
+      num_replicates: Of the bootstrap; 0 for no differences.
       seed: Of the bootstrap.
 
     Returns:
-      For each pair of labels and each size of both: `label`, `num_samples`,
+      For each pair of series and each size of both: `label`, `num_samples`,
       `num_examples` and `values`, score -> [difference, low, high] at 95 %. Then two
       samples with smoothing minus the most without.
     """
-    groups: dict[str, dict[int, list[Examples]]] = {}
-    for row in rows:
-        if "examples" in row:
-            sizes = groups.setdefault(row["label"], {})
-            sizes.setdefault(row["num_samples"], []).append(row["examples"])
+    groups = report.series([row for row in rows if "examples" in row])
+    pairs = report.smoothing_pairs(groups)
+    if not pairs and len(groups) == 2:
+        pairs = [tuple(groups)[::-1]]
     found = []
-    for after, before in _pairs(groups):
-        sizes = sorted(groups[after].keys() & groups[before].keys())
-        pairs = [(size, size) for size in sizes]
+    for after, before in pairs if num_replicates else ():
+        after_by_size, before_by_size = (_by_size(groups[n]) for n in (after, before))
+        sizes = sorted(after_by_size.keys() & before_by_size.keys())
+        compared = [(size, size) for size in sizes]
         if len(sizes) > 2 and 2 in sizes:
-            pairs.append((2, sizes[-1]))
-        for one, other in pairs:
+            compared.append((2, sizes[-1]))
+        for one, other in compared:
             values = _difference(
-                groups[after][one], groups[before][other], num_replicates, seed
+                after_by_size[one], before_by_size[other], num_replicates, seed
             )
             if values is None:
                 continue
@@ -156,22 +179,18 @@ def differences(
                 {
                     "label": " minus ".join(texts),
                     "num_samples": one,
-                    "num_examples": len(groups[after][one][0].label),
+                    "num_examples": len(after_by_size[one][0].label),
                     "values": values,
                 }
             )
     return found
 
 
-def _pairs(labels: Mapping[str, Any]) -> list[tuple[str, str]]:
-    pairs = [
-        (after, before)
-        for before, after in itertools.permutations(labels, 2)
-        if before.replace(_SMOOTHING, "") == before
-        and after.replace(_SMOOTHING, "", 1) == before
-    ]
-    first_two = tuple(labels)[:2]
-    return pairs or ([first_two[::-1]] if len(labels) == 2 else [])
+def _by_size(rows: Sequence[Row]) -> dict[int, list[Examples]]:
+    sizes: dict[int, list[Examples]] = {}
+    for row in rows:
+        sizes.setdefault(row["num_samples"], []).append(row["examples"])
+    return sizes
 
 
 def _difference(
@@ -226,10 +245,8 @@ def _bootstrapped(key, after, before, *, num_classes, num_replicates):
         ]
         return jax.tree.map(lambda *values: sum(values) / len(values), *tables)
 
-    def difference(weights: jax.Array) -> dict[str, jax.Array]:
-        one, other = (mean_table(group, weights) for group in (after, before))
-        return jax.tree.map(jnp.subtract, one, other)
-
+    one, other = (functools.partial(mean_table, group) for group in (after, before))
     size = after.label.shape[1]
-    replicates = metrics.bootstrap(key, difference, size, num_replicates=num_replicates)
-    return difference(jnp.ones(size)), metrics.interval(replicates)
+    replicates = metrics.paired(key, one, other, size, num_replicates=num_replicates)
+    estimate = jax.tree.map(jnp.subtract, one(jnp.ones(size)), other(jnp.ones(size)))
+    return estimate, metrics.interval(replicates)

@@ -80,8 +80,12 @@ def ensemble(
     """
     check_members(runs)
     window = Window(past, decay, num_frames)
+    if temporal == (0,) and window != Window():
+        raise ValueError(
+            "past, decay and num_frames are for temporal smoothing; give temporal=1 too"
+        )
     stochastic = runs[0].model.rate > 0
-    sizes = ensemble_sizes(setting.num_samples, sizes) if stochastic else (1,)
+    sizes = ensemble_sizes(setting.num_samples, sizes=sizes) if stochastic else (1,)
     frame_sizes = _frame_sizes(temporal, sizes, stochastic=stochastic)
     passes = [runs]
     if mc_stages is not None:
@@ -185,7 +189,9 @@ def _scored(
     return rows, scores.seconds
 
 
-def ensemble_sizes(num_samples: int, sizes: tuple[int, ...] = SIZES) -> tuple[int, ...]:
+def ensemble_sizes(
+    num_samples: int, *, sizes: tuple[int, ...] = SIZES
+) -> tuple[int, ...]:
     """Returns increasing sizes from 1 to `num_samples`, both included.
 
     Raises:

@@ -153,7 +153,8 @@ def check_members(runs: Sequence[Run]) -> None:
             for name in sorted({*runs[0].config, *run.config} - {"seed"})
             if runs[0].config.get(name) != run.config.get(name)
         ]
-        if run.model != runs[0].model:
+        same_data = run.config["dataset"] == runs[0].config["dataset"]
+        if run.model != runs[0].model or not same_data:
             raise ValueError(
                 f"{runs[0].path} and {run.path} cannot be one ensemble: they differ in "
                 f"{', '.join(different)}"
