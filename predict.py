@@ -34,7 +34,7 @@ def predict_images(paths: list[str]) -> None:
         predictor = serving.load_exported(_EXPORTED.value)
     about = predictor.description
     size = about.image_size
-    files = [image_files.read(path, size=size) for path in paths]
+    files = [image_files.read(path, size=size, resize=about.resize) for path in paths]
     result = predictor(np.stack([file.pixels for file in files]), seed=_SEED.value)
     print(f"{about.model} on {about.dataset}, {_samples(about)}")
     for path, file, probs, entropy, information in zip(

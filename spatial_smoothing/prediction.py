@@ -44,6 +44,8 @@ class Description:
       mean: Per channel, of images in [0, 1]; subtracted inside.
       std: Per channel; divided by inside.
       class_names: K names, numbers where the data set's are not at hand.
+      resize: Shorter side to which image files are resized before the centre is taken,
+        in pixels; None where the whole square is.
     """
 
     model: str
@@ -54,6 +56,7 @@ class Description:
     mean: Sequence[float]
     std: Sequence[float]
     class_names: Sequence[str]
+    resize: int | None = None
 
 
 class Predictor:

@@ -149,6 +149,7 @@ def describe(run: workdirs.Run, *, num_samples: int) -> Description:
         image_size=source.image_size,
         mean=source.mean,
         std=source.std,
+        resize=source.resize,
         class_names=source.class_names
         or class_names(source.name, data_dir=run.config.get("data_dir")),
     )

@@ -5,7 +5,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from spatial_smoothing.data import decoding
+from spatial_smoothing.data import decoding, image_files, sources
 
 BILINEAR = PIL.Image.Resampling.BILINEAR
 
@@ -143,6 +143,15 @@ def test_images_are_turned_only_where_asked():
         decoding.random_crop(content, rngs[0], size=32, upright=True),
         decoding.random_crop(turned, rngs[1], size=32),
     )
+
+
+def test_files_to_predict_are_cropped_as_those_to_evaluate(tmp_path):
+    content = jpeg_images.encode(jpeg_images.image(1, (500, 375)))
+    (tmp_path / "a.jpg").write_bytes(content)
+    resize = sources.source("imagenet").resize
+    assert (resize, sources.source("cifar10").resize) == (256, None)
+    file = image_files.read(tmp_path / "a.jpg", size=224, resize=resize)
+    np.testing.assert_array_equal(file.pixels, decoding.center_crop(content, size=224))
 
 
 def test_more_than_eight_bits_are_refused():

@@ -1,4 +1,5 @@
 import dataclasses
+import zlib
 
 import jpeg_images
 import numpy as np
@@ -150,6 +151,19 @@ def test_subsets_are_of_what_is_left(train):
     assert sorted(together) == list(range(COUNT))
     found = list(rest.training_batches(4, seed=0, stop=3))
     assert sorted(real(found)) == sorted(real(rest.batches(4)))
+
+
+def test_checksums_tell_data_sets_apart(train):
+    memory = datasets.Dataset(np.zeros((4, 2), np.uint8), np.arange(4, dtype=np.int32))
+    assert memory.checksum() == "4 examples with checksum " + (
+        f"{zlib.crc32(np.arange(4, dtype='<i4').tobytes(), zlib.crc32(bytes(8))):08x}"
+    )
+    for dataset, other in ((memory, np.array([1, 0, 2, 3])), (train, np.arange(12))):
+        assert (
+            dataset.checksum()
+            == dataset.subset(np.arange(dataset.num_examples)).checksum()
+        )
+        assert dataset.checksum() != dataset.subset(other).checksum()
 
 
 def test_unlabelled_images_are_refused(tmp_path):

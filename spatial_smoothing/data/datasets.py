@@ -1,9 +1,11 @@
 """Data sets: decoded in host memory, or encoded and decoded as they are needed.
 
-Contract of this file: both kinds have `num_examples`, `image_shape`, `subset(rows)` and
-`batches(batch_size)`, which yields all examples in order as the batches of `batches`.
+Contract of this file: both kinds have `num_examples`, `image_shape`, `checksum()`,
+`subset(rows)` and `batches(batch_size)`, which yields all examples in order as the
+batches of `batches`.
 """
 
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -28,6 +30,11 @@ class Dataset(NamedTuple):
     def image_shape(self) -> tuple[int, ...]:
         """H, W, C."""
         return self.images.shape[1:]
+
+    def checksum(self) -> str:
+        """Returns a short text that differs where data sets do."""
+        value = zlib.crc32(self.labels, zlib.crc32(np.ascontiguousarray(self.images)))
+        return f"{self.num_examples} examples with checksum {value:08x}"
 
     def subset(self, rows: np.ndarray) -> "Dataset":
         """Returns the examples of these rows: numbers, or a mask."""

@@ -33,12 +33,8 @@ def center_crop(
       upright: Whether to turn the image as its metadata say.
     """
     image = image_files.rgb(_open(content, upright))
-    resize = resize or round(size * 256 / 224)
-    shorter = min(image.size)
-    width, height = (int(resize * side / shorter) for side in image.size)
-    image = image.resize((width, height), _BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return np.asarray(image.crop((left, top, left + size, top + size)))
+    resize = resize or image_files.shorter_side(size)
+    return np.asarray(image_files.center(image, size=size, resize=resize))
 
 
 def random_crop(

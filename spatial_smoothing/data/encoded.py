@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import zlib
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -64,6 +65,18 @@ class EncodedDataset:
     def image_shape(self) -> tuple[int, ...]:
         """H, W, C."""
         return self.size, self.size, 3
+
+    def checksum(self) -> str:
+        """Returns a short text that differs where data sets do: looks at a few."""
+        count, value = self.num_examples, 0
+        for position in sorted({0, count // 2, count - 1}):
+            content, label = self.records.read(self.record_number(position))
+            value = zlib.crc32(content, value + label)
+        return f"{count} examples, some with checksum {value:08x}"
+
+    def record_number(self, position: int) -> int:
+        """Returns which record an example is."""
+        return position if self.rows is None else int(self.rows[position])
 
     def subset(self, rows: np.ndarray) -> "EncodedDataset":
         """Returns the examples of these rows: numbers, or a mask."""
@@ -178,7 +191,7 @@ def _shuffled(position: int, count: int, seed: int, epoch: int) -> int:
 def _example(
     dataset: EncodedDataset, position: int, rng: np.random.Generator | None
 ) -> tuple[np.ndarray, int]:
-    number = position if dataset.rows is None else int(dataset.rows[position])
+    number = dataset.record_number(position)
     options = {"size": dataset.size, "upright": dataset.upright}
     try:
         content, label = dataset.records.read(number)

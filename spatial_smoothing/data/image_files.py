@@ -30,14 +30,15 @@ class ImageFile(NamedTuple):
     mode: str
 
 
-def read(path: os.PathLike | str, *, size: int) -> ImageFile:
+def read(path: os.PathLike | str, *, size: int, resize: int | None = None) -> ImageFile:
     """Reads an image file: the first frame, upright, any alpha laid on white.
 
-    One of another size is cropped to a centred square and resized.
+    One of another size is cropped to a centred square and resized, or as `center`.
 
     Args:
       path: Of the file, in any format of Pillow.
       size: S, in pixels.
+      resize: As for `center`; None for the whole square.
 
     Raises:
       ValueError: for what is no image, is truncated or damaged, or is grey of more
@@ -63,7 +64,9 @@ def read(path: os.PathLike | str, *, size: int) -> ImageFile:
         image = rgb(image)
     except ValueError as error:
         raise ValueError(f"{path} has {error}") from None
-    if image.size != (size, size):
+    if resize is not None:
+        image = center(image, size=size, resize=resize)
+    elif image.size != (size, size):
         image = PIL.ImageOps.fit(image, (size, size), PIL.Image.Resampling.BICUBIC)
     return ImageFile(np.asarray(image), original, mode)
 
@@ -85,3 +88,17 @@ def rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         white = PIL.Image.new("RGBA", image.size, "white")
         image = PIL.Image.alpha_composite(white, image)
     return image.convert("RGB")
+
+
+def shorter_side(size: int) -> int:
+    """Returns what ImageNet's images are resized to before the centre is taken."""
+    return round(size * 256 / 224)
+
+
+def center(image: PIL.Image.Image, *, size: int, resize: int) -> PIL.Image.Image:
+    """Resizes the shorter side to `resize`, and takes the square in the middle."""
+    shorter = min(image.size)
+    width, height = (int(resize * side / shorter) for side in image.size)
+    image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from etils import epath
 
-from spatial_smoothing.data import cache, folders, prepared, shapes
+from spatial_smoothing.data import cache, folders, image_files, prepared, shapes
 from spatial_smoothing.data.datasets import AnyDataset, Dataset
 from spatial_smoothing.data.encoded import EncodedDataset
 from spatial_smoothing.lookup import lookup, unknown
@@ -57,6 +57,13 @@ class Source:
     loader: Callable[..., AnyDataset]
     class_names: tuple[str, ...] | None = None
     splits: tuple[str, ...] = SPLITS
+
+    @property
+    def resize(self) -> int | None:
+        """Shorter side before the centre is taken, in pixels; None if it is not."""
+        if self.augments_on_host:
+            return image_files.shorter_side(self.image_size)
+        return None
 
     @property
     def augments_on_host(self) -> bool:
