@@ -105,7 +105,7 @@ def test_unknown_names_and_severities_are_refused(official):
     with pytest.raises(ValueError, match="perturbation 'fog'"):
         corrupted.read_cifar_p(official, "fog")
     with pytest.raises(ValueError, match="corruption 'fogg'"):
-        corrupted.list_imagenet_c(official, "fogg", 1)
+        corrupted.read_imagenet_c(official, "fogg", 1)
     with pytest.raises(ValueError, match="corruption 'fogg'"):
         write(official, names=["fogg"])
 
@@ -136,26 +136,25 @@ def test_imagenet_c(tmp_path):
         for i in range(count):
             image = rng.integers(0, 256, (224, 224, 3), np.uint8)
             PIL.Image.fromarray(image).save(root / wnid / f"{i}.JPEG")
-    found = corrupted.list_imagenet_c(tmp_path, "fog", 2, num_classes=2)
-    assert found.class_names == ["n01", "n02"]
-    np.testing.assert_array_equal(found.labels, [0, 0, 1])
-    files = [path.relative_to(root).as_posix() for path in found.paths]
-    assert files == ["n01/0.JPEG", "n01/1.JPEG", "n02/0.JPEG"]
-    images = corrupted.decode(found.paths)
-    assert images.shape == (3, 224, 224, 3)
-    for image, path in zip(images, found.paths, strict=True):
-        np.testing.assert_array_equal(image, PIL.Image.open(path))  # not resized
+    found = corrupted.read_imagenet_c(tmp_path, "fog", 2, num_classes=2)
+    assert (found.num_examples, found.image_shape) == (3, (224, 224, 3))
+    (batch,) = found.batches(4)
+    np.testing.assert_array_equal(batch["label"][:3], [0, 0, 1])
+    np.testing.assert_array_equal(batch["mask"], [True, True, True, False])
+    files = ["n01/0.JPEG", "n01/1.JPEG", "n02/0.JPEG"]
+    for image, file in zip(batch["image"][:3], files, strict=True):
+        np.testing.assert_array_equal(image, PIL.Image.open(root / file))  # as it is
 
     with pytest.raises(ValueError, match="2 classes, not 1000; extract the archive"):
-        corrupted.list_imagenet_c(tmp_path, "fog", 2)
+        corrupted.read_imagenet_c(tmp_path, "fog", 2)
     with pytest.raises(ValueError, match=r"no folder .*fog/3; pass the folder of Imag"):
-        corrupted.list_imagenet_c(tmp_path, "fog", 3)
+        corrupted.read_imagenet_c(tmp_path, "fog", 3)
     (root / "n03").mkdir()
     with pytest.raises(ValueError, match="n03 has no images"):
-        corrupted.list_imagenet_c(tmp_path, "fog", 2, num_classes=3)
-    found.paths[0].write_bytes(b"")
-    with pytest.raises(ValueError, match=r"n01/0.JPEG is not an image file"):
-        corrupted.decode(found.paths)
+        corrupted.read_imagenet_c(tmp_path, "fog", 2, num_classes=3)
+    (root / "n01/0.JPEG").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"cannot read .*n01/0.JPEG: .*; replace or"):
+        list(found.batches(4))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -173,7 +172,7 @@ def test_the_writer_writes_what_corrupt_makes(written, name):
 def test_written_folders_say_so(written):
     found = corrupted.provenance(written)
     assert found["generated_by"] == "spatial_smoothing"
-    assert found["labels"]["frost"] == "frost (procedural)"
+    assert found["deviations"]["frost"] == "procedural"
     files = {"labels.npy", "generated.json", *(f"{name}.npy" for name in NAMES)}
     assert {path.name for path in written.iterdir()} == files
 
@@ -201,7 +200,7 @@ def test_an_interrupted_writer_is_repeated(written, tmp_path):
 def test_the_writer_refuses_folders_of_other_data(written, official):
     with pytest.raises(ValueError, match=r"another key: .*; pass another folder"):
         write(written, key=jax.random.key(1))
-    with pytest.raises(ValueError, match="another images and labels sha256"):
+    with pytest.raises(ValueError, match="another examples sha256"):
         write(written, dataset=Dataset(DATASET.images, DATASET.labels[::-1]))
     with pytest.raises(ValueError, match="another constants: cifar, not imagenet"):
         write(written, constants="imagenet")

@@ -55,7 +55,7 @@ def test_names_and_lengths_are_those_of_the_files(sequences):
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_images_are_perturbed_alike_in_any_batch(name, sequences):
-    later = perturb(name, np.roll(IMAGES, -2, axis=0), first=2)
+    later = perturb(name, np.roll(IMAGES, -2, axis=0), numbers=2 + np.arange(4))
     np.testing.assert_array_equal(later[:, :2], sequences[name][:, 2:])
 
 

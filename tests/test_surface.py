@@ -26,7 +26,8 @@ LAYERS = [
     {"steps", "training", "evaluation", "scoring", "workdirs", "prediction"},
     {"logs", "analysis"},
     {"suites", "serving", "streaming"},
-    {"cli", "options", "convert.__main__", "train", "evaluate", "predict"},
+    {"cli", "options", "convert.__main__", "train", "evaluate", "predict"}
+    | {"corrupt"},
 ]
 ANYONE = {"lookup", "paths"}
 

@@ -1,7 +1,7 @@
 """Writes generated corruptions of any data set in the layout of CIFAR-10-C.
 
 See `corrupted` for the layout and for reading it. The folder also has generated.json:
-how it was made, and the label of each corruption for reports.
+how it was made, and which corruptions depart from their definition.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from spatial_smoothing.data import corrupted, corruptions
-from spatial_smoothing.data.sources import Dataset
+from spatial_smoothing.data.datasets import Dataset
 
 
 def write_cifar_c(
@@ -25,6 +25,7 @@ def write_cifar_c(
     *,
     names: Sequence[str] = corruptions.NAMES,
     constants: str = "cifar",
+    numbers: np.ndarray | None = None,
     batch_size: int = 500,
 ) -> list[str]:
     """Writes corrupted versions of a data set in the layout of CIFAR-10-C.
@@ -38,6 +39,7 @@ def write_cifar_c(
       dataset: Images u8[N, H, H, 3] and labels i32[N].
       names: Of the corruptions to write.
       constants: As for `corruptions.corrupt`.
+      numbers: i64[N], as for `corruptions.corrupt`; None for 0, 1, ...
       batch_size: Images corrupted at once; the result does not depend on it.
 
     Returns:
@@ -50,7 +52,8 @@ def write_cifar_c(
         corruptions.constants_of(name, 1, constants=constants)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, _description(key, dataset, constants))
+    numbers = np.arange(len(dataset.labels)) if numbers is None else numbers
+    _claim(folder, _description(key, dataset, constants, numbers))
     labels = np.tile(np.asarray(dataset.labels, np.int32), len(corruptions.SEVERITIES))
     if not (folder / corrupted.LABELS).exists():
         _write_array(folder / corrupted.LABELS, labels.shape, labels.dtype, [labels])
@@ -58,21 +61,26 @@ def write_cifar_c(
     written = []
     for name in names:
         if not corrupted.array_file(folder, name).exists():
-            batches = _corrupted(key, dataset.images, name, constants, batch_size)
+            batches = _corrupted(
+                key, dataset.images, numbers, name, constants, batch_size
+            )
             _write_array(corrupted.array_file(folder, name), shape, np.uint8, batches)
             written.append(name)
     return written
 
 
-def _description(key: jax.Array, dataset: Dataset, constants: str) -> dict:
+def _description(
+    key: jax.Array, dataset: Dataset, constants: str, numbers: np.ndarray
+) -> dict:
     digest = hashlib.sha256(np.ascontiguousarray(dataset.images))
     digest.update(np.ascontiguousarray(dataset.labels, np.int32))
+    digest.update(np.ascontiguousarray(numbers, np.int64))
     return {
         "generated_by": "spatial_smoothing",
         "constants": constants,
         "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "images_and_labels_sha256": digest.hexdigest(),
-        "labels": {name: corruptions.label(name) for name in corruptions.CORRUPTIONS},
+        "examples_sha256": digest.hexdigest(),
+        "deviations": corruptions.DEVIATIONS,
     }
 
 
@@ -99,7 +107,12 @@ def _claim(folder: pathlib.Path, description: dict) -> None:
 
 
 def _corrupted(
-    key: jax.Array, images: np.ndarray, name: str, constants: str, batch_size: int
+    key: jax.Array,
+    images: np.ndarray,
+    numbers: np.ndarray,
+    name: str,
+    constants: str,
+    batch_size: int,
 ) -> Iterator[np.ndarray]:
     """Yields the severities one after the other, batch by batch."""
     size = len(images)
@@ -109,7 +122,12 @@ def _corrupted(
             # The last batch is filled up, since another size would be compiled anew.
             chosen = np.minimum(np.arange(start, start + batch_size), size - 1)
             batch = corruptions.corrupt(
-                key, images[chosen], name, severity, constants=constants, first=start
+                key,
+                images[chosen],
+                name,
+                severity,
+                constants=constants,
+                numbers=numbers[chosen],
             )
             yield np.asarray(batch)[: size - start]
 

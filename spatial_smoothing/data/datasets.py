@@ -80,3 +80,33 @@ def hold_out(
     order = np.random.default_rng(seed).permutation(size)
     held[order[: round(fraction * size)]] = True
     return dataset.subset(~held), dataset.subset(held)
+
+
+def some(dataset: AnyDataset, count: int, *, seed: int = 0) -> AnyDataset:
+    """Returns `count` examples chosen at random, in their order; all for 0.
+
+    See `choose`.
+    """
+    chosen = choose(dataset.num_examples, count, seed=seed)
+    return dataset if len(chosen) == dataset.num_examples else dataset.subset(chosen)
+
+
+def choose(num_examples: int, count: int, *, seed: int = 0) -> np.ndarray:
+    """Chooses numbers of examples at random.
+
+    Args:
+      num_examples: Of which to choose.
+      count: How many; 0, or more than there are, for all. Those of a smaller count are
+        among those of a larger one.
+      seed: The same seed chooses the same.
+
+    Returns:
+      i64[count], increasing.
+
+    Raises:
+      ValueError: for a negative count.
+    """
+    if count < 0:
+        raise ValueError(f"num_images must be at least 0 (all), got {count}")
+    order = np.random.default_rng(seed).permutation(num_examples)
+    return np.sort(order[: count or None])

@@ -44,6 +44,8 @@ class EncodedDataset:
       records: Of the images.
       size: Height and width to which they are cropped, in pixels.
       rows: i64[N], the records that belong to the data set, in order; None for all.
+      resize: Shorter side to which they are resized before the centre is taken; None
+        for size * 256 / 224.
       upright: Whether images are turned as their metadata say.
       augment: Whether training takes random crops and flips, in place of the centre.
       num_workers: Processes that read and decode; 0 for threads of this one.
@@ -52,6 +54,7 @@ class EncodedDataset:
     records: Records
     size: int
     rows: np.ndarray | None = None
+    resize: int | None = None
     upright: bool = False
     augment: bool = True
     num_workers: int = 0
@@ -196,6 +199,7 @@ def _example(
     try:
         content, label = dataset.records.read(number)
         if rng is None:
+            options["resize"] = dataset.resize
             return decoding.center_crop(content, **options), label
         return decoding.random_crop(content, rng, **options), label
     except Exception as error:  # every decoder and file system raises its own

@@ -180,7 +180,7 @@ NAMES = tuple(PERTURBATIONS)
 
 
 def sequence(
-    key: jax.Array, images: jax.Array, name: str, *, first: int = 0
+    key: jax.Array, images: jax.Array, name: str, *, numbers: jax.Array | None = None
 ) -> jax.Array:
     """Perturbs a batch of images.
 
@@ -188,7 +188,7 @@ def sequence(
       key: Key of the data set; the same for all its batches.
       images: u8[B, H, H, 3], RGB.
       name: One of `NAMES`.
-      first: The number of the first image in its data set.
+      numbers: i32[B], those of the images in their data set; None for 0, 1, ...
 
     Returns:
       u8[T, B, H, H, 3], T the frames of the perturbation.
@@ -202,16 +202,17 @@ def sequence(
         raise ValueError(
             f"images must be uint8[B, H, H, 3], not {images.dtype}{list(shape)}"
         )
-    return _sequence(key, images, first, name=name)
+    numbers = jnp.arange(len(images)) if numbers is None else jnp.asarray(numbers)
+    return _sequence(key, images, numbers, name=name)
 
 
 @functools.partial(jax.jit, static_argnames="name")
 def _sequence(
-    key: jax.Array, images: jax.Array, first: jax.Array, *, name: str
+    key: jax.Array, images: jax.Array, numbers: jax.Array, *, name: str
 ) -> jax.Array:
-    def one(index: jax.Array, image: jax.Array) -> jax.Array:
+    def one(number: jax.Array, image: jax.Array) -> jax.Array:
         image = image.astype(jnp.float32) / 255
-        frames = PERTURBATIONS[name].function(jax.random.fold_in(key, index), image)
+        frames = PERTURBATIONS[name].function(jax.random.fold_in(key, number), image)
         return jnp.floor(255 * jnp.clip(frames, 0, 1) + 1e-4).astype(jnp.uint8)
 
-    return jax.vmap(one, out_axes=1)(first + jnp.arange(len(images)), images)
+    return jax.vmap(one, out_axes=1)(numbers, images)

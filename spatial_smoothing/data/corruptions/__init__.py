@@ -20,6 +20,7 @@ from spatial_smoothing.data.corruptions import blur, digital, noise, spatter, we
 from spatial_smoothing.lookup import lookup, unknown
 
 SEVERITIES = (1, 2, 3, 4, 5)
+SEED = 0  # of the key of evaluations, so that all see the same images
 
 
 class Corruption(NamedTuple):
@@ -31,7 +32,7 @@ class Corruption(NamedTuple):
       imagenet: Constants for 224x224 pixels, those of ImageNet-C.
       traced: Whether constants may be traced, so that one compilation serves all
         severities; else they decide sizes or are used on the host.
-      deviation: Where it departs from the definition, in a word; else empty.
+      deviation: How it departs from the official one, in a word; else empty.
     """
 
     function: Callable[..., jax.Array]
@@ -76,6 +77,7 @@ CORRUPTIONS = {
         blur.motion_blur,
         ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)),
         ((10, 3), (15, 5), (15, 8), (15, 12), (20, 15)),
+        deviation="emulated",  # ImageMagick's, by its formula
     ),
     "zoom_blur": Corruption(
         blur.zoom_blur,
@@ -98,12 +100,13 @@ CORRUPTIONS = {
             (0.55, 0.3, 4.5, 0.85, 12, 8, 0.65),
             (0.55, 0.3, 2.5, 0.85, 12, 12, 0.55),
         ),
+        deviation="emulated",  # the motion blur of its flakes
     ),
     "frost": Corruption(
         weather.frost,
         ((1, 0.2, 5), (1, 0.3, 5), (0.9, 0.4, 5), (0.85, 0.4, 5), (0.75, 0.45, 5)),
         ((1, 0.4, 1), (0.8, 0.6, 1), (0.7, 0.7, 1), (0.65, 0.7, 1), (0.6, 0.75, 1)),
-        deviation="procedural",
+        deviation="procedural",  # textures in place of photographs
     ),
     "fog": Corruption(
         weather.fog,
@@ -189,12 +192,7 @@ CORRUPTIONS = {
 }
 EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 NAMES = tuple(name for name in CORRUPTIONS if name not in EXTRA)
-
-
-def label(name: str) -> str:
-    """Returns the name for reports, which says where the corruption is not official."""
-    deviation = lookup(CORRUPTIONS, name, "corruption").deviation
-    return f"{name} ({deviation})" if deviation else name
+DEVIATIONS = {name: c.deviation for name, c in CORRUPTIONS.items() if c.deviation}
 
 
 def constants_of(name: str, severity: int, *, constants: str = "cifar") -> tuple:
@@ -217,7 +215,7 @@ def corrupt(
     severity: int,
     *,
     constants: str = "cifar",
-    first: int = 0,
+    numbers: jax.Array | None = None,
 ) -> jax.Array:
     """Corrupts a batch of images.
 
@@ -227,8 +225,8 @@ def corrupt(
       name: One of `NAMES` or `EXTRA`.
       severity: From 1 to 5.
       constants: "cifar" for small images, "imagenet" for those of 224 pixels.
-      first: The number of the first image in its data set. An image is corrupted in the
-        same way alone and in any batch.
+      numbers: i32[B], those of the images in their data set; None for 0, 1, ... An
+        image is corrupted in the same way alone and in any batch.
 
     Returns:
       u8[B, H, H, 3].
@@ -242,17 +240,18 @@ def corrupt(
         raise ValueError(
             f"images must be uint8[B, H, H, 3], not {images.dtype}{list(shape)}"
         )
+    numbers = jnp.arange(len(images)) if numbers is None else jnp.asarray(numbers)
     if CORRUPTIONS[name].traced:
         values = jnp.asarray(values, jnp.float32)  # ints would compile once more
-        return _corrupt(key, images, first, values, name=name)
-    return _corrupt(key, images, first, (), name=name, static=values)
+        return _corrupt(key, images, numbers, values, name=name)
+    return _corrupt(key, images, numbers, (), name=name, static=values)
 
 
 @functools.partial(jax.jit, static_argnames=("name", "static"))
 def _corrupt(
     key: jax.Array,
     images: jax.Array,
-    first: jax.Array,
+    numbers: jax.Array,
     values: jax.Array | tuple,
     *,
     name: str,
@@ -260,10 +259,10 @@ def _corrupt(
 ) -> jax.Array:
     function = CORRUPTIONS[name].function
 
-    def one(index: jax.Array, image: jax.Array) -> jax.Array:
+    def one(number: jax.Array, image: jax.Array) -> jax.Array:
         image = image.astype(jnp.float32) / 255
-        image = function(jax.random.fold_in(key, index), image, *values, *static)
+        image = function(jax.random.fold_in(key, number), image, *values, *static)
         # Rounding of f32 must not turn a whole grey level into the next lower one.
         return jnp.floor(255 * jnp.clip(image, 0, 1) + 1e-4).astype(jnp.uint8)
 
-    return jax.vmap(one)(first + jnp.arange(len(images)), images)
+    return jax.vmap(one)(numbers, images)
