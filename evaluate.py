@@ -29,7 +29,8 @@ _NUM_REPLICATES = flags.DEFINE_integer(
 )
 _SEED = flags.DEFINE_integer("seed", 0, "Of masks and bootstrap.")
 _PUBLISHED = flags.DEFINE_bool("published", False, "Draw Park & Kim's values beside.")
-options.define(suites.SUITES)
+for _name in options.define(suites.SUITES):
+    flags.declare_key_flag(_name)
 
 
 def evaluate() -> None:

@@ -9,10 +9,13 @@ from absl import flags
 from spatial_smoothing.suites import Suite
 
 
-def define(suites: Mapping[str, Suite]) -> None:
+def define(suites: Mapping[str, Suite]) -> list[str]:
     """Defines a flag for every option of a suite; suites may share one.
 
     A flag that is not given leaves the default of each suite's function.
+
+    Returns:
+      The names of the flags.
     """
     texts: dict[str, list[str]] = {}
     kinds = {}
@@ -34,6 +37,7 @@ def define(suites: Mapping[str, Suite]) -> None:
             flags.DEFINE_float(name, None, text)
         else:
             flags.DEFINE_string(name, None, text)
+    return list(kinds)
 
 
 def given(

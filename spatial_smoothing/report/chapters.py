@@ -6,10 +6,14 @@ which `tables`, `pictures` and `summary` show.
 
 from collections.abc import Sequence
 
+from spatial_smoothing.report import corruption, perturbation
 from spatial_smoothing.report.chapter import Chapter
 from spatial_smoothing.report.rows import Row
 
-CHAPTERS: dict[str, Chapter] = {}
+CHAPTERS: dict[str, Chapter] = {
+    "corruption": corruption.CHAPTER,
+    "perturbation": perturbation.CHAPTER,
+}
 
 
 def split(rows: Sequence[Row]) -> tuple[list[Row], dict[str, list[Row]]]:

@@ -124,6 +124,34 @@ _STREAMS = {
     ),
     "cec_sum": _nats("CEC sum", "lower", note="the same, summed over classes"),
 }
+_CORRUPTION = {
+    "mean_ce": _percent(
+        "mCE", "lower", note="mean corruption error, the ratio of error rates"
+    ),
+    "mean_cnll": _percent(
+        "mCNLL", "lower", note="mean corruption NLL, the ratio of NLLs"
+    ),
+    "mean_cece": _percent(
+        "mCECE", "lower", note="mean corruption ECE, the ratio of ECEs"
+    ),
+    "relative_mean_ce": _percent(
+        "Relative mCE",
+        "lower",
+        note="the ratio of what corruption adds to the error rate",
+    ),
+    "mean_error": _percent("Mean error", "lower"),
+    "mean_nll": _nats("Mean NLL", "lower"),
+    "mean_ece": _percent("Mean ECE", "lower"),
+    "mean_added_error": _percent(
+        "Added error", "lower", note="mean error above that on clean images"
+    ),
+    "flip_rate": _percent(
+        "Flip rate",
+        "lower",
+        note="share of the frames of another predicted class than the frame before "
+        "or, in sequences of noise, than the first one, which is clean",
+    ),
+}
 # A score of out-of-distribution detection -> its heading and what it is.
 DETECTORS = {
     "confidence": ("Confidence", "one minus the largest probability"),
@@ -195,6 +223,7 @@ COLUMNS = {
     **_grouped("temperature", _TEMPERATURE),
     **_grouped("uncertainty", _UNCERTAINTY),
     **_grouped("streams", _STREAMS),
+    **_grouped("corruption", _CORRUPTION),
 }
 
 

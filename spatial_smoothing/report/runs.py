@@ -43,9 +43,9 @@ def averaged(rows: Sequence[Row]) -> list[Row]:
 
 
 def _average(rows: Sequence[Row]) -> Row:
-    result = _flat(rows)
+    result = mean(rows)
     nested = {
-        "reference": _flat,
+        "reference": mean,
         "reliability": _reliability,
         "risk_coverage": _risk_coverage,
         "detection": _detection,
@@ -57,7 +57,7 @@ def _average(rows: Sequence[Row]) -> Row:
     return result
 
 
-def _flat(rows: Sequence[Row]) -> Row:
+def mean(rows: Sequence[Row]) -> Row:
     """Means of the numbers that all rows have, and texts that all rows share."""
     result: Row = {}
     spread = {}
@@ -107,7 +107,5 @@ def _risk_coverage(values: Sequence[Row]) -> Row:
 def _detection(values: Sequence[Row]) -> Row:
     first, *others = (value["scores"] for value in values)
     names = [n for n in first if first[n] and all(other.get(n) for other in others)]
-    scores = {
-        name: _flat([value["scores"][name] for value in values]) for name in names
-    }
-    return {**_flat(values), "scores": scores}
+    scores = {name: mean([value["scores"][name] for value in values]) for name in names}
+    return {**mean(values), "scores": scores}

@@ -54,7 +54,7 @@ tbody tr:last-child > *, tbody .name { padding-bottom: .4rem; }
 strong { font-weight: 700; }
 
 figure { margin: 0; }
-.scroll + figure, .notes + figure { margin-top: 2rem; }
+.scroll + figure, .notes + figure, figure + figure { margin-top: 2rem; }
 img { display: block; max-width: 100%; height: auto; }
 figcaption { max-width: 46rem; margin-top: .75rem; }
 

@@ -116,7 +116,7 @@ def _rows(
         dropout=model.rate > 0,
         chunk=setting.chunk,
     )
-    lines, smooth = _lines(runs, sizes), _lines(runs, frame_sizes)
+    lines, smooth = lines_of(runs, sizes), lines_of(runs, frame_sizes)
     predict = predictor(sizes=sizes)
     if frame_sizes:
         predict = temporal_predictor(
@@ -229,7 +229,7 @@ def _with_dropout_in(run: Run, text: str) -> Run:
     return run._replace(config=config, model=workdirs.build_model(config))
 
 
-def _lines(runs: Sequence[Run], sizes: Sequence[int]) -> list[Line]:
+def lines_of(runs: Sequence[Run], sizes: Sequence[int]) -> list[Line]:
     """What the ensembles of `mixtures.predictor` are, in its order."""
     if not sizes:
         return []

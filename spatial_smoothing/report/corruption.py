@@ -1,0 +1,216 @@
+"""The chapter of robustness to corruptions.
+
+A row is a label's scores on one corruption at one `severity`, 0 being clean images, or
+the means over corruptions, which name their `normalizer`. The first row's "arrays" has
+one image of each corruption at every severity.
+"""
+
+from collections.abc import Sequence
+from html import escape
+
+from spatial_smoothing.report import canvas, corruption_figures, markup
+from spatial_smoothing.report.chapter import Chapter, table
+from spatial_smoothing.report.chapter import lines as terminal_lines
+from spatial_smoothing.report.columns import column
+from spatial_smoothing.report.markup import Table
+from spatial_smoothing.report.pictures import Picture
+from spatial_smoothing.report.robustness import (
+    images,
+    largest,
+    prepared,
+    shown,
+    sized,
+)
+from spatial_smoothing.report.rows import Row, best, number, shared, text
+
+_HEADING = "Robustness to corruptions"
+_DIVIDED = ("mean_cnll", "mean_ce", "mean_cece")
+_PLAIN = ("mean_nll", "mean_error", "mean_ece")
+_SCORES = ("accuracy", "nll", "ece")
+_DEVIATING = (
+    "(procedural): textures made by noise in place of photographs of frost. "
+    "(emulated): motion blur by the formula of ImageMagick, not by ImageMagick."
+)
+
+
+def _means(rows: Sequence[Row]) -> list[Row]:
+    return prepared([row for row in rows if "normalizer" in row], ["normalizer"])
+
+
+def _scores(rows: Sequence[Row]) -> list[Row]:
+    found = [row for row in rows if "severity" in row]
+    return prepared(found, ["corruption", "severity", "deviation"])
+
+
+def _keys(means: Sequence[Row]) -> tuple[str, ...]:
+    """The means to show: divided by a normaliser where all are."""
+    divided = [
+        key for key in _DIVIDED if all(number(row, key) is not None for row in means)
+    ]
+    return tuple(divided) or _PLAIN
+
+
+def _about(rows: Sequence[Row], means: Sequence[Row]) -> str:
+    """What was measured, and what means are divided by."""
+    words = f"Measured on {images(rows)} of each corruption and severity."
+    if not means:
+        return words
+    count, severities = (
+        shared(means, key) for key in ("num_corruptions", "severities")
+    )
+    if count and severities:
+        words += f" Means are over {count:.0f} corruptions at severities {severities}"
+    else:
+        words += " Means are over the corruptions that were evaluated"
+    names = list(dict.fromkeys(row["normalizer"] for row in means))
+    if names == ["none"]:
+        return f"{words}, not normalised."
+    return f"{words}, divided by those of: {'; '.join(names)}."
+
+
+def _tables(rows: Sequence[Row]) -> list[Table]:
+    means, scores = _means(rows), _scores(rows)
+    found = []
+    if means:
+        keys = (*_keys(means), "relative_mean_ce", "mean_error", "mean_added_error")
+        keys = [
+            key
+            for key in dict.fromkeys(keys)
+            if any(number(row, key) is not None for row in means)
+        ]
+        found.append(
+            table(
+                means,
+                keys,
+                each="num_samples",
+                heading=_HEADING,
+                caption=f"Means over corruptions. {_about(rows, means)}",
+            )
+        )
+    return [*found, _by_corruption(scores)]
+
+
+def _by_corruption(scores: Sequence[Row]) -> Table:
+    """A line for each corruption, the scores of each label side by side."""
+    groups = largest(scores)
+    names = shown(scores, "corruption")
+    averages = {
+        label: {name: _average(rows, name) for name in names}
+        for label, rows in groups.items()
+    }
+    head = '<th scope="col" class="name" rowspan="2">Corruption</th>'
+    for label, rows in groups.items():
+        head += markup.over(sized(label, rows), columns=len(_SCORES))
+    body = ""
+    for name, words in names.items():
+        line = [averages[label][name] for label in groups]
+        top = {key: best([row for row in line if row], key) for key in _SCORES}
+        cells = "".join(
+            markup.cell(text(row, key), strong=text(row, key) == top[key])
+            for row in line
+            for key in _SCORES
+        )
+        body += f'<tr><th scope="row" class="name">{escape(words)}</th>{cells}</tr>\n'
+    return Table(
+        _HEADING,
+        "Each corruption, averaged over its severities, at the largest number of "
+        "samples N; the best of a line is bold.",
+        [head, markup.heads(_SCORES * len(groups))],
+        f"<tbody>\n{body}</tbody>\n",
+        [_DEVIATING] if any("(" in words for words in names.values()) else [],
+    )
+
+
+def _average(rows: Sequence[Row], name: str) -> Row:
+    rows = [row for row in rows if row["corruption"] == name]
+    values = {key: [number(row, key) for row in rows] for key in _SCORES}
+    return {
+        key: sum(found) / len(found)
+        for key, found in values.items()
+        if found and None not in found
+    }
+
+
+def _pictures(rows: Sequence[Row]) -> dict[str, Picture]:
+    means, scores = _means(rows), _scores(rows)
+    figure = corruption_figures.severity_figure(scores)
+    found = {
+        "corruption_severity.png": Picture(
+            canvas.png(figure),
+            figure.get_figwidth(),
+            _HEADING,
+            f"Box plots of NLL, accuracy and ECE by severity. {_values(scores)}",
+            "NLL, accuracy and ECE by severity, at the largest number of samples N. A "
+            "box is the quartiles and the median over corruptions; whiskers reach the "
+            "last value within 1.5 times its length, circles lie beyond. Diamonds are "
+            f"images without corruption. {_about(rows, [])}",
+        )
+    }
+    if len({row["num_samples"] for row in means}) > 1:
+        keys = _keys(means)
+        figure = corruption_figures.means_figure(means, keys)
+        names = ", ".join(column(key).heading for key in keys)
+        found["corruption_size.png"] = Picture(
+            canvas.png(figure),
+            figure.get_figwidth(),
+            _HEADING,
+            f"Line charts of {names} against the number of samples.",
+            f"{names} against the number of samples N, on a logarithmic axis. A dashed "
+            f"line is a model with one sample only. {_about(rows, means)}",
+        )
+    sheets = [row for row in rows if row.get("arrays")]
+    if sheets:
+        first = sheets[0]
+        alike = [r for r in rows if [r["label"], r["run"]] == _of(first)]
+        severities = sorted({r["severity"] for r in alike if r.get("severity")})
+        figure = corruption_figures.sheet_figure(
+            first["arrays"], severities, shown(alike, "corruption")
+        )
+        found["corruption_images.png"] = Picture(
+            canvas.png(figure),
+            figure.get_figwidth(),
+            _HEADING,
+            "One image under every corruption, a line each, at severities "
+            f"{', '.join(map(str, severities))}.",
+            "The first image of the set under every corruption, by severity: "
+            f"{first['dataset']} {first['data']}.",
+        )
+    return found
+
+
+def _of(row: Row) -> list[str]:
+    return [row["label"], row["run"]]
+
+
+def _values(scores: Sequence[Row]) -> str:
+    """Mean accuracy at each severity, in words."""
+    parts = []
+    for label, rows in largest(scores).items():
+        values = {}
+        for row in rows:
+            values.setdefault(row["severity"], []).append(row["accuracy"])
+        words = ", ".join(
+            f"{100 * sum(found) / len(found):.1f}"
+            for _, found in sorted(values.items())
+        )
+        parts.append(f"{sized(label, rows)} {words}")
+    return f"Mean accuracy in % from the lowest severity up: {'; '.join(parts)}."
+
+
+def _lines(rows: Sequence[Row]) -> list[dict[str, str]]:
+    means = _means(rows)
+    keys = _keys(means)
+    return terminal_lines(means, ("label", "num_samples", *keys, "mean_added_error"))
+
+
+CHAPTER = Chapter(
+    headings=(_HEADING,),
+    tables=_tables,
+    pictures=_pictures,
+    files=(
+        "corruption_severity.png",
+        "corruption_size.png",
+        "corruption_images.png",
+    ),
+    lines=_lines,
+)

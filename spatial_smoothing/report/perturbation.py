@@ -1,0 +1,142 @@
+"""The chapter of robustness to perturbations.
+
+A row is a label's steadiness on the sequences of one `perturbation`, or the mean over
+perturbations, which names none.
+"""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from spatial_smoothing.report import canvas, markup
+from spatial_smoothing.report.chapter import Chapter, table
+from spatial_smoothing.report.chapter import lines as terminal_lines
+from spatial_smoothing.report.lines import heading, scaled
+from spatial_smoothing.report.markup import Table
+from spatial_smoothing.report.pictures import Picture
+from spatial_smoothing.report.robustness import (
+    images,
+    largest,
+    prepared,
+    shown,
+    sized,
+)
+from spatial_smoothing.report.rows import Row, best, number, text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_HEADING = "Robustness to perturbations"
+_KEYS = ("flip_rate", "consistency", "cec", "cec_sum")
+_DRAWN = ("flip_rate", "consistency", "cec")
+
+
+def _split(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The means, and the rows of single perturbations."""
+    rows = prepared(rows, ["perturbation", "deviation"])
+    single = [row for row in rows if row.get("perturbation")]
+    return [row for row in rows if not row.get("perturbation")], single
+
+
+def _tables(rows: Sequence[Row]) -> list[Table]:
+    means, single = _split(rows)
+    names = len({row["perturbation"] for row in single})
+    return [
+        table(
+            means,
+            _KEYS,
+            each="num_samples",
+            heading=_HEADING,
+            caption=f"Means over the sequences of {names} perturbations. Measured on "
+            f"{images(rows)} of each.",
+        ),
+        _by_perturbation(single),
+    ]
+
+
+def _by_perturbation(rows: Sequence[Row]) -> Table:
+    """A line for each perturbation, the scores of each label side by side."""
+    groups = largest(rows)
+    found = {
+        label: {row["perturbation"]: row for row in group}
+        for label, group in groups.items()
+    }
+    head = '<th scope="col" class="name" rowspan="2">Perturbation</th>'
+    for label, group in groups.items():
+        head += markup.over(sized(label, group), columns=len(_DRAWN))
+    body = ""
+    for name, words in shown(rows, "perturbation").items():
+        line = [found[label].get(name, {}) for label in groups]
+        top = {key: best([row for row in line if row], key) for key in _DRAWN}
+        cells = "".join(
+            markup.cell(text(row, key), strong=text(row, key) == top[key])
+            for row in line
+            for key in _DRAWN
+        )
+        body += f'<tr><th scope="row" class="name">{escape(words)}</th>{cells}</tr>\n'
+    return Table(
+        _HEADING,
+        "Each perturbation, at the largest number of samples N; the best of a line is "
+        "bold.",
+        [head, markup.heads(_DRAWN * len(groups))],
+        f"<tbody>\n{body}</tbody>\n",
+    )
+
+
+def _pictures(rows: Sequence[Row]) -> Mapping[str, Picture]:
+    _, single = _split(rows)
+    figure = perturbation_figure(single)
+    return {
+        "perturbation.png": Picture(
+            canvas.png(figure),
+            figure.get_figwidth(),
+            _HEADING,
+            "Flip rate, consistency and CEC of every perturbation, a point for each "
+            "model.",
+            "Flip rate, consistency and CEC on the sequences of every perturbation, at "
+            f"the largest number of samples N. Measured on {images(rows)} of each.",
+        )
+    }
+
+
+def perturbation_figure(rows: Sequence[Row]) -> "Figure":
+    """Steadiness on each perturbation, a point for each label.
+
+    Args:
+      rows: With "perturbation", of which each label's largest size is drawn.
+    """
+    from matplotlib.figure import Figure
+
+    groups, names = largest(rows), shown(rows, "perturbation")
+    with canvas.style():
+        figure = Figure(
+            figsize=(canvas.WIDTH, 1.4 + 0.24 * len(names)), layout="constrained"
+        )
+        panels = figure.subplots(1, len(_DRAWN), sharey=True)
+        for axes, key in zip(panels, _DRAWN, strict=True):
+            lines = []
+            for group, look in zip(groups.values(), canvas.looks(), strict=False):
+                found = {row["perturbation"]: number(row, key) for row in group}
+                values = scaled(key, [found.get(name) for name in names])
+                look |= canvas.POINT | canvas.OUTLINE
+                lines += axes.plot(values, range(len(names)), **look)
+            axes.set_title(heading(key))
+            axes.set_yticks(range(len(names)), list(names.values()))
+        panels[0].invert_yaxis()
+        labels = [sized(name, group) for name, group in groups.items()]
+        canvas.legend(figure, lines, labels)
+    return figure
+
+
+def _lines(rows: Sequence[Row]) -> list[dict[str, str]]:
+    means, _ = _split(rows)
+    return terminal_lines(means, ("label", "num_samples", *_KEYS))
+
+
+CHAPTER = Chapter(
+    headings=(_HEADING,),
+    tables=_tables,
+    pictures=_pictures,
+    files=("perturbation.png",),
+    lines=_lines,
+)
