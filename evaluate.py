@@ -10,7 +10,7 @@ import time
 from absl import flags
 from etils import epath
 
-from spatial_smoothing import cli, options, report, suites, workdirs
+from spatial_smoothing import cli, options, processes, report, suites, workdirs
 from spatial_smoothing.lookup import lookup
 from spatial_smoothing.provenance import provenance
 
@@ -40,7 +40,7 @@ def evaluate() -> None:
         for name in dict.fromkeys(_SUITE.value)
     }
     given = options.given(suites.SUITES, chosen)
-    runs = [workdirs.load(workdir) for workdir in _WORKDIR.value]
+    runs = [run for path in _WORKDIR.value for run in workdirs.load_members(path)]
     config = runs[0].config
     output = epath.Path(_OUTPUT.value or runs[0].path / "evaluation")
     report.check(output)
@@ -64,7 +64,7 @@ def evaluate() -> None:
     )
     where = {
         **provenance(),
-        "runs": [{"workdir": str(run.path), "step": run.step} for run in runs],
+        "runs": [{"workdir": run.name, "step": run.step} for run in runs],
         "split": _SPLIT.value,
         "config": config,
     }
@@ -79,10 +79,11 @@ def evaluate() -> None:
             **given[name],
             "seconds": round(time.monotonic() - begin, 1),
         }
-        write(rows, where, output)
-        suites.finish(output, name)
-    report.print_rows(rows)
-    print(f"report: {output / 'report.html'}")
+        if processes.is_first():
+            write(rows, where, output)
+            suites.finish(output, name)
+    if processes.is_first():
+        show(rows, output / "report.html")
 
 
 def compare() -> None:
@@ -102,8 +103,7 @@ def compare() -> None:
             rows, num_replicates=_NUM_REPLICATES.value, seed=_SEED.value
         ),
     )
-    report.print_rows(rows)
-    print(f"report: {page}")
+    show(rows, page)
 
 
 def write(rows: list, where: dict, output: epath.PathLike, **extra) -> epath.Path:
@@ -119,12 +119,21 @@ def write(rows: list, where: dict, output: epath.PathLike, **extra) -> epath.Pat
     )
 
 
+def show(rows: list, page: epath.Path) -> None:
+    """Prints the tables, and where the report is."""
+    report.print_rows([{**row, "examples": None} for row in rows])
+    print(f"report: {page}")
+
+
 def main() -> None:
     """Evaluates or compares."""
     if bool(_WORKDIR.value) == bool(_COMPARE.value):
         raise ValueError("give either --workdir=DIR[,DIR] or --compare=DIR,DIR")
-    (compare if _COMPARE.value else evaluate)()
+    if _WORKDIR.value:
+        evaluate()
+    elif processes.is_first():
+        compare()
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, several=True)

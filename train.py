@@ -14,13 +14,14 @@ from spatial_smoothing import (
     evaluation,
     logs,
     optim,
+    processes,
     suites,
     workdirs,
 )
 from spatial_smoothing.checkpoints import Checkpoints
 from spatial_smoothing.data import augment, batches, datasets
 from spatial_smoothing.interrupts import Interrupts
-from spatial_smoothing.steps import Streams
+from spatial_smoothing.steps import Streams, steps_made
 from spatial_smoothing.training import fit
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/shapes.py", "Config file.")
@@ -30,16 +31,20 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required
 def main() -> int:
     """Trains by the config in the workdir; returns the exit code."""
     config = _CONFIG.value.to_dict()
-    model, source = workdirs.build_model(config), workdirs.source(config)
-    mesh = distributed.mesh()
-    distributed.check_batch_size(config["batch_size"], mesh)
-    load = workdirs.loader(config, download=config["download"])
-    data, held_out = datasets.hold_out(
-        load(source.name, "train"), fraction=config["val_fraction"]
-    )
-    splits = {"test": load(source.name, "test")}
-    if config["val_fraction"]:
-        splits = {"val": held_out, **splits}
+    members = config["members"]
+    with processes.together():
+        model, source = workdirs.build_model(config), workdirs.source(config)
+        mesh = distributed.mesh(members=members)
+        distributed.check_batch_size(config["batch_size"], mesh, axes=("data",))
+        load = workdirs.loader(config, download=config["download"])
+        data, held_out = datasets.hold_out(
+            load(source.name, "train"), fraction=config["val_fraction"]
+        )
+        splits = {"test": load(source.name, "test")}
+        if config["val_fraction"]:
+            splits = {"val": held_out, **splits}
+    everything = {"train": data, **splits}
+    processes.check_same({name: d.checksum for name, d in everything.items()})
     normalize = functools.partial(augment.normalize, mean=source.mean, std=source.std)
     prepare = augment.preparation(
         normalize, augment=config["augment"] and not source.augments_on_host
@@ -74,7 +79,9 @@ def main() -> int:
             epochs=epochs,
             batch_size=config["batch_size"],
             seed=config["seed"],
+            members=members,
             mesh=mesh,
+            shard_state=config["shard_state"],
             checkpoints=checkpoints,
             checkpoint_every=config["checkpoint_every"],
             evaluate=evaluation.monitor(
@@ -84,17 +91,23 @@ def main() -> int:
                 key=Streams.of(config["seed"]).evaluate,
                 batch_size=config["eval_batch_size"],
                 mesh=mesh,
+                members=members,
             ),
             eval_every=config["eval_every"],
-            log=logs.RunLog(path, name=suites.label(config["model"])),
+            log=logs.RunLog(
+                path, name=suites.label(config["model"], num_members=members)
+            )
+            if processes.is_first()
+            else None,
             should_stop=lambda: bool(interrupts),
         )
     if interrupts:
-        print(f"stopped at step {int(state.step)}; the same command continues")
+        print(f"stopped at step {steps_made(state)}; the same command continues")
         return interrupts.exit_code
-    print(f"finished: {epochs} epochs, {int(state.step)} steps, in {path}")
+    if processes.is_first():
+        print(f"finished: {epochs} epochs, {steps_made(state)} steps, in {path}")
     return 0
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, several=True)

@@ -37,6 +37,7 @@ def get_config() -> ConfigDict:
 
     # Optimisation.
     config.seed = 0
+    config.members = 1  # of a deep ensemble, trained at once; member m has seed + m
     config.epochs = 200  # after warm-up
     config.warmup_epochs = 1  # on top, learning rate rising from 0
     config.batch_size = 128  # examples a step, over all devices
@@ -52,4 +53,5 @@ def get_config() -> ConfigDict:
     config.eval_batch_size = 128  # examples
     config.checkpoint_every = 1  # epochs
     config.max_to_keep = 3  # checkpoints
+    config.shard_state = False  # split parameters and optimiser state over devices
     return config

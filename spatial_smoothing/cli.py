@@ -1,19 +1,28 @@
 """How the scripts start and fail: flags, exit codes, one line for a mistake.
 
 Contract of this file: 0 is success, 2 the caller's mistake (bad input, files that
-cannot be read or written), 1 training that diverged, 130 an interruption.
+cannot be read or written), 1 training that diverged, 3 another process that is gone,
+130 an interruption. Of several processes each ends, whatever befalls one of them.
 """
 
 import functools
+import json
 import sys
+import traceback
 from collections.abc import Callable
 
+import jax
 from absl import app, flags
 
-from spatial_smoothing import cpu, logs
+from spatial_smoothing import cpu, logs, processes
+
+# Flags in which processes of one run may differ: of the machine they run on.
+_OWN = ("process_id", "data_dir", "download", "num_workers")
 
 
-def run(main: Callable[..., int | None], *, positional: bool = False) -> None:
+def run(
+    main: Callable[..., int | None], *, positional: bool = False, several: bool = False
+) -> None:
     """Parses the flags, calls `main` and exits with what it returns.
 
     Args:
@@ -21,11 +30,46 @@ def run(main: Callable[..., int | None], *, positional: bool = False) -> None:
         one line on stderr.
       positional: Whether arguments without -- are allowed; `main` is called with the
         list of them.
+      several: Whether this may be one of several processes, as the cluster or flags,
+        which are defined here, say.
     """
     cpu.keep_memory()
+    if several:
+        _define_flags()
     parse = functools.partial(_parse, positional=positional)
     arguments = lambda argv: [argv[1:]] if positional else []
-    app.run(lambda argv: _guarded(main, *arguments(argv)), flags_parser=parse)
+    start = _start if several else lambda: None
+    app.run(lambda argv: _guarded(start, main, *arguments(argv)), flags_parser=parse)
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string(
+        "coordinator", None, "HOST:PORT of process 0; default: as the cluster says."
+    )
+    flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+    flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
+    flags.DEFINE_integer(
+        "start_timeout", 300, "Seconds to wait for all processes.", lower_bound=1
+    )
+
+
+def _start() -> None:
+    """Joins the other processes, and checks that they are to do the same."""
+    values = flags.FLAGS.flag_values_dict()
+    processes.start(
+        coordinator=values["coordinator"],
+        num_processes=values["num_processes"],
+        process_id=values["process_id"],
+        timeout=values["start_timeout"],
+    )
+    if "config" in values:
+        values |= values.pop("config").to_dict()
+    same = {
+        name: value
+        for name, value in values.items()
+        if name not in _OWN and not name.startswith("config.")
+    }
+    processes.check_same(json.loads(json.dumps(same, default=str)))
 
 
 def _parse(argv: list[str], *, positional: bool) -> list[str]:
@@ -44,9 +88,12 @@ def _parse(argv: list[str], *, positional: bool) -> list[str]:
     return [argv[0], *rest]
 
 
-def _guarded(main: Callable[..., int | None], *arguments: list[str]) -> int:
+def _guarded(
+    start: Callable[[], None], main: Callable[..., int | None], *arguments: list[str]
+) -> int:
     logs.quiet()  # after parsing, which sets levels of its own
     try:
+        start()
         return main(*arguments) or 0
     except (ValueError, OSError) as error:
         _fail(error)
@@ -54,8 +101,20 @@ def _guarded(main: Callable[..., int | None], *arguments: list[str]) -> int:
         _fail(error, code=1)
     except KeyboardInterrupt:
         _fail("interrupted", code=130)
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            _say(f"another process is gone ({error}); start all again to continue")
+            processes.leave(3)
+        traceback.print_exc()
+        processes.leave(1)
 
 
 def _fail(error: object, *, code: int = 2) -> None:
+    _say(error)
+    processes.leave(code)
+
+
+def _say(error: object) -> None:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    sys.exit(code)

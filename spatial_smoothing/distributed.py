@@ -135,6 +135,9 @@ def for_members(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:
     """Puts every array of `tree`, the same in all processes, on all devices."""
+    leaves = jax.tree.leaves(tree)
+    if any(isinstance(x, jax.Array) and not x.is_fully_addressable for x in leaves):
+        return jax.jit(_same, out_shardings=replicated(mesh))(tree)
     return jax.tree.map(lambda leaf: _put(leaf, replicated(mesh)), tree)
 
 
@@ -145,6 +148,10 @@ def split_batches(data: Iterable[Tree], mesh: Mesh) -> Iterator[Tree]:
     """
     for batch in data:
         yield jax.tree.map(lambda leaf: _put(leaf, split(mesh)), batch)
+
+
+def _same(tree: Tree) -> Tree:
+    return tree
 
 
 def load_batches(dataset: Any, batch_size: int, mesh: Mesh) -> Iterator[Any]:
@@ -171,8 +178,6 @@ def join_batches(data: Iterable[Tree], mesh: Mesh) -> Iterator[Tree]:
 def _put(leaf: Any, sharding: Sharding) -> jax.Array:
     if sharding.is_fully_addressable:
         return jax.device_put(leaf, sharding)
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return jax.jit(lambda x: x, out_shardings=sharding)(leaf)
     leaf = np.asarray(leaf)
     return jax.make_array_from_process_local_data(sharding, leaf, leaf.shape)
 

@@ -151,6 +151,13 @@ def stack(variables: Sequence[Variables]) -> Variables:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *variables)
 
 
+@jax.jit
+def unstack(stacked: Variables) -> list[Variables]:
+    """Returns the variables of each member."""
+    count = jax.tree.leaves(stacked)[0].shape[0]
+    return [jax.tree.map(lambda leaf, m=m: leaf[m], stacked) for m in range(count)]
+
+
 def prefix_means(probs: jax.Array, *, sizes: Sequence[int]) -> jax.Array:
     """Means of the first N samples, for all N at once.
 

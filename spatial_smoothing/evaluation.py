@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from spatial_smoothing import distributed, metrics, mixtures
@@ -60,7 +61,7 @@ def compile_tally(
             total = part if index == 0 else jax.block_until_ready(total) + part
         if total is None:
             raise ValueError("there is nothing to evaluate: no batches")
-        return jax.device_get(total)
+        return distributed.gather(total)
 
     return tally
 
@@ -125,6 +126,7 @@ def monitor(
     key: jax.Array,
     batch_size: int,
     mesh: Mesh,
+    members: int = 1,
 ) -> Callable[[dict[str, Any]], dict[str, float]]:
     """Returns a function of variables to the scores of one prediction, for `fit`.
 
@@ -137,21 +139,35 @@ def monitor(
       key: Of the sample; the same in every epoch.
       batch_size: Examples at once, a multiple of the mesh's devices.
       mesh: Devices.
+      members: If more than one, of a deep ensemble whose variables are stacked.
 
     Returns:
-      Variables -> scores such as `test_nll`.
+      Variables -> scores such as `test_nll`; of several members the mean of theirs, and
+      those of their average, such as `test_ensemble_nll`.
     """
     distributed.check_batch_size(batch_size, mesh)
-    predict = mixtures.predictor(model, prepare=prepare, dropout=model.rate > 0)
+    predict = mixtures.predictor(
+        model, prepare=prepare, num_members=members, dropout=model.rate > 0
+    )
     compiled = compile_tally(lambda *inputs: predict(*inputs).log_probs())
 
     def scores(variables: dict[str, Any]) -> dict[str, float]:
-        record = {}
+        variables, record = distributed.replicate(variables, mesh), {}
         for split, dataset in splits.items():
             data = distributed.load_batches(dataset, batch_size, mesh)
             tally = compiled(variables, key, data)
-            one = jax.tree.map(lambda leaf: leaf[0], tally)
-            record |= {f"{split}_{k}": v for k, v in metrics.summary(one).items()}
+            found = [
+                metrics.summary(jax.tree.map(lambda leaf, i=index: leaf[i], tally))
+                for index in range(len(tally.count))
+            ]
+            each = found[-members:]  # as `mixtures.predictor` orders them
+            record |= {
+                f"{split}_{name}": float(np.mean([one[name] for one in each]))
+                for name in each[0]
+            }
+            if members > 1:
+                average = found[members - 1]
+                record |= {f"{split}_ensemble_{k}": v for k, v in average.items()}
         return record
 
     return scores

@@ -9,9 +9,7 @@ import json
 import os
 import socket
 import sys
-import threading
 import time
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,7 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-_PATIENCE = 5.0  # seconds that a failing process waits for others to fail as well
+_PATIENCE = 2.0  # seconds for what takes a moment in another process
 
 
 def start(
@@ -109,14 +107,16 @@ def check_same(values: Mapping[str, Any]) -> None:
     """Checks that all processes agree.
 
     Args:
-      values: Name -> what is JSON-able.
+      values: Name -> what is JSON-able, or a function that computes it, which is only
+        called where there are several.
 
     Raises:
       ValueError: naming what differs, and how; in all processes.
     """
     if jax.process_count() == 1:
         return
-    first, *others = (json.loads(text) for text in _texts(json.dumps(dict(values))))
+    own = {name: v() if callable(v) else v for name, v in values.items()}
+    first, *others = (json.loads(text) for text in _texts(json.dumps(own)))
     for number, other in enumerate(others, 1):
         different = [
             f"{name} is {first.get(name)!r} on process 0 and {other.get(name)!r} on "
@@ -128,33 +128,18 @@ def check_same(values: Mapping[str, Any]) -> None:
             raise ValueError(f"{'; '.join(different)}; all processes need the same")
 
 
-def checksum(*arrays: np.ndarray) -> str:
-    """Returns a short text that differs where arrays do; empty for a process alone."""
-    if jax.process_count() == 1:
-        return ""
-    value = 0
-    for array in arrays:
-        value = zlib.crc32(np.ascontiguousarray(array), value)
-    return f"{len(arrays[0])} examples with checksum {value:08x}"
-
-
 def leave(code: int) -> None:
-    """Ends this process at once, with an exit code, whatever the others do."""
-    if jax.distributed.is_initialized():
-        # If all leave, the service that runs on process 0 ends last. If others go on,
-        # they notice that this process is gone.
-        goodbye = threading.Thread(target=jax.distributed.shutdown, daemon=True)
-        goodbye.start()
-        goodbye.join(_PATIENCE)
-    abandon(code)
+    """Ends this process with an exit code, whatever the others do.
 
-
-def abandon(code: int) -> None:
-    """Ends this process at once, without a word to others, who may be gone."""
+    JAX's own goodbye waits for all the others, and they may wait for this one. They
+    notice that it is gone, or fail for the same reason.
+    """
     if not jax.distributed.is_initialized():
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()
+    if is_first():
+        time.sleep(_PATIENCE)  # others cannot outlive it for long enough to speak
     os._exit(code)
 
 

@@ -104,7 +104,7 @@ def compile_passes(predict: Predict) -> Passes:
             times.append(time.perf_counter())
         if total is None:
             raise ValueError("there is nothing to evaluate: no batches")
-        several = len(times) > 1
+        total, several = distributed.gather(total), len(times) > 1
         examples, calibrated, further = jax.tree.map(
             lambda *x: np.concatenate(x, axis=1), *parts
         )

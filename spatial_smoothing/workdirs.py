@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from spatial_smoothing import distributed, paths
+from spatial_smoothing import distributed, ensembles, paths, processes
 from spatial_smoothing.checkpoints import Checkpoints, abstract
 from spatial_smoothing.data import sources
 from spatial_smoothing.data.datasets import AnyDataset
@@ -33,8 +33,11 @@ FREE = frozenset(
         "eval_every",
         "max_to_keep",
         "num_workers",
+        "shard_state",
     }
 )
+# Fields that configs of older runs lack, and what these mean.
+_SINCE = {"members": 1, "shard_state": False}
 # Fields of a config that are arguments of `models.build`; None leaves the model's own.
 MODEL_FIELDS = (
     "stem",
@@ -63,6 +66,7 @@ _AT_LEAST = {
     "factor": 0,
     "learning_rate": 0,
     "max_to_keep": 1,
+    "members": 1,
     "momentum": 0,
     "num_workers": 0,
     "seed": 0,
@@ -81,6 +85,7 @@ class Run(NamedTuple):
       model: The network.
       variables: `{"params", "batch_stats"}`, on all devices.
       step: Of the checkpoint.
+      member: Which one of the workdir's members; None where it is all there is.
     """
 
     path: epath.Path
@@ -88,6 +93,12 @@ class Run(NamedTuple):
     model: Network
     variables: dict[str, Any]
     step: int
+    member: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in reports: the workdir, and which member."""
+        return str(self.path) + ("" if self.member is None else f" #{self.member}")
 
     @property
     def source(self) -> Source:
@@ -186,6 +197,8 @@ def abstract_variables(model: Network, *, image_size: int) -> dict[str, Any]:
 def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
     """Makes a workdir for a config, or checks that it is the config's already.
 
+    Of several processes, the first does so for all.
+
     Args:
       workdir: A path, local or remote.
       config: JSON-able.
@@ -195,12 +208,25 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
 
     Raises:
       ValueError: if a number in the config is out of range, or the workdir holds
-        another config, or something that is not a run.
+        another config, or something that is not a run, or not all processes see it.
     """
     for name, least in _AT_LEAST.items():
         if name in config and not config[name] >= least:
             raise ValueError(f"{name} must be at least {least}, got {config[name]}")
     path = paths.absolute(workdir)
+    with processes.together():
+        if processes.is_first():
+            _claim(path, config)
+    with processes.together():
+        if not (path / "config.json").exists():
+            raise ValueError(
+                f"there is no {path / 'config.json'}, which process 0 has; choose a "
+                "workdir that all processes share"
+            )
+    return path
+
+
+def _claim(path: epath.Path, config: Mapping[str, Any]) -> None:
     config = dict(config)
     if names := source(config).class_names:
         config["class_names"] = names  # so that the run can do without the folder
@@ -217,7 +243,7 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
                 f"workdir {path} holds another config: {'; '.join(different)}; "
                 "choose another workdir"
             )
-        return path
+        return
     if path.exists() and any(path.iterdir()):
         raise ValueError(
             f"workdir {path} is not empty and holds no config.json; choose another"
@@ -225,7 +251,6 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
     path.mkdir(parents=True, exist_ok=True)
     write_json(path / "provenance.json", provenance())
     write_json(path / "config.json", config)
-    return path
 
 
 def read_config(workdir: epath.PathLike) -> dict[str, Any]:
@@ -234,22 +259,43 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     if not path.exists():
         raise ValueError(f"no run in workdir {workdir}: there is no {path}")
     try:
-        return json.loads(path.read_text())
+        return {**_SINCE, **json.loads(path.read_text())}
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
 
 
 def load(workdir: epath.PathLike) -> Run:
+    """Loads the newest good checkpoint of a workdir of one network.
+
+    Raises:
+      ValueError: if it holds several, and as `load_members`.
+    """
+    count = read_config(workdir)["members"]
+    if count > 1:
+        raise ValueError(
+            f"{workdir} holds the {count} members of a deep ensemble; evaluate.py "
+            "takes them all, and this a run with members = 1"
+        )
+    return load_members(workdir)[0]
+
+
+def load_members(workdir: epath.PathLike) -> list[Run]:
     """Loads the newest good checkpoint of a workdir, as it is, moving nothing.
+
+    Returns:
+      A run for each member, in the order of their seeds; one where it is no ensemble.
 
     Raises:
       ValueError: if there is no run, or no good checkpoint.
     """
     path = paths.absolute(workdir)
     config = read_config(path)
+    count = config["members"]
     model = build_model(config)
     size = source(config).image_size
     shapes = abstract_variables(model, image_size=size)
+    if count > 1:
+        shapes = jax.eval_shape(lambda tree: ensembles.stack([tree] * count), shapes)
     everywhere = distributed.replicated(distributed.mesh())
     with Checkpoints(path / "checkpoints", read_only=True) as checkpoints:
         restored = checkpoints.restore(variables=abstract(shapes, sharding=everywhere))
@@ -257,7 +303,13 @@ def load(workdir: epath.PathLike) -> Run:
         raise ValueError(
             f"no checkpoint in workdir {path} yet; train for an epoch first"
         )
-    return Run(path, config, model, restored.items["variables"], restored.step)
+    variables, step = restored.items["variables"], restored.step
+    if count == 1:
+        return [Run(path, config, model, variables, step)]
+    return [
+        Run(path, {**config, "seed": config["seed"] + member}, model, one, step, member)
+        for member, one in enumerate(ensembles.unstack(variables))
+    ]
 
 
 def evaluation_path(workdir: epath.PathLike) -> epath.Path:

@@ -233,7 +233,7 @@ def lines_of(runs: Sequence[Run], sizes: Sequence[int]) -> list[Line]:
     """What the ensembles of `mixtures.predictor` are, in its order."""
     if not sizes:
         return []
-    paths = [str(run.path) for run in runs]
+    paths = [run.name for run in runs]
     alone = [Line(_label(runs[0]), path, 1, size) for path in paths for size in sizes]
     if len(runs) == 1:
         return alone

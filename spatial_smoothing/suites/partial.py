@@ -12,6 +12,7 @@ from typing import Any
 
 from etils import epath
 
+from spatial_smoothing import processes
 from spatial_smoothing.evaluation import Row
 
 
@@ -28,6 +29,9 @@ class Partial:
         self._path = _path(output, suite)
         self._about = json.loads(json.dumps(dict(about)))
         self.rows = self._read()
+        processes.largest(0)  # all have read it
+        if not processes.is_first():
+            return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         # Written anew: without a last line that was cut short, or rows of another.
         lines = [json.dumps(line) for line in (self._about, *self.rows)]
@@ -37,8 +41,9 @@ class Partial:
 
     def append(self, row: Row) -> None:
         """Adds a row, which is on disk at the return."""
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        if processes.is_first():
+            with self._path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
         self.rows.append(row)
 
     def _read(self) -> list[Row]:

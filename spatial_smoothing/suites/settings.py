@@ -79,7 +79,7 @@ class Setting:
           options: All others that determine the rows, JSON-able.
         """
         about = {
-            "runs": [[str(run.path), run.step] for run in runs],
+            "runs": [[run.name, run.step] for run in runs],
             "num_examples": self.dataset.num_examples,
             "num_samples": self.num_samples,
             "batch_size": self.batch_size,
