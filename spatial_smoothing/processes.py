@@ -15,8 +15,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 _PATIENCE = 2.0  # seconds for what takes a moment in another process
 
@@ -44,6 +46,8 @@ def start(
         contradict each other, or processes have different numbers of devices.
       TimeoutError: if not all come in time; names the address.
     """
+    # It would take SIGTERM from `interrupts`, and from the system before that.
+    jax.config.update("jax_enable_preemption_service", False)
     given = (coordinator, num_processes, process_id)
     if given == (None, None, None):
         try:
@@ -64,6 +68,8 @@ def start(
     if len(set(counts.values())) > 1:
         each = ", ".join(f"{n} on process {i}" for i, n in sorted(counts.items()))
         raise ValueError(f"processes need equal numbers of devices, there are {each}")
+    largest(0)
+    _sum_over_devices()
 
 
 def is_first() -> bool:
@@ -141,6 +147,20 @@ def leave(code: int) -> None:
     if is_first():
         time.sleep(_PATIENCE)  # others cannot outlive it for long enough to speak
     os._exit(code)
+
+
+def _sum_over_devices() -> None:
+    """Opens all connections now, for which gloo allows 30 s.
+
+    Later, one process may come to them so much before another, for having compiled
+    faster.
+    """
+    mesh = jax.make_mesh((jax.device_count(),), ("all",), axis_types=(AxisType.Auto,))
+    split = NamedSharding(mesh, PartitionSpec("all"))
+    ones = jax.make_array_from_process_local_data(
+        split, np.ones(jax.local_device_count(), np.float32)
+    )
+    jax.block_until_ready(jax.jit(jnp.sum)(ones))
 
 
 def _texts(text: str) -> list[str]:

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from spatial_smoothing import cpu, distributed
+from spatial_smoothing import cpu, distributed, processes
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.feeds import Feed
 
@@ -275,6 +275,7 @@ def compile_steps(
         state, 0, streams, feed.struct, feed.shared
     )
     compiled = cpu.compile_gradients(lowered, mesh)
+    processes.largest(0)  # all have compiled, and now make their connections
 
     def advance(state: TrainState, stop: int) -> TrainState:
         start = steps_made(state)

@@ -227,7 +227,7 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
 
 
 def _claim(path: epath.Path, config: Mapping[str, Any]) -> None:
-    config = dict(config)
+    config = {**_SINCE, **config}
     if names := source(config).class_names:
         config["class_names"] = names  # so that the run can do without the folder
     config = json.loads(json.dumps(config))  # tuples become lists, as when read

@@ -8,6 +8,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 
@@ -257,3 +258,52 @@ def test_divergence_has_its_own_code(home):
     )
     assert code == 1
     assert "loss or gradient is not finite at step" in err
+
+
+def start_two(*arguments, home, second=()):
+    """Starts a command as two processes; the second with more arguments."""
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        port = server.getsockname()[1]
+    cluster = (f"--coordinator=localhost:{port}", "--num_processes=2")
+    return [
+        start(*arguments, *more, *cluster, f"--process_id={number}", home=home)
+        for number, more in enumerate(((), second))
+    ]
+
+
+def test_two_processes_are_one_run_and_end_together(finished, home):
+    """The second is killed; both started again finish what one alone would."""
+    workdir = home / "two"
+    first, second = start_two(*train(workdir, home=home), home=home)
+    for line in first.stdout:
+        if line.split()[:1] == ["1/4"]:
+            break
+    second.kill()
+    _, err = first.communicate()
+    second.communicate()
+    if first.returncode == 3:
+        assert re.fullmatch("error: another process is gone .*\n", err)
+    else:
+        assert first.returncode == -signal.SIGABRT  # JAX was the first to notice
+    pair = start_two(*train(workdir, home=home), home=home)
+    (out, err), (silence, _) = [process.communicate() for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], err
+    assert "finished: 4 epochs, 20 steps" in out
+    assert all(line.startswith("[Gloo]") for line in silence.splitlines())
+    for a, b in zip(weights(workdir), weights(finished), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4)
+    assert [r["epoch"] for r in logs.read(workdir / "metrics.jsonl")] == [1, 2, 3, 4]
+
+
+def test_processes_of_different_configs(home):
+    workdir = home / "mistake"
+    command = train(workdir, home=home)
+    for process in start_two(*command, home=home, second=("--config.seed=1",)):
+        _, err = process.communicate()
+        assert process.returncode == 2
+        assert err == (
+            "error: seed is 0 on process 0 and 1 on process 1; "
+            "all processes need the same\n"
+        )
+    assert not workdir.exists()
