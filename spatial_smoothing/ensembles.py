@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from spatial_smoothing import draws
 from spatial_smoothing.models.network import Network
 
 Variables = Mapping[str, Any]
@@ -89,7 +90,7 @@ def sampler(
 
     def sample(key: jax.Array) -> jax.Array:
         return model.apply(
-            variables, images, train=False, rngs={"dropout": key}, **half
+            variables, images, train=False, rngs={"dropout": draws.fused(key)}, **half
         )
 
     return sample
@@ -130,7 +131,9 @@ def deep_ensemble(
     """
 
     def member(variables: Variables, index: jax.Array) -> jax.Array:
-        rngs = {} if key is None else {"dropout": jax.random.fold_in(key, index)}
+        rngs = {}
+        if key is not None:
+            rngs["dropout"] = draws.fused(jax.random.fold_in(key, index))
         return model.apply(variables, images, train=False, rngs=rngs)
 
     return jax.nn.softmax(map_members(member, stacked_variables))

@@ -143,7 +143,7 @@ class Dropout:
             return x
         # Applied as a function: a submodule would take a name from the model's own.
         rngs = {"dropout": module.make_rng("dropout")}
-        return layers.Dropout(self.rate, deterministic=False).apply({}, x, rngs=rngs)
+        return nn.Dropout(self.rate, deterministic=False).apply({}, x, rngs=rngs)
 
 
 class WithInsertions(nn.Module):

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from spatial_smoothing import draws, ops
+from spatial_smoothing import ops
 
 # Uniform in +-1/sqrt(fan_in): variance 1 / (3 fan_in).
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -116,28 +116,6 @@ def _row(values: jax.Array, x: jax.Array) -> jax.Array:
     return values.reshape((1,) * (x.ndim - 1) + values.shape)
 
 
-class Dropout(nn.Dropout):
-    """`flax.linen.Dropout`, the same masks drawn faster; see `draws`."""
-
-    @nn.compact
-    def __call__(
-        self,
-        inputs: jax.Array,
-        deterministic: bool | None = None,
-        rng: jax.Array | None = None,
-    ) -> jax.Array:
-        """Drops values of any array, and divides the others by `1 - rate`."""
-        deterministic = nn.merge_param(
-            "deterministic", self.deterministic, deterministic
-        )
-        if deterministic or self.rate == 0:
-            return inputs
-        rng = self.make_rng(self.rng_collection) if rng is None else rng
-        keep = 1.0 - self.rate
-        mask = draws.bernoulli(rng, keep, inputs.shape)
-        return jnp.where(mask, inputs / keep, 0)
-
-
 class Dense(nn.Module):
     """A dense layer with the reference's initial values, in at least float32.
 
@@ -211,7 +189,7 @@ def bind(
         )
 
     def dropout():
-        return Dropout(rate, deterministic=False) if live else lambda x: x
+        return nn.Dropout(rate, deterministic=False) if live else lambda x: x
 
     norm = functools.partial(
         BatchNorm, use_running_average=not train, mask=mask, dtype=dtype

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from spatial_smoothing import cpu, distributed, processes
+from spatial_smoothing import cpu, distributed, draws, processes
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.feeds import Feed
 
@@ -165,7 +165,7 @@ def train_step(
             batch["image"],
             train=True,
             mask=mask,
-            rngs={"dropout": dropout_key},
+            rngs={"dropout": draws.fused(dropout_key)},
             mutable=["batch_stats"],
         )
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
