@@ -60,7 +60,9 @@ def predict_frames() -> None:
         _WORKDIR.value, num_samples=samples, decay=_DECAY.value
     )
     about = predictor.description
-    frames = streams.read_frames(_FRAMES.value, size=about.image_size)
+    frames = streams.read_frames(
+        _FRAMES.value, size=about.image_size, resize=about.resize
+    )
     print(f"{about.model} on {about.dataset}, {_samples(about)} a frame")
     smoothed, single = [], []
     for number, result in enumerate(predictor(frames, seed=_SEED.value), 1):

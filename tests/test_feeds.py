@@ -112,3 +112,8 @@ def test_training_continues_bit_by_bit_and_on_other_devices(encoded, tmp_path):
         parallel.variables,
         straight.variables,
     )
+
+
+def test_fewer_images_than_a_batch(encoded):
+    with pytest.raises(ValueError, match="batch_size 8 is more than the 5 examples"):
+        fit(encoded.subset(np.arange(5)))

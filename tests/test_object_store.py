@@ -14,7 +14,13 @@ from fsspec.implementations.memory import MemoryFileSystem
 from test_sources import write
 
 from spatial_smoothing import logs, paths, report, suites, workdirs
-from spatial_smoothing.data import sources
+from spatial_smoothing.data import (
+    corrupted,
+    decoding,
+    image_files,
+    sources,
+    streams,
+)
 from spatial_smoothing.metrics import per_example
 
 RUN = "gs://bucket/runs/a"
@@ -166,3 +172,31 @@ def test_folders_of_images_are_read(tmp_path):
     )
     np.testing.assert_array_equal(here["image"], there["image"])
     np.testing.assert_array_equal(here["label"], there["label"])
+
+
+def test_files_of_images_and_arrays_are_read(tmp_path):
+    content = jpeg_images.encode(jpeg_images.image(0), "PNG")
+    stack = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
+    np.save(tmp_path / "stack.npy", stack)
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "1.png").write_bytes(content)
+    upload(tmp_path, "gs://bucket/a")
+    np.testing.assert_array_equal(
+        streams.read_frames("gs://bucket/a/stack.npy", size=8), stack
+    )
+    np.testing.assert_array_equal(
+        streams.read_frames("gs://bucket/a/frames", size=32, resize=37),
+        decoding.center_crop(content, size=32)[None],
+    )
+    with pytest.raises(ValueError, match="no image file gs://bucket/none"):
+        image_files.read("gs://bucket/none", size=8)
+
+
+def test_corrupted_images_are_read(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3)).astype(np.uint8)
+    np.save(tmp_path / "fog.npy", images)
+    np.save(tmp_path / "labels.npy", np.arange(10, dtype=np.int32) % 2)
+    upload(tmp_path, "gs://bucket/c")
+    dataset = corrupted.read_cifar_c("gs://bucket/c", "fog", 2)
+    np.testing.assert_array_equal(dataset.images, images[2:4])
+    assert corrupted.available("gs://bucket/c") == ["fog"]

@@ -10,13 +10,12 @@ it for an official one.
 
 import json
 import os
-import pathlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from etils import epath
 
-from spatial_smoothing.data import corruptions, folders, perturbations
+from spatial_smoothing.data import corruptions, folders, image_files, perturbations
 from spatial_smoothing.data.datasets import Dataset
 from spatial_smoothing.data.encoded import EncodedDataset
 from spatial_smoothing.lookup import lookup
@@ -40,7 +39,7 @@ def provenance(folder: Path) -> dict | None:
     Raises:
       ValueError: generated.json is damaged.
     """
-    path = pathlib.Path(folder) / GENERATED
+    path = epath.Path(folder) / GENERATED
     if not path.is_file():
         return None
     try:
@@ -154,9 +153,9 @@ def imagenet_c_folder(folder: Path, name: str, severity: int) -> epath.Path:
     return root
 
 
-def array_file(folder: Path, name: str) -> pathlib.Path:
+def array_file(folder: Path, name: str) -> epath.Path:
     """Returns the path of a corruption or perturbation."""
-    return pathlib.Path(folder) / f"{name}.npy"
+    return epath.Path(folder) / f"{name}.npy"
 
 
 def read_labels(folder: Path, *, num_classes: int | None = None) -> np.ndarray:
@@ -166,7 +165,7 @@ def read_labels(folder: Path, *, num_classes: int | None = None) -> np.ndarray:
       ValueError: It is absent, damaged, not five blocks, or a label is not below
         `num_classes`.
     """
-    path = pathlib.Path(folder) / LABELS
+    path = epath.Path(folder) / LABELS
     labels = _load(path, names=available(folder))
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(
@@ -185,7 +184,7 @@ def read_labels(folder: Path, *, num_classes: int | None = None) -> np.ndarray:
     return np.asarray(labels, np.int32)
 
 
-def _load(path: pathlib.Path, *, names: Sequence[str]) -> np.ndarray:
+def _load(path: epath.Path, *, names: Sequence[str]) -> np.ndarray:
     """Maps an array into memory."""
     if not path.parent.is_dir():
         raise ValueError(f"no folder {path.parent}; pass the one with {path.name}")
@@ -193,7 +192,7 @@ def _load(path: pathlib.Path, *, names: Sequence[str]) -> np.ndarray:
         present = ", ".join(names) or "no corruption"
         raise ValueError(f"no file {path} (there: {present}); {_REMEDY}")
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return image_files.load_array(path)
     except (ValueError, OSError, EOFError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
@@ -201,7 +200,7 @@ def _load(path: pathlib.Path, *, names: Sequence[str]) -> np.ndarray:
         ) from error
 
 
-def _check_images(path: pathlib.Path, images: np.ndarray, *, ndim: int) -> None:
+def _check_images(path: epath.Path, images: np.ndarray, *, ndim: int) -> None:
     if images.dtype != np.uint8 or images.ndim != ndim or images.shape[-1] != 3:
         layout = "N, H, W, 3" if ndim == 4 else "N, T, H, W, 3"
         raise ValueError(

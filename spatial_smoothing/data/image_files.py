@@ -5,13 +5,16 @@ rotation in the metadata, any size; of 16 bits of colour Pillow keeps the upper 
 rest is refused by the name of the file.
 """
 
-import os
+import io
 import warnings
 from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
 import PIL.ImageOps
+from etils import epath
+
+from spatial_smoothing import paths
 
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr")
 
@@ -30,7 +33,7 @@ class ImageFile(NamedTuple):
     mode: str
 
 
-def read(path: os.PathLike | str, *, size: int, resize: int | None = None) -> ImageFile:
+def read(path: epath.PathLike, *, size: int, resize: int | None = None) -> ImageFile:
     """Reads an image file: the first frame, upright, any alpha laid on white.
 
     One of another size is cropped to a centred square and resized, or as `center`.
@@ -44,12 +47,13 @@ def read(path: os.PathLike | str, *, size: int, resize: int | None = None) -> Im
       ValueError: for what is no image, is truncated or damaged, or is grey of more
         than 8 bits, whose range the file does not tell.
     """
-    if not os.path.isfile(path):
+    path = epath.Path(path)
+    if not path.is_file():
         raise ValueError(f"no image file {path}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(path) as file:
+            with PIL.Image.open(io.BytesIO(path.read_bytes())) as file:
                 mode = file.mode
                 image = PIL.ImageOps.exif_transpose(file)
     except PIL.UnidentifiedImageError:
@@ -102,3 +106,10 @@ def center(image: PIL.Image.Image, *, size: int, resize: int) -> PIL.Image.Image
     image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.crop((left, top, left + size, top + size))
+
+
+def load_array(path: epath.Path) -> np.ndarray:
+    """Maps the array of a .npy file into memory; reads it where it is in a bucket."""
+    if not paths.is_remote(path):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    return np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)

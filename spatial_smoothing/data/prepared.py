@@ -6,7 +6,6 @@ it takes longer to import than all else.
 
 import contextlib
 import dataclasses
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -132,7 +131,7 @@ def nothing_prepared(root: epath.Path, name: str, remedy: str) -> ValueError:
 @contextlib.contextmanager
 def local_copy(folder: epath.Path) -> Iterator[epath.Path]:
     """Yields a folder, or a copy of one in a bucket: array_record reads only files."""
-    if not _is_remote(folder):
+    if not paths.is_remote(folder):
         yield folder
         return
     with tempfile.TemporaryDirectory() as scratch:
@@ -141,10 +140,6 @@ def local_copy(folder: epath.Path) -> Iterator[epath.Path]:
         for path in folder.iterdir():
             (copy / path.name).write_bytes(path.read_bytes())
         yield copy
-
-
-def _is_remote(folder: epath.Path) -> bool:
-    return "://" in os.fspath(folder)
 
 
 def open_split(
@@ -186,7 +181,7 @@ def encoded_records(
     folder: epath.Path, split: str, *, num_classes: int
 ) -> EncodedRecords:
     """Opens a split as `open_split` does, leaving images encoded."""
-    if _is_remote(folder):
+    if paths.is_remote(folder):
         raise ValueError(
             f"array_record cannot be read in a bucket: {folder}; mount the bucket as a "
             "file system (gcsfuse), or copy the folder to a disk, and pass that as "

@@ -3,18 +3,20 @@
 Contract of this file: frames are uint8 RGB in 0 to 255, T first, the oldest first.
 """
 
-import os
-import pathlib
+import functools
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from spatial_smoothing.data import image_files
 
 
-def read_frames(path: os.PathLike | str, *, size: int) -> np.ndarray:
+def read_frames(
+    path: epath.PathLike, *, size: int, resize: int | None = None
+) -> np.ndarray:
     """Reads a sequence: a folder of images, a stack saved by `np.save`, or an image.
 
     Files are taken by name, numbers in names by value: frame2 before frame10. Hidden
@@ -25,6 +27,7 @@ def read_frames(path: os.PathLike | str, *, size: int) -> np.ndarray:
       path: A folder, whose images are read as `image_files.read` does, which crops and
         resizes; a file *.npy with u8[T, S, S, 3]; or an image.
       size: S, height and width in pixels.
+      resize: Of images, as for `image_files.read`.
 
     Returns:
       u8[T, S, S, 3], of at least one frame.
@@ -33,11 +36,11 @@ def read_frames(path: os.PathLike | str, *, size: int) -> np.ndarray:
       ValueError: if there is nothing there, a file is no image or damaged, or a stack
         has another type or shape.
     """
-    path = pathlib.Path(path)
+    path = epath.Path(path)
     if path.suffix == ".npy" and not path.is_dir():
         return _read_stack(path, size)
     if path.is_file():
-        image = image_files.read(path, size=size).pixels
+        image = image_files.read(path, size=size, resize=resize).pixels
         return np.asarray(moving_crop(image[None]))[:, 0]
     if not path.is_dir():
         raise ValueError(f"no frames in {path}: give a folder of images or a .npy file")
@@ -49,7 +52,8 @@ def read_frames(path: os.PathLike | str, *, size: int) -> np.ndarray:
     if not files:
         raise ValueError(f"no frames in {path}: the folder holds no files")
     files.sort(key=lambda file: (_natural(file.name), file.name))
-    return np.stack([image_files.read(file, size=size).pixels for file in files])
+    read = functools.partial(image_files.read, size=size, resize=resize)
+    return np.stack([read(file).pixels for file in files])
 
 
 def moving_crop(
@@ -88,11 +92,11 @@ def moving_crop(
     return jnp.stack([padded[:, at : at + height, at : at + width] for at in offsets])
 
 
-def _read_stack(path: pathlib.Path, size: int) -> np.ndarray:
+def _read_stack(path: epath.Path, size: int) -> np.ndarray:
     if not path.exists():
         raise ValueError(f"no file {path}")
     try:
-        frames = np.load(path, mmap_mode="r", allow_pickle=False)
+        frames = image_files.load_array(path)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(
             f"cannot read {path}: {error}; save uint8 frames with np.save"
