@@ -113,7 +113,7 @@ def write(rows: list, where: dict, output: epath.PathLike, **extra) -> epath.Pat
         output,
         suites.save_examples(output, rows),
         provenance=where,
-        title=f"Ensembles on {datasets}",
+        title=f"Evaluation on {datasets}",
         beside=report.published(rows) if _PUBLISHED.value else (),
         **extra,
     )

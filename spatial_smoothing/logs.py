@@ -5,13 +5,14 @@ logged after its last checkpoint is dropped when it continues, for it is made ag
 Files are written whole, for object stores know no appending.
 """
 
+import contextlib
 import datetime
 import json
 import logging
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import rich.console
@@ -41,6 +42,15 @@ def quiet() -> None:
 
 def track(items: Iterable[Item], *, total: int, name: str) -> Iterator[Item]:
     """Yields `items` under a progress bar with an ETA, if there is a terminal."""
+    with counted(total=total, name=name) as advance:
+        for item in items:
+            yield item
+            advance()
+
+
+@contextlib.contextmanager
+def counted(*, total: int, name: str) -> Iterator[Callable[[], None]]:
+    """Shows the bar of `track` while something else counts, by the function given."""
     columns = (
         rich.progress.TextColumn(name),
         rich.progress.BarColumn(bar_width=None),
@@ -53,7 +63,8 @@ def track(items: Iterable[Item], *, total: int, name: str) -> Iterator[Item]:
     with rich.progress.Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as progress:
-        yield from progress.track(items, total=total)
+        task = progress.add_task("", total=total)
+        yield lambda: progress.advance(task)
 
 
 class RunLog(Log):

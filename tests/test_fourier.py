@@ -1,3 +1,4 @@
+import functools
 import math
 
 import golden
@@ -165,17 +166,20 @@ def test_robustness_compiles_once_and_equals_a_plain_loop(network):
         traces.append(images)
         return scaled(images)
 
-    rows = frequency.robustness(
+    robustness = functools.partial(
+        frequency.robustness,
         model,
         variables,
-        batches.sequential(*data, batch_size=7),
+        list(batches.sequential(*data, batch_size=7)),
         key=KEY,
         prepare=counted,
         frequencies=(1.0, 2.0),
         half_width=0.5,
         epsilon=2.0,
     )
+    rows = list(robustness())
     assert len(traces) == 1
+    assert list(robustness(done={None, 1.0})) == rows[2:]
     noise_key = jax.random.split(jax.random.fold_in(KEY, 0))[0]
     apply = jax.jit(lambda x: jax.nn.log_softmax(model.apply(variables, x)))
     for f, row in zip((None, 1.0, 2.0), rows, strict=True):

@@ -141,12 +141,16 @@ def test_unusable_requests_are_refused():
 def test_quadrature_has_the_moments_of_the_spectrum():
     eigenvalues = np.concatenate([np.linspace(0, 1, 380), np.linspace(4, 5, 20)])
     matrix = np.float32(symmetric(eigenvalues))
-    found = lanczos.quadrature(KEY, product(matrix), 400, num_probes=20, num_steps=20)
-    np.testing.assert_allclose(found.weights.sum(1), 1, rtol=1e-6)
+    found = [
+        lanczos.quadrature(key, product(matrix), 400, num_steps=20)
+        for key in jax.random.split(KEY, 20)
+    ]
+    nodes, weights = np.stack(found, 1)
+    np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
     for power in (1, 2, 3):
-        moment = (found.weights * found.nodes**power).sum(1).mean()
+        moment = (weights * nodes**power).sum(1).mean()
         assert moment == pytest.approx(np.mean(eigenvalues**power), rel=0.05)
-    assert found.weights[found.nodes > 2].sum() / 20 == pytest.approx(0.05, rel=0.2)
+    assert weights[nodes > 2].sum() / 20 == pytest.approx(0.05, rel=0.2)
 
 
 def test_densities_are_sums_of_gaussians():
@@ -235,22 +239,36 @@ def test_eigenvalues_of_a_network_equal_those_of_the_dense_hessian(network, dens
 
 def test_density_is_that_of_the_loss_over_all_batches(network, dense):
     model, variables, data = network
-    options = {"key": KEY, "prepare": plain, "weight_decay": 0.01}
-    found = hessian.spectral_density(
+    products = []
+    density = functools.partial(
+        hessian.spectral_density,
         model,
         variables,
-        batches.sequential(*data, batch_size=8),
+        key=KEY,
+        prepare=plain,
+        weight_decay=0.01,
         num_probes=30,
         num_steps=12,
-        **options,
+    )
+    rows = list(
+        density(
+            batches.sequential(*data, batch_size=8),
+            on_product=lambda: products.append(1),
+        )
+    )
+    assert len(products) == 30 * 12
+    nodes, weights = (
+        np.array([r[name] for r in rows]) for name in ("nodes", "weights")
     )
     loss_key = jax.random.split(KEY)[0]
     total = 0.0
     for index, batch in enumerate(batches.sequential(*data, batch_size=8)):
         key = jax.random.fold_in(loss_key, index)
         total = total + dense(key, batch) * batch["mask"].sum() / 12
-    assert found.nodes.max() == pytest.approx(np.linalg.eigvalsh(total)[-1], rel=1e-3)
+    assert nodes.max() == pytest.approx(np.linalg.eigvalsh(total)[-1], rel=1e-3)
     size = len(total)
-    trace = (found.nodes * found.weights).sum(1).mean()
+    trace = (nodes * weights).sum(1).mean()
     assert trace == pytest.approx(np.trace(total) / size, rel=0.15)
     assert hessian.num_parameters(variables) == size
+    (last,) = density(batches.sequential(*data, batch_size=8), done=range(29))
+    assert last == rows[-1]

@@ -13,7 +13,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.lookup import lookup
@@ -251,12 +250,6 @@ def variance(
         {"tap": name, **{s: float(found[name][s] / count) for s in STATISTICS}}
         for name in names
     ]
-
-
-def arrays(rows: Iterable[Row]) -> dict[str, np.ndarray]:
-    """Arranges rows of `variance` to store: `tap` [L] of text, all else f64[L]."""
-    rows = list(rows)
-    return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
 def sample_maps(

@@ -8,7 +8,7 @@ Source: Park & Kim, ICML 2022, figures 6a and 6c.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -122,8 +122,10 @@ def robustness(
     half_width: float = HALF_WIDTH,
     epsilon: float = EPSILON,
     num_samples: int = 0,
-) -> list[Row]:
-    """Scores under noise of each frequency; one compilation for all of them.
+    chunk: int | None = None,
+    done: Collection[float | None] = (),
+) -> Iterator[Row]:
+    """Yields scores under noise of each frequency; one compilation for all of them.
 
     Args:
       model: The network.
@@ -135,10 +137,15 @@ def robustness(
       half_width: Of the rings.
       epsilon: Amplitude before limitation.
       num_samples: Dropout samples that a prediction averages; 0 for the mean network.
+      chunk: Samples computed at once.
+      done: Frequencies to leave out, such as those of an earlier call.
 
-    Returns:
+    Yields:
       A row of `evaluation.rows` without noise, whose `frequency` is None, then one for
       each frequency.
+
+    Raises:
+      ValueError: as `ring`, or if there are no batches.
     """
     data = list(data)
     if not data:
@@ -146,7 +153,11 @@ def robustness(
     size = data[0]["image"].shape[1]
     sizes = (max(num_samples, 1),)
     sample = mixtures.predictor(
-        model, prepare=lambda images: images, sizes=sizes, dropout=num_samples > 0
+        model,
+        prepare=lambda images: images,
+        sizes=sizes,
+        dropout=num_samples > 0,
+        chunk=chunk,
     )
 
     def predict(state, key, images):
@@ -159,11 +170,10 @@ def robustness(
     masks = {None: np.zeros((size, size), np.float32)}
     for frequency in frequencies:
         masks[frequency] = ring(frequency, size=size, half_width=half_width)
-    return [
-        {"frequency": frequency, **row}
-        for frequency, mask in masks.items()
-        for row in evaluation.rows(tally((variables, mask), key, data), sizes=sizes)
-    ]
+    for frequency, mask in masks.items():
+        if frequency not in done:
+            (row,) = evaluation.rows(tally((variables, mask), key, data), sizes=sizes)
+            yield {"frequency": frequency, **row}
 
 
 def arrays(rows: Iterable[Row]) -> dict[str, np.ndarray]:

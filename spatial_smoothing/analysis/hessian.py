@@ -16,12 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from spatial_smoothing.analysis.lanczos import (
-    Matvec,
-    Quadrature,
-    quadrature,
-    top_eigenvalues,
-)
+from spatial_smoothing.analysis.lanczos import Matvec, quadrature, top_eigenvalues
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.models.network import Network
 from spatial_smoothing.steps import Prepare
@@ -178,8 +173,12 @@ def spectral_density(
     weight_decay: float = 0.0,
     num_probes: int = 1,
     num_steps: int = 80,
-) -> Quadrature:
-    """Full Hessian spectrum of the loss over all of `data`; draw it with `density`.
+    done: Collection[int] = (),
+    on_product: Callable[[], Any] = lambda: None,
+) -> Iterator[Row]:
+    """Yields what random vectors see of the spectrum of the loss over all of `data`.
+
+    The density is that of all nodes and weights together; see `lanczos.density`.
 
     Args:
       model: The network.
@@ -188,19 +187,33 @@ def spectral_density(
       key: Of augmentation, dropout and probe vectors.
       prepare: `prepare(key, images)` augments and normalises.
       weight_decay: Of the L2 term.
-      num_probes: V random vectors.
+      num_probes: Random vectors.
       num_steps: m products for each; memory grows with it, as m times the parameters.
+      done: Numbers of vectors to leave out, such as those of an earlier call.
+      on_product: Called after every product.
 
-    Returns:
-      Nodes and weights, f64[V, m].
+    Yields:
+      `probe`, the number of the vector; `nodes` and `weights`, m floats each.
     """
     loss_key, probe_key = jax.random.split(key)
     product = compile_hvp(objective(model, prepare=prepare, weight_decay=weight_decay))
     matvec = mean_matvec(product, variables, data, key=loss_key)
-    size = num_parameters(variables)
-    return quadrature(
-        probe_key, matvec, size, num_probes=num_probes, num_steps=num_steps
-    )
+
+    def reported(vector: jax.Array) -> jax.Array:
+        result = jax.block_until_ready(matvec(vector))
+        on_product()
+        return result
+
+    for probe in range(num_probes):
+        if probe in done:
+            continue
+        nodes, weights = quadrature(
+            jax.random.fold_in(probe_key, probe),
+            reported,
+            num_parameters(variables),
+            num_steps=num_steps,
+        )
+        yield {"probe": probe, "nodes": nodes.tolist(), "weights": weights.tolist()}
 
 
 def num_parameters(variables: dict[str, Any]) -> int:

@@ -223,48 +223,33 @@ def top_eigenvalues(
     return function(key, matvec, size, dtype, k=k, tol=tol, max_steps=max_steps)
 
 
-class Quadrature(NamedTuple):
-    """Spectral measures seen by random vectors: weights at nodes.
-
-    Attributes:
-      nodes: f64[V, m], Ritz values of each of V probe vectors.
-      weights: f64[V, m]; each row sums to one. 0 at nodes that are not there.
-    """
-
-    nodes: np.ndarray
-    weights: np.ndarray
-
-
 def quadrature(
     key: jax.Array,
     matvec: Matvec,
     size: int,
     *,
-    num_probes: int = 1,
     num_steps: int = 80,
     dtype: Any = jnp.float32,
-) -> Quadrature:
-    """Stochastic Lanczos quadrature of the spectrum.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Stochastic Lanczos quadrature: the spectral measure that a random vector sees.
 
-    The mean of weights times f(nodes) estimates tr f(H) / n; it is exact in expectation
-    for polynomials of degree less than 2 m.
+    The mean over vectors of the weights times f(nodes) estimates tr f(H) / n; it is
+    exact in expectation for polynomials of degree less than 2 m.
 
     Args:
-      key: Of the probe vectors, which are random signs.
+      key: Of the probe vector, which is of random signs.
       matvec: A symmetric product.
       size: n.
-      num_probes: V.
-      num_steps: m, products for each probe.
+      num_steps: m products.
       dtype: Of the vectors.
+
+    Returns:
+      Nodes, the Ritz values, increasing, and their weights, whose sum is one: f64[m],
+      or less where the vector lies in a smaller invariant subspace.
     """
-    nodes = np.zeros((num_probes, min(num_steps, size)))
-    weights = np.zeros_like(nodes)
-    for probe in range(num_probes):
-        start = jax.random.rademacher(jax.random.fold_in(key, probe), (size,), dtype)
-        values, vectors, _ = lanczos(matvec, start, num_steps=num_steps).ritz()
-        nodes[probe, : len(values)] = values
-        weights[probe, : len(values)] = vectors[0] ** 2
-    return Quadrature(nodes, weights)
+    start = jax.random.rademacher(key, (size,), dtype)
+    values, vectors, _ = lanczos(matvec, start, num_steps=num_steps).ritz()
+    return values, vectors[0] ** 2
 
 
 def density(
@@ -296,3 +281,10 @@ def density(
     for node, weight in zip(nodes, weights / weights.sum(), strict=True):
         total += weight * np.exp(-0.5 * ((points - node) / width) ** 2)
     return points, total / (width * np.sqrt(2 * np.pi))
+
+
+def bandwidth(values: np.ndarray) -> float | None:
+    """Width for `density` of a sample by Silverman's rule; None for a single value."""
+    spread = np.std(values)
+    middle = np.subtract(*np.quantile(values, (0.75, 0.25))) / 1.34
+    return 0.9 * (min(spread, middle) or spread) * len(values) ** -0.2 or None

@@ -264,3 +264,23 @@ def surfaces(rows: Iterable[Row]) -> dict[str, np.ndarray]:
         for name in columns:
             arrays[name][index] = row[name]
     return {name: np.asarray(values) for name, values in axes.items()} | arrays
+
+
+def curvature(a: np.ndarray, b: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+    """Fits a quadratic function of (a, b) to a surface by least squares.
+
+    Args:
+      a: f[A].
+      b: f[B].
+      values: f[B, A]; NaN where there is none.
+
+    Returns:
+      The mean of its second derivatives along the two directions, and the standard
+      deviation of what is left over, which common random numbers keep small.
+    """
+    x, y = np.meshgrid(a, b)
+    known = np.isfinite(values)
+    x, y, values = x[known], y[known], values[known]
+    terms = np.stack([np.ones_like(x), x, y, x * y, x**2, y**2], axis=-1)
+    found = np.linalg.lstsq(terms, values)[0]
+    return float(found[4] + found[5]), float(np.std(values - terms @ found))

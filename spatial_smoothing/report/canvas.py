@@ -128,6 +128,12 @@ def legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> N
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
+def power_of_ten(value: float, _: int) -> str:
+    """How a logarithmic axis writes a tick, without mathematical markup."""
+    exponent = str(round(math.log10(value)))
+    return "10" + exponent.translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 def png(figure: "Figure") -> bytes:
     """The figure as a PNG file of `DOTS_PER_INCH`."""
     buffer = io.BytesIO()

@@ -6,9 +6,10 @@ one by one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from spatial_smoothing.report import markup
+from spatial_smoothing.report import canvas, markup
 from spatial_smoothing.report.columns import column
 from spatial_smoothing.report.markup import Table
 from spatial_smoothing.report.pictures import Picture
@@ -70,7 +71,7 @@ def table(
         caption,
         [markup.name_heads(size=column(each).heading) + markup.heads(keys)],
         markup.lines(
-            by_label(rows),
+            by_label([{**row, "run": _run(row)} for row in rows]),
             lambda row: "".join(markup.score_cell(row, key) for key in keys),
             each=each,
         ),
@@ -79,10 +80,46 @@ def table(
 
 
 def lines(rows: Sequence[Row], keys: Sequence[str]) -> list[dict[str, str]]:
-    """The lines of the terminal's table, each value under its heading with the unit."""
+    """The lines of the terminal's table, each value under its heading with the unit.
+
+    A label is said once.
+    """
 
     def head(key: str) -> str:
         heading, unit, *_ = column(key)
         return f"{heading} %" if unit == "%" else heading
 
-    return [{head(key): text(row, key) for key in keys} for row in rows]
+    found = []
+    for group in by_label(rows).values():
+        for row in group:
+            again = {"label": ""} if row is not group[0] else {}
+            found.append({head(key): text({**row, **again}, key) for key in keys})
+    return found
+
+
+def names(rows: Sequence[Row]) -> list[str]:
+    """What each row is called: its label, with the run where others share it."""
+    return [
+        row["label"]
+        if len(by_label(rows)[row["label"]]) == 1
+        else f"{row['label']} ({_run(row)})"
+        for row in rows
+    ]
+
+
+def curves(rows: Sequence[Row]) -> list[tuple[dict[str, Any], list[Row]]]:
+    """The rows of each run of each label, with the label and looks of their curve."""
+    found = []
+    for (label, group), look in zip(
+        by_label(rows).items(), canvas.looks(), strict=False
+    ):
+        runs: dict[Any, list[Row]] = {}
+        for row in group:
+            runs.setdefault(row.get("run"), []).append(row)
+        found += [({"label": label, **look}, run) for run in runs.values()]
+    return found
+
+
+def _run(row: Row) -> str:
+    """The name of a row's workdir."""
+    return Path(str(row.get("run"))).name

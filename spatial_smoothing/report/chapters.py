@@ -6,13 +6,26 @@ which `tables`, `pictures` and `summary` show.
 
 from collections.abc import Sequence
 
-from spatial_smoothing.report import corruption, perturbation
+from spatial_smoothing.report import (
+    corruption,
+    fourier,
+    frequency,
+    hessian,
+    landscape,
+    perturbation,
+    variance,
+)
 from spatial_smoothing.report.chapter import Chapter
 from spatial_smoothing.report.rows import Row
 
 CHAPTERS: dict[str, Chapter] = {
     "corruption": corruption.CHAPTER,
     "perturbation": perturbation.CHAPTER,
+    "variance": variance.CHAPTER,
+    "fourier": fourier.CHAPTER,
+    "frequency": frequency.CHAPTER,
+    "landscape": landscape.CHAPTER,
+    "hessian": hessian.CHAPTER,
 }
 
 

@@ -152,6 +152,59 @@ _CORRUPTION = {
         "or, in sequences of noise, than the first one, which is clean",
     ),
 }
+_LANDSCAPE = {
+    "nll_l2": _nats("NLL + L2", note="with weight decay / 2 times the squared norm"),
+    "border_nll": _nats("Border NLL", note="mean over the border of the grid"),
+    "border_accuracy": _percent("Border acc."),
+    "curvature": Column(
+        "Curvature",
+        note="mean second derivative of the NLL along the two directions, of a "
+        "quadratic fit to the grid",
+    ),
+    "residual": Column(
+        "Residual", digits=4, note="standard deviation of the NLL from that fit"
+    ),
+}
+_HESSIAN = {
+    "num_batches": Column("Batches", digits=0),
+    "top_mean": Column("Mean", digits=1),
+    "top_median": Column("Median", digits=1),
+    "top_90": Column("90 %", digits=1, note="quantile over mini-batches"),
+    "negative": _percent(
+        "Negative", digits=1, note="share of the eigenvalues found that are negative"
+    ),
+    "positive_mean": Column(
+        "Positive mean", digits=1, note="mean of those that are positive"
+    ),
+    "products": Column(
+        "Products", digits=1, note="Hessian-vector products for a mini-batch"
+    ),
+    "largest": Column("Largest", digits=1),
+    "smallest": Column("Smallest"),
+    "trace": Column("Trace", digits=0),
+}
+_FEATURES = {
+    "tap": Column("After"),
+    "sample_variance": Column(
+        "Samples", digits=4, note="variance over dropout samples"
+    ),
+    "relative_variance": _percent(
+        "Relative",
+        note="variance over samples relative to that over space, free of the scale of "
+        "the map",
+    ),
+    "frame_variance": Column(
+        "Frames", digits=4, note="variance over the frames of a moving crop"
+    ),
+    "space_variance": Column(
+        "Space", digits=4, note="variance over the positions of a map"
+    ),
+    "low": Column("At 0", note="log amplitude at frequency zero"),
+    "high": Column("Highest", note="at the highest frequency on the diagonal"),
+    "high_delta": Column("Δ", note="difference of the two"),
+    "network": Column("Network"),
+    "frequency": Column("Frequency", "π", digits=2),
+}
 # A score of out-of-distribution detection -> its heading and what it is.
 DETECTORS = {
     "confidence": ("Confidence", "one minus the largest probability"),
@@ -170,6 +223,7 @@ def _grouped(group: str, columns: dict[str, Column]) -> dict[str, Column]:
 
 COLUMNS = {
     "label": Column("Model"),
+    "run": Column("Run"),
     "num_samples": Column("N", digits=0),
     "num_examples": Column("Images", digits=0),
     "num_runs": Column("Runs", digits=0),
@@ -224,6 +278,9 @@ COLUMNS = {
     **_grouped("uncertainty", _UNCERTAINTY),
     **_grouped("streams", _STREAMS),
     **_grouped("corruption", _CORRUPTION),
+    **_grouped("landscape", _LANDSCAPE),
+    **_grouped("hessian", _HESSIAN),
+    **_grouped("features", _FEATURES),
 }
 
 

@@ -66,7 +66,7 @@ def _over_sizes(rows: Sequence[Row], published: Sequence[Row]) -> dict[str, Pict
     )
     if len({row["num_samples"] for row in rows}) == 1:
         return found
-    found["ensemble_size.png"] = _picture(
+    found["ensemble_size.png"] = picture(
         functools.partial(curves.ensemble_size_figure, published=published),
         rows,
         heading="Number of samples",
@@ -77,7 +77,7 @@ def _over_sizes(rows: Sequence[Row], published: Sequence[Row]) -> dict[str, Pict
         + beside,
     )
     if _has_sizes(rows, "accuracy"):
-        found["accuracy_nll.png"] = _picture(
+        found["accuracy_nll.png"] = picture(
             functools.partial(curves.accuracy_nll_figure, published=published),
             rows,
             heading="Accuracy and NLL",
@@ -88,7 +88,7 @@ def _over_sizes(rows: Sequence[Row], published: Sequence[Row]) -> dict[str, Pict
             + beside,
         )
     if _has_sizes(rows, "milliseconds"):
-        found["time.png"] = _picture(
+        found["time.png"] = picture(
             curves.time_figure,
             rows,
             heading="Time",
@@ -106,7 +106,7 @@ def _of_bins(rows: Sequence[Row]) -> dict[str, Picture]:
     if not any(bins.used_bins(row) for row in rows):
         return {}
     return {
-        "reliability.png": _picture(
+        "reliability.png": picture(
             bins.reliability_figure,
             rows,
             heading="Calibration",
@@ -116,7 +116,7 @@ def _of_bins(rows: Sequence[Row]) -> dict[str, Picture]:
             "mean confidence; circles, if any, are N = 1. Bins without images are left "
             "out.",
         ),
-        "confidence.png": _picture(
+        "confidence.png": picture(
             bins.confidence_figure,
             rows,
             heading="Confidence",
@@ -132,7 +132,7 @@ def _of_rankings(rows: Sequence[Row]) -> dict[str, Picture]:
     ranked = [row for row in rows if row.get("risk_coverage")]
     if ranked:
         runs = any("low" in row["risk_coverage"] for row in ranked)
-        found["risk_coverage.png"] = _picture(
+        found["risk_coverage.png"] = picture(
             curves.risk_coverage_figure,
             rows,
             heading="Uncertainty and selective prediction",
@@ -151,7 +151,7 @@ def _of_rankings(rows: Sequence[Row]) -> dict[str, Picture]:
             + _values([detected(row, name) for row in rows], "auroc")
             for name in names
         )
-        found["detection.png"] = _picture(
+        found["detection.png"] = picture(
             curves.detection_figure,
             rows,
             heading="Out-of-distribution detection",
@@ -181,7 +181,7 @@ def _bands(rows: Sequence[Row], keys: Sequence[str], *, bars: bool = True) -> st
     return f" {what}: {meaning}." if meaning else ""
 
 
-def _picture(
+def picture(
     draw: Callable[[Sequence[Row]], "Figure"],
     rows: Sequence[Row],
     *,
@@ -189,6 +189,7 @@ def _picture(
     alt: str,
     caption: str,
 ) -> Picture:
+    """Draws rows to a PNG file, with its texts."""
     figure = draw(rows)
     return Picture(canvas.png(figure), figure.get_figwidth(), heading, alt, caption)
 

@@ -10,6 +10,10 @@ from spatial_smoothing.suites.comparison import (
 )
 from spatial_smoothing.suites.corruption import corruption
 from spatial_smoothing.suites.ensemble import ensemble
+from spatial_smoothing.suites.feature_maps import fourier, variance
+from spatial_smoothing.suites.frequency import frequency
+from spatial_smoothing.suites.hessian import hessian
+from spatial_smoothing.suites.landscape import landscape
 from spatial_smoothing.suites.partial import finish
 from spatial_smoothing.suites.perturbation import perturbation
 from spatial_smoothing.suites.settings import Setting, Suite, held_out, label
@@ -24,13 +28,22 @@ __all__ = [
     "earlier",
     "ensemble",
     "finish",
+    "fourier",
+    "frequency",
     "held_out",
+    "hessian",
     "label",
+    "landscape",
     "load_examples",
     "perturbation",
     "read",
     "save_examples",
+    "variance",
 ]
+
+_IMAGES = "Images, drawn at random; 0 for all."
+_TRAINING_IMAGES = "Training images, drawn at random; 0 for all."
+_BLOCKS = "Whether to look at every block in place of stages."
 
 SUITES = {
     "ensemble": Suite(
@@ -65,6 +78,54 @@ SUITES = {
             "sequences.",
             "sizes": "Samples N of dropout to score.",
             "num_images": "Sequences of each, chosen at random; 0 for all.",
+        },
+    ),
+    "landscape": Suite(
+        landscape,
+        {
+            "num_images": _TRAINING_IMAGES,
+            "grid_size": "Points along each of the two directions, odd.",
+            "extent": "The grid is [-extent, extent] in units of the weights' norm.",
+            "normalization": "Of the directions, filter or reference.",
+            "recalibration": "Images to estimate the statistics of batch normalisation "
+            "from at each point; 0 for the trained statistics.",
+        },
+    ),
+    "hessian": Suite(
+        hessian,
+        {
+            "num_batches": "Mini-batches whose largest eigenvalues are found.",
+            "num_eigenvalues": "Of each mini-batch.",
+            "method": "lanczos or power.",
+            "density_batches": "Mini-batches of the full density; 0 for none.",
+            "num_probes": "Random vectors of the full density.",
+            "num_steps": "Lanczos steps for each random vector.",
+        },
+    ),
+    "variance": Suite(
+        variance,
+        {
+            "num_images": _IMAGES,
+            "num_frames": "Length of the sequences.",
+            "blocks": _BLOCKS,
+            "image": "Number of the image whose maps are drawn.",
+        },
+    ),
+    "fourier": Suite(
+        fourier,
+        {
+            "num_images": _IMAGES,
+            "blocks": _BLOCKS,
+            "clip": "Whether amplitudes below one count as one.",
+        },
+    ),
+    "frequency": Suite(
+        frequency,
+        {
+            "num_images": _IMAGES,
+            "frequencies": "Of the noise, in units of pi.",
+            "epsilon": "Amplitude of the noise before it is limited to a frequency.",
+            "half_width": "Of the ring of frequencies, in radians.",
         },
     ),
 }

@@ -1,0 +1,92 @@
+"""The chapter of robustness to noise of one frequency."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from spatial_smoothing.report import canvas, chapter
+from spatial_smoothing.report.chapter import Chapter
+from spatial_smoothing.report.columns import column
+from spatial_smoothing.report.pictures import Picture, picture
+from spatial_smoothing.report.rows import Row, number, text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_HEADING = "Noise of one frequency"
+_KEYS = ("num_samples", "accuracy", "nll", "ece")
+
+
+def figure(rows: Sequence[Row]) -> "Figure":
+    """Accuracy and NLL against the frequency of the noise; dashed: without noise.
+
+    Args:
+      rows: With `frequency`, None for no noise, `accuracy` and `nll`.
+
+    Returns:
+      A figure with two panels.
+    """
+    with canvas.style():
+        figure, panels = canvas.strip(2)
+        for axes, key in zip(panels, ("accuracy", "nll"), strict=True):
+            heading, unit, scale, *_ = column(key)
+            for look, group in chapter.curves(rows):
+                noisy = [row for row in group if row["frequency"] is not None]
+                axes.plot(
+                    [row["frequency"] for row in noisy],
+                    [scale * number(row, key) for row in noisy],
+                    **look,
+                    **canvas.OUTLINE,
+                )
+                for row in group:
+                    if row["frequency"] is None:
+                        axes.axhline(
+                            scale * number(row, key),
+                            color=look["color"],
+                            **canvas.DASHED,
+                        )
+            axes.set(title=f"{heading} ({unit})", xlabel="Frequency (π)")
+            axes.set_xlim(0, 1)
+        canvas.panel_legend(figure)
+    return figure
+
+
+def _pictures(rows: Sequence[Row]) -> dict[str, Picture]:
+    usable = [row for row in rows if None not in (row.get("accuracy"), row.get("nll"))]
+    if not usable:
+        return {}
+    worst = [
+        min(group, key=lambda row: row["accuracy"])
+        for _, group in chapter.curves(usable)
+    ]
+    values = "; ".join(
+        f"{name}: {text(row, 'accuracy')} % at {text(row, 'frequency')} π"
+        for name, row in zip(chapter.names(worst), worst, strict=True)
+    )
+    return {
+        "frequency.png": picture(
+            figure,
+            usable,
+            heading=_HEADING,
+            alt=f"Accuracy and NLL against frequency. Lowest accuracy, {values}.",
+            caption="Accuracy and NLL under noise limited to a ring of frequencies. "
+            "Dashed: without noise.",
+        )
+    }
+
+
+CHAPTER = Chapter(
+    headings=(_HEADING,),
+    tables=lambda rows: [
+        chapter.table(
+            rows,
+            _KEYS,
+            each="frequency",
+            heading=_HEADING,
+            caption="Scores under noise limited to a ring of frequencies; the first "
+            "line of a model is without noise.",
+        )
+    ],
+    pictures=_pictures,
+    files=("frequency.png",),
+    lines=lambda rows: chapter.lines(rows, ("label", "frequency", *_KEYS)),
+)

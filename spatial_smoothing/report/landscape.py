@@ -1,0 +1,161 @@
+"""The chapter of loss landscapes: contours and surfaces, all models on one scale."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spatial_smoothing.report import canvas, chapter
+from spatial_smoothing.report.chapter import Chapter
+from spatial_smoothing.report.pictures import Picture, picture
+from spatial_smoothing.report.rows import Row, text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_HEADING = "Loss landscape"
+_KEYS = ("nll", "border_nll", "accuracy", "border_accuracy", "nll_l2")
+_COLORS = "viridis"
+
+
+def contour_figure(rows: Sequence[Row]) -> "Figure":
+    """Contours of the NLL over the two directions, a panel for each row.
+
+    Args:
+      rows: With "arrays": `a` f[A], `b` f[B], `nll` f[B, A].
+
+    Returns:
+      A figure whose panels share their levels.
+    """
+    from matplotlib.figure import Figure
+
+    ticks = _ticks(rows)
+    levels = np.linspace(ticks[0], ticks[-1], 8 * (len(ticks) - 1) + 1)
+    with canvas.style():
+        lines, columns = _shape(rows)
+        size = (max(3.0 * columns + 1.2, 4.6), 3.3 * lines)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(lines, columns, squeeze=False, sharey=True).flat
+        for axes in panels[len(rows) :]:
+            axes.remove()
+        for axes, row, name in zip(panels, rows, chapter.names(rows), strict=False):
+            surface = [row["arrays"][key] for key in ("a", "b", "nll")]
+            drawn = axes.contourf(*surface, levels, cmap=_COLORS)
+            marked = axes.contour(*surface, ticks, colors="white", linewidths=0.7)
+            axes.clabel(marked, fmt="%g", fontsize=7)
+            axes.plot(0, 0, "+", color="white", markersize=9)
+            axes.set(title=name, xlabel="First direction", aspect="equal")
+            axes.locator_params(nbins=5)
+            axes.grid(visible=False)
+            if axes.get_subplotspec().is_first_col():
+                axes.set_ylabel("Second direction")
+        bar = figure.colorbar(drawn, ax=figure.axes, ticks=ticks, format="%g")
+        bar.set_label("NLL (nats)")
+    return figure
+
+
+def surface_figure(rows: Sequence[Row]) -> "Figure":
+    """The NLL as a surface over the two directions, a panel for each row.
+
+    Args:
+      rows: See `contour_figure`.
+
+    Returns:
+      A figure whose panels share their vertical axis.
+    """
+    from matplotlib.figure import Figure
+
+    ticks = _ticks(rows)
+    with canvas.style():
+        lines, columns = _shape(rows)
+        figure = Figure(figsize=(canvas.WIDTH / 2 * columns, 4.0 * lines))
+        figure.subplots_adjust(left=0, right=0.95, bottom=0.04, top=1, wspace=0.04)
+        for number, (row, name) in enumerate(
+            zip(rows, chapter.names(rows), strict=True), 1
+        ):
+            axes = figure.add_subplot(lines, columns, number, projection="3d")
+            a, b, values = (row["arrays"][key] for key in ("a", "b", "nll"))
+            axes.plot_surface(
+                *np.meshgrid(a, b),
+                np.where(np.isfinite(values), values, np.nan),
+                cmap=_COLORS,
+                vmin=ticks[0],
+                vmax=ticks[-1],
+                rstride=1,
+                cstride=1,
+                edgecolor="white",
+                linewidth=0.25,
+            )
+            axes.set(xlabel="First direction", ylabel="Second direction")
+            axes.set(zlabel="NLL (nats)", zlim=(ticks[0], ticks[-1]), zticks=ticks)
+            axes.set_title(name, loc="center", y=0.98)
+            axes.locator_params(axis="x", nbins=4)
+            axes.locator_params(axis="y", nbins=4)
+            axes.view_init(elev=24, azim=-58)
+            axes.set_box_aspect((1, 1, 0.75))
+            for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+                axis.set_pane_color((1, 1, 1, 0))
+    return figure
+
+
+def _shape(rows: Sequence[Row]) -> tuple[int, int]:
+    """Lines and columns of panels, at most three side by side."""
+    columns = min(len(rows), 3)
+    return -(-len(rows) // columns), columns
+
+
+def _ticks(rows: Sequence[Row]) -> np.ndarray:
+    """Round values that enclose the NLL of all rows."""
+    from matplotlib.ticker import MaxNLocator
+
+    values = np.concatenate([np.ravel(row["arrays"]["nll"]) for row in rows])
+    values = values[np.isfinite(values)]
+    return MaxNLocator(nbins=8).tick_values(values.min(), values.max())
+
+
+def _pictures(rows: Sequence[Row]) -> dict[str, Picture]:
+    rows = [row for row in rows if row.get("arrays")]
+    if not rows:
+        return {}
+    values = "; ".join(
+        f"{name} {text(row, 'nll')} at the trained weights, "
+        f"{text(row, 'border_nll')} on the border"
+        for name, row in zip(chapter.names(rows), rows, strict=True)
+    )
+    scale = " All models are on one scale." if len(rows) > 1 else ""
+    return {
+        "landscape_contour.png": picture(
+            contour_figure,
+            rows,
+            heading=_HEADING,
+            alt=f"Contours of the NLL: {values}.",
+            caption="NLL of augmented training images, in nats, along two random "
+            "directions of the weights, in units of the weights' norm. The cross is "
+            f"the trained network.{scale}",
+        ),
+        "landscape_surface.png": picture(
+            surface_figure,
+            rows,
+            heading=_HEADING,
+            alt=f"Surfaces of the NLL: {values}.",
+            caption=f"The same as surfaces.{scale}",
+        ),
+    }
+
+
+CHAPTER = Chapter(
+    headings=(_HEADING,),
+    tables=lambda rows: [
+        chapter.table(
+            rows,
+            (*_KEYS, "ece", "curvature", "residual"),
+            each="run",
+            heading=_HEADING,
+            caption="Scores of augmented training images at the trained weights and on "
+            "the border of the grid.",
+        )
+    ],
+    pictures=_pictures,
+    files=("landscape_contour.png", "landscape_surface.png"),
+    lines=lambda rows: chapter.lines(rows, ("label", *_KEYS[:4], "curvature")),
+)

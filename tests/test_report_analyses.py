@@ -1,0 +1,166 @@
+"""The chapters of the suites that analyse a network: pages, tables and figures."""
+
+import analysis_rows
+import numpy as np
+import pytest
+from report_rows import Page, cells, head, write
+
+from spatial_smoothing import report
+from spatial_smoothing.report import (
+    chapter,
+    fourier,
+    frequency,
+    hessian,
+    landscape,
+    variance,
+)
+from spatial_smoothing.report.chapters import CHAPTERS
+
+PLAIN, SMOOTH = analysis_rows.NAMES
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return analysis_rows.everything()
+
+
+def test_page_has_a_section_tables_and_figures_for_each_suite(rows, tmp_path):
+    page = Page(write(tmp_path, rows).read_text())
+    chapters = [CHAPTERS[suite] for suite in {row["suite"] for row in rows}]
+    names = {name for chapter_ in chapters for name in chapter_.files}
+    assert {path.name for path in tmp_path.glob("*.png")} == names
+    assert len(page.all("img")) == len(names)
+    assert len(page.all("table")) == 5
+    for chapter_ in chapters:
+        assert set(chapter_.headings) <= set(page.texts)
+    back, _ = report.read(tmp_path / "metrics.json")
+    key = lambda row: (row["suite"], row["label"])
+    old = {key(row): row["arrays"] for row in rows if row["suite"] == "landscape"}
+    for row in back:
+        if row["suite"] == "landscape":
+            for name, values in old[key(row)].items():
+                np.testing.assert_array_equal(row["arrays"][name], values)
+
+
+def test_figures_go_with_their_rows(rows, tmp_path):
+    write(tmp_path, rows)
+    write(tmp_path, [row for row in rows if row["suite"] == "hessian"])
+    assert [path.name for path in tmp_path.glob("*.png")] == ["hessian.png"]
+
+
+def test_rows_without_arrays_still_make_tables(rows, tmp_path):
+    bare = [{k: v for k, v in row.items() if k != "arrays"} for row in rows]
+    page = Page(write(tmp_path, bare).read_text())
+    assert len(page.all("table")) == 5
+    assert (tmp_path / "variance.png").exists()
+    assert not (tmp_path / "landscape_contour.png").exists()
+
+
+def test_tables_have_a_line_for_each_row(rows):
+    own = [row for row in rows if row["suite"] == "variance"]
+    (table,) = CHAPTERS["variance"].tables(own)
+    assert head(table)[:2] == ["Model", "After"]
+    lines = cells(table)
+    assert len(lines) == 5 + 9
+    assert lines[1] == ["0.0100", "4.55", "0.2200", "0.1100"]
+
+
+def test_terminal_says_a_label_once_and_fits_eighty_columns(rows, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    report.print_rows(rows)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert out.count(SMOOTH) + out.count(f"{PLAIN} +  ") == 5
+
+
+def test_runs_of_one_label_are_told_apart_and_share_their_looks():
+    pair = [analysis_rows.landscape(PLAIN, run=f"runs/{name}") for name in "ab"]
+    assert chapter.names(pair) == [f"{PLAIN} (a)", f"{PLAIN} (b)"]
+    assert chapter.names([*pair, analysis_rows.landscape(SMOOTH)])[2] == SMOOTH
+    (one, _), (two, _), (other, _) = chapter.curves(
+        [*pair, analysis_rows.landscape(SMOOTH)]
+    )
+    assert one == two != other
+
+
+def test_landscapes_are_on_one_scale():
+    models = [
+        analysis_rows.landscape(name, height=height)
+        for name, height in ((PLAIN, 1.0), (SMOOTH, 3.0))
+    ]
+    models[0]["arrays"]["nll"][0, 0] = np.nan  # where the network overflowed
+    figure = landscape.contour_figure(models)
+    first, second, bar = figure.axes
+    limits = [axes.collections[0].get_clim() for axes in (first, second)]
+    assert limits[0] == limits[1]
+    assert [axes.get_title(loc="left") for axes in (first, second)] == [PLAIN, SMOOTH]
+    assert bar.get_ylabel() == "NLL (nats)"
+    first, second = landscape.surface_figure(models).axes
+    assert first.get_zlim() == second.get_zlim()
+    highest = np.nanmax(models[1]["arrays"]["nll"])
+    assert first.get_zlim()[1] >= highest
+
+
+def test_many_landscapes_stand_in_lines_of_three():
+    models = [analysis_rows.landscape(f"model {number}") for number in range(4)]
+    figure = landscape.contour_figure(models)
+    shape = figure.axes[3].get_subplotspec().get_gridspec().get_geometry()
+    assert shape == (2, 3)
+    assert len(landscape.surface_figure(models).axes) == 4
+
+
+def test_spectra_show_every_mini_batch():
+    models = [analysis_rows.hessian(PLAIN), analysis_rows.hessian(SMOOTH)]
+    left, right = hessian.figure(models).axes
+    marks = [line for line in left.lines if line.get_marker() == "|"]
+    for line, row in zip(marks, models, strict=True):
+        np.testing.assert_array_equal(
+            line.get_xdata(), row["arrays"]["eigenvalues"][:, 0]
+        )
+    assert right.get_yscale() == "log"
+    assert len(right.lines) == 2
+    bare = [analysis_rows.hessian(PLAIN, density=False)]
+    assert len(hessian.figure(bare).axes) == 1
+
+
+def test_variances_stand_where_their_taps_are(rows):
+    own = [row for row in rows if row["suite"] == "variance"]
+    samples, *_ = variance.depth_figure(own).axes
+    names = [label.get_text() for label in samples.get_xticklabels()]
+    assert names[:4] == ["stem", "stage1", "smooth1", "stage2"]
+    plain, smooth = samples.lines
+    np.testing.assert_array_equal(plain.get_xdata(), [0, 1, 3, 5, 7])
+    np.testing.assert_array_equal(smooth.get_xdata(), range(9))
+    deterministic = analysis_rows.variance("Deterministic", samples=False)
+    assert len(variance.depth_figure(deterministic).axes) == 2
+
+
+def test_spectra_of_feature_maps_at_the_end_of_each_stage(rows):
+    own = [row for row in rows if row["suite"] == "fourier"]
+    for spectrum in ("delta", "radial"):
+        figure = fourier.stages_figure(own, spectrum=spectrum)
+        assert len(figure.axes) == 4
+        labels = [line.get_label() for line in figure.axes[0].lines]
+        assert labels == [
+            PLAIN,
+            f"{PLAIN}, mean network",
+            SMOOTH,
+            f"{SMOOTH}, before smoothing",
+            f"{SMOOTH}, mean network",
+        ]
+    first = figure.axes[0].lines[2].get_ydata()
+    smooth1 = next(row for row in own if row["tap"] == "smooth1")
+    np.testing.assert_array_equal(first, smooth1["arrays"]["radial"][1])
+    alone = analysis_rows.fourier("Deterministic", networks=("mean",))
+    figure = fourier.stages_figure(alone)
+    assert [line.get_label() for line in figure.axes[0].lines] == ["Deterministic"]
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata()[0], 0)
+
+
+def test_noise_is_drawn_beside_its_absence(rows):
+    own = [row for row in rows if row["suite"] == "frequency"]
+    accuracy, _ = frequency.figure(own).axes
+    curve, clean = accuracy.lines[:2]
+    np.testing.assert_allclose(curve.get_xdata(), np.arange(0.1, 1, 0.1))
+    assert curve.get_ydata()[0] == pytest.approx(53)
+    np.testing.assert_allclose(clean.get_ydata(), 80)
