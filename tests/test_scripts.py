@@ -193,6 +193,44 @@ def test_deep_ensemble_of_workdirs(finished, home):
     assert alone == [str(path) for path in (finished, home / "second") for _ in (1, 2)]
 
 
+def test_robustness_on_images_that_are_made_and_on_written_ones(finished, home):
+    folder, output = home / "corrupted", home / "robustness"
+    names = "--corruptions=contrast,motion_blur"
+    code, out, err = run(
+        *("corrupt.py", "--dataset=cifar10", f"--data_dir={home / 'tfds'}"),
+        *(names, f"--output={folder}"),
+        home=home,
+    )
+    assert (code, err) == (0, "")
+    assert f"--corrupted_dir={folder}" in out
+    evaluate = (
+        *("evaluate.py", f"--workdir={finished}", f"--output={output}", names),
+        *("--severities=1", "--num_samples=2", "--normalizer=alexnet"),
+    )
+    suites = ("--suite=corruption,perturbation", "--perturbations=translate")
+    code, out, err = run(*evaluate, *suites, home=home)
+    assert (code, err) == (0, "")
+    assert "mCNLL %" in out
+    assert "Flip rate %" in out
+    made, _ = report.read(output / "metrics.json")
+    document = (output / "report.html").read_text()
+    assert "cifar10 corrupted (generated)" in document
+    assert "motion blur (emulated)" in document
+    read = (*evaluate, "--suite=corruption", f"--corrupted_dir={folder}")
+    code, _, err = run(*read, home=home)
+    assert (code, err) == (0, "")
+    again, _ = report.read(output / "metrics.json")
+    key = lambda row: str([row["suite"], row.get("corruption"), row["num_samples"]])
+    for one, other in zip(sorted(made, key=key), sorted(again, key=key), strict=True):
+        assert one.pop("arrays", None) is None or other.pop("arrays", None) is not None
+        assert one == other
+    (folder / "contrast.npy").unlink()
+    code, _, err = run(*read, home=home)
+    assert code == 2
+    assert "contrast.npy (there: motion_blur)" in err
+    assert len(err.splitlines()) == 1
+
+
 def test_damaged_checkpoint_is_passed_over(finished, home):
     workdir = home / "damaged"
     shutil.copytree(finished, workdir)

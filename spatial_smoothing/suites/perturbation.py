@@ -109,7 +109,6 @@ def _named(sequences: PerturbedSet, name: str) -> Row:
 
 def _compiled(members: Lineup, setting: Setting) -> Callable[..., list[Row]]:
     """Returns `scores(data, against_first=...)`, to those of each ensemble."""
-    sharding = distributed.split(members.mesh)
     predict = jax.jit(members.predict)
 
     @jax.jit
@@ -130,9 +129,9 @@ def _compiled(members: Lineup, setting: Setting) -> Callable[..., list[Row]]:
 
     def of_batch(key, frames, mask, *, against_first: bool):
         total = first = previous = None
-        mask = jax.device_put(mask, sharding)
-        for number, frame in enumerate(frames):
-            frame = jax.device_put(frame, sharding)
+        (mask,) = distributed.split_batches([mask], members.mesh)
+        split = distributed.split_batches(frames, members.mesh)
+        for number, frame in enumerate(split):
             frame_key = jax.random.fold_in(key, number)
             current = predict(members.variables, frame_key, frame)
             if number:
@@ -160,7 +159,7 @@ def _compiled(members: Lineup, setting: Setting) -> Callable[..., list[Row]]:
                 else jax.tree.map(jnp.add, jax.block_until_ready(totals), part)
             )
             pairs += int(mask.sum()) * (len(frames) - 1)
-        totals = jax.device_get(totals)
+        totals = distributed.gather(totals)
         return [
             {"num_frames": len(frames)}
             | {name: float(totals[name][i] / pairs) for name in _SCORES}
