@@ -1,0 +1,140 @@
+"""What a landscape and a Hessian-vector product cost, beside passes and gradients.
+
+    python -m benchmarks.analyses [--model=resnet_mcdo_smoothing_18 --width=16]
+
+prints, on one device, the time of a point of a landscape relative to that of one
+compiled evaluation pass over the same batches, and of a Hessian-vector product relative
+to that of a gradient: the median over interleaved repetitions, and their range. On a
+CPU times are those of all its cores, which others that use the machine change less.
+"""
+
+import functools
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from jax.flatten_util import ravel_pytree
+
+from spatial_smoothing import cli, distributed, evaluation, mixtures, models
+from spatial_smoothing.analysis import directions, hessian, landscape
+from spatial_smoothing.data import augment, batches
+
+_MODEL = flags.DEFINE_string("model", "resnet_mcdo_smoothing_18", "One of the zoo.")
+_WIDTH = flags.DEFINE_integer("width", 16, "Channels of the first stage.")
+_STAGES = flags.DEFINE_list("stages", ["2", "2", "2", "2"], "Blocks of each stage.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images at once.")
+_NUM_BATCHES = flags.DEFINE_integer("num_batches", 4, "Of a pass.")
+_ROW = flags.DEFINE_list("row", ["landscape", "hessian"], "What to measure.")
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Interleaved repetitions.")
+
+KEY = jax.random.key(0)
+prepare = augment.preparation(
+    lambda images: images.astype(jnp.float32) / 128 - 1, augment=True
+)
+
+
+def interleaved(
+    first: Callable[[], object], second: Callable[[], object], *, repeats: int
+) -> tuple[list[float], list[float]]:
+    """Seconds of each call of two functions, in turns, after one call to warm up."""
+    on_cpu = jax.devices()[0].platform == "cpu"
+    clock = time.process_time if on_cpu else time.perf_counter
+    seconds = ([], [])
+    for repeat in range(repeats + 1):
+        for function, taken in zip((first, second), seconds, strict=True):
+            begin = clock()
+            jax.block_until_ready(function())
+            if repeat:
+                taken.append(clock() - begin)
+    return seconds
+
+
+def show(name: str, ours: list[float], unit: list[float], *, target: float) -> None:
+    """Prints the ratio of two series of times."""
+    ratios = [a / b for a, b in zip(ours, unit, strict=True)]
+    print(
+        f"{name:34} {1e3 * statistics.median(ours):8.1f} ms "
+        f"{1e3 * statistics.median(unit):8.1f} ms "
+        f"{statistics.median(ratios):6.2f}x [{min(ratios):.2f}, {max(ratios):.2f}] "
+        f"target {target:g}x"
+    )
+
+
+def main() -> None:
+    """Measures and prints both."""
+    stages = tuple(map(int, _STAGES.value))
+    model = models.build(
+        _MODEL.value, num_classes=100, width=_WIDTH.value, stages=stages
+    )
+    variables = dict(jax.jit(model.init)(KEY, jnp.zeros((1, 32, 32, 3))))
+    rng = np.random.default_rng(0)
+    count = _NUM_BATCHES.value * _BATCH_SIZE.value
+    images = rng.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
+    labels = rng.integers(0, 100, count).astype(np.int32)
+    data = list(batches.sequential(images, labels, batch_size=_BATCH_SIZE.value))
+    print(f"{jax.devices()[0].device_kind}, {model.width=}, {len(data)} batches a pass")
+    mesh = distributed.mesh(1)
+    data = [distributed.replicate(batch, mesh) for batch in data]
+    if "landscape" in _ROW.value:
+        times = _landscape(model, variables, data, mesh)
+        show("landscape point / pass", *times, target=1.1)
+    if "hessian" in _ROW.value:
+        times = _hessian(model, variables, data[0])
+        show("Hessian product / gradient", *times, target=4)
+
+
+def _landscape(model, variables, data, mesh):
+    """A point of a scan, and a pass at fixed weights, of the same predictions."""
+    shifts = directions.draw(KEY, variables["params"])
+    stochastic = model.rate > 0
+    predict = mixtures.predictor(model, prepare=lambda x: x, dropout=stochastic)
+
+    def fixed(variables, key, images):
+        prepare_key, dropout_key = jax.random.split(key)
+        return predict(variables, dropout_key, prepare(prepare_key, images)).log_probs()
+
+    tally = evaluation.compile_tally(fixed)
+    points = ((0.001 * number, 0.0) for number in range(_REPEATS.value + 1))
+    rows = landscape.scan(
+        model,
+        variables,
+        shifts,
+        points,
+        data,
+        key=KEY,
+        prepare=prepare,
+        num_samples=int(stochastic),
+        mesh=mesh,
+    )
+    return interleaved(
+        lambda: next(rows),
+        lambda: tally(variables, KEY, data),
+        repeats=_REPEATS.value,
+    )
+
+
+def _hessian(model, variables, batch):
+    """A product with the Hessian of a mini-batch, and its gradient."""
+    loss = hessian.objective(model, prepare=prepare, weight_decay=5e-4)
+    product = hessian.compile_hvp(loss)
+    flat, unravel = ravel_pytree(variables["params"])
+
+    @jax.jit
+    def gradient(flat):
+        of_flat = lambda flat: loss({**variables, "params": unravel(flat)}, KEY, batch)
+        return jax.grad(of_flat)(flat)
+
+    vector = jax.random.normal(KEY, flat.shape)
+    return interleaved(
+        functools.partial(product, variables, KEY, batch, vector),
+        lambda: gradient(flat),
+        repeats=_REPEATS.value,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
