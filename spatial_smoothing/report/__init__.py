@@ -138,7 +138,7 @@ def check(output: epath.PathLike) -> None:
         output.mkdir(parents=True, exist_ok=True)
         trial = output / ".check.tmp"
         trial.write_text("")
-        trial.unlink()
+        trial.unlink(missing_ok=True)  # by several processes
 
 
 def read(path: epath.PathLike) -> tuple[list[Row], dict[str, Any]]:

@@ -104,6 +104,7 @@ def strip(count: int, *, sharey: bool = False) -> tuple["Figure", list["Axes"]]:
 def annotate(axes: "Axes", notes: Mapping[tuple[float, float], str]) -> None:
     """Writes a note at each point, but where it would lie on an earlier one."""
     taken: list[tuple[float, float]] = []
+    axes.autoscale_view()
     for point, note in notes.items():
         x, y = axes.transData.transform(point) * 72 / axes.figure.dpi
         if all(abs(x - a) > _NOTE_WIDTH or abs(y - b) > _NOTE_HEIGHT for a, b in taken):

@@ -78,7 +78,7 @@ _UNCERTAINTY = {
     "mutual_information": _nats(
         "Mutual inf.",
         note="mutual information of prediction and sample, the part of the entropy "
-        "that comes from disagreement between samples; zero at N = 1",
+        "that comes from disagreement between samples, or frames",
     ),
     "variation_ratio": _percent(
         "Var. ratio",
@@ -211,7 +211,7 @@ DETECTORS = {
     "entropy": ("Entropy", "entropy of the mean prediction"),
     "mutual_information": (
         "Mutual information",
-        "disagreement between samples, which tells nothing at N = 1",
+        "disagreement between samples, or frames; a single one has none",
     ),
     "energy": ("Energy", "negative log-sum-exp of the logits"),
 }

@@ -158,7 +158,11 @@ def _of_rankings(rows: Sequence[Row]) -> dict[str, Picture]:
             alt=f"Line charts of the AUROC of each score. {values}",
             caption="AUROC of out-of-distribution detection by each score, against the "
             "number of samples N. A dashed line is a model with one sample only."
-            + (" Mutual information is zero at N = 1." if disagreement else "")
+            + (
+                " A single prediction has no mutual information."
+                if disagreement
+                else ""
+            )
             + _bands(scores, ["auroc"]),
         )
     return found

@@ -25,6 +25,7 @@ from typing import Any
 from spatial_smoothing.report.columns import COLUMNS, DETECTORS, column
 
 Row = dict[str, Any]
+_ROUNDING = 1e-5  # nats
 DESCRIPTION = (
     "label",
     "model",
@@ -199,11 +200,11 @@ def detectors(rows: Sequence[Row]) -> list[str]:
 def detected(row: Row, name: str) -> Row:
     """The detection by one score as a row of its own; empty of values if there is none.
 
-    One sample does not disagree with itself: there is no mutual information then.
+    A single prediction does not disagree with itself: no mutual information tells then.
     """
     scores = (row.get("detection") or {}).get("scores") or {}
     values = scores.get(name) or {}
-    if name == "mutual_information" and row["num_samples"] == 1:
+    if name == "mutual_information" and (number(row, name) or 0) < _ROUNDING:
         values = {}
     about = {key: row[key] for key in DESCRIPTION if key in row and key != "num_runs"}
     return {**values, **about}
