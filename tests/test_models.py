@@ -1,6 +1,7 @@
 import functools
 import math
 
+import flax.linen as nn
 import golden
 import jax
 import jax.numpy as jnp
@@ -139,6 +140,22 @@ def test_dropout_is_live_exactly_when_its_key_is_given(train):
         mean, _ = apply()
         np.testing.assert_allclose(mean, compiled(twin, variables)(), rtol=1e-6)
         assert np.abs(mean - sample).max() > 1e-3
+
+
+def test_dropout_is_the_layer_of_flax_itself():
+    """So that whoever intercepts or replaces that layer reaches every mask."""
+    seen = []
+
+    def intercept(call, args, kwargs, context):
+        if isinstance(context.module, nn.Dropout):
+            seen.append(type(context.module))
+        return call(*args, **kwargs)
+
+    model, variables = small("resnet_mcdo_18", mc_stages=(1, 2, "head"))
+    with nn.intercept_methods(intercept):
+        jax.eval_shape(lambda: model.apply(variables, images(), rngs=LIVE))
+    assert set(seen) == {nn.Dropout}
+    assert len(seen) >= 3
 
 
 def test_networks_without_dropout_ignore_its_key():

@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from spatial_smoothing import draws
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.lookup import lookup
 
@@ -50,7 +51,7 @@ def taps(
         variables,
         images,
         train=False,
-        rngs={} if key is None else {"dropout": key},
+        rngs={} if key is None else {"dropout": draws.fused(key)},
         mutable=["intermediates"],
         capture_intermediates=lambda module, _: blocks and is_block(module.name),
     )

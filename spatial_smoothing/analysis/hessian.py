@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from spatial_smoothing import draws
 from spatial_smoothing.analysis.lanczos import Matvec, quadrature, top_eigenvalues
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.models.network import Network
@@ -44,7 +45,7 @@ def objective(model: Network, *, prepare: Prepare, weight_decay: float = 0.0) ->
             variables,
             prepare(prepare_key, batch["image"]),
             train=False,
-            rngs={"dropout": dropout_key},
+            rngs={"dropout": draws.fused(dropout_key)},
         )
         log_probs = jax.nn.log_softmax(logits)
         labels, mask = batch["label"], batch["mask"]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from spatial_smoothing import distributed, ensembles, evaluation, metrics
+from spatial_smoothing import distributed, draws, ensembles, evaluation, metrics
 from spatial_smoothing.analysis.directions import Directions, Params, norms, shift
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.layers import BatchNorm
@@ -107,7 +107,7 @@ def compile_statistics(
             batch["image"],
             train=True,
             mask=batch["mask"],
-            rngs={"dropout": key},
+            rngs={"dropout": draws.fused(key)},
             mutable=["batch_stats"],
         )
         return updates.get("batch_stats", {})
