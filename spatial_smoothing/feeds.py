@@ -21,6 +21,10 @@ from spatial_smoothing.data.datasets import AnyDataset, Dataset
 from spatial_smoothing.data.encoded import EncodedDataset
 
 Tree = Any
+NO_MEMBERS = (
+    "members are trained at once on data sets in memory only; train them one by one, "
+    "each with its --config.seed, and evaluate the workdirs together"
+)
 
 
 class Feed(Protocol):
@@ -72,10 +76,7 @@ def feed(
     if isinstance(dataset, Dataset):
         return _Resident(dataset, order_keys, batch_size, mesh)
     if order_keys.ndim:
-        raise ValueError(
-            "members are trained at once on data sets in memory only; train them one "
-            "by one, each with its --config.seed, and evaluate the workdirs together"
-        )
+        raise ValueError(NO_MEMBERS)
     return _Encoded(dataset, seed, total, batch_size, mesh)
 
 

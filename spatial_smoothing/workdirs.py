@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from spatial_smoothing import distributed, ensembles, paths, processes
+from spatial_smoothing import distributed, ensembles, feeds, paths, processes
 from spatial_smoothing.checkpoints import Checkpoints, abstract
 from spatial_smoothing.data import sources
 from spatial_smoothing.data.datasets import AnyDataset
@@ -208,11 +208,14 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
 
     Raises:
       ValueError: if a number in the config is out of range, or the workdir holds
-        another config, or something that is not a run, or not all processes see it.
+        another config, or something that is not a run, or not all processes see it; or
+        several members are to be trained on images that are not in memory.
     """
     for name, least in _AT_LEAST.items():
         if name in config and not config[name] >= least:
             raise ValueError(f"{name} must be at least {least}, got {config[name]}")
+    if config.get("members", 1) > 1 and source(config).augments_on_host:
+        raise ValueError(feeds.NO_MEMBERS)
     path = paths.absolute(workdir)
     with processes.together():
         if processes.is_first():

@@ -1,6 +1,8 @@
 import json
+import shutil
 
 import jax
+import jpeg_images
 import numpy as np
 import pytest
 
@@ -72,6 +74,23 @@ def test_numbers_out_of_range_are_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=message):
         workdirs.claim(tmp_path / "run", {**CONFIG, field: value})
     assert not (tmp_path / "run").exists()
+
+
+def test_members_on_imagenet_are_refused_before_anything_is_written(tmp_path):
+    config = {**CONFIG, "dataset": "imagenet", "members": 2}
+    with pytest.raises(ValueError, match="members are trained at once on data sets in"):
+        workdirs.claim(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_classes_of_a_folder_stay_with_the_run(tmp_path):
+    root = jpeg_images.write_folder(tmp_path / "pets", count=1)
+    config = {**CONFIG, "dataset": f"folder:{root}", "image_size": 32}
+    held = workdirs.read_config(workdirs.claim(tmp_path / "run", config))
+    assert held["class_names"] == ["ant", "bee"]
+    shutil.rmtree(root)
+    assert workdirs.build_model(held).num_classes == 2
+    assert workdirs.source(held).class_names == ("ant", "bee")
 
 
 @pytest.mark.parametrize(
