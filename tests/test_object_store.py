@@ -5,6 +5,7 @@ import os
 import pathlib
 
 import fsspec
+import jax
 import jpeg_images
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from spatial_smoothing.data import (
     sources,
     streams,
 )
+from spatial_smoothing.data.corrupted_writer import write_cifar_c
 from spatial_smoothing.metrics import per_example
 
 RUN = "gs://bucket/runs/a"
@@ -200,3 +202,7 @@ def test_corrupted_images_are_read(tmp_path):
     dataset = corrupted.read_cifar_c("gs://bucket/c", "fog", 2)
     np.testing.assert_array_equal(dataset.images, images[2:4])
     assert corrupted.available("gs://bucket/c") == ["fog"]
+    with pytest.raises(
+        ValueError, match="gs://bucket/c is in a bucket; write to a disk"
+    ):
+        write_cifar_c(jax.random.key(0), "gs://bucket/c", dataset, names=["fog"])

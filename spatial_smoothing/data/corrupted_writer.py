@@ -14,6 +14,7 @@ from typing import BinaryIO
 import jax
 import numpy as np
 
+from spatial_smoothing import paths
 from spatial_smoothing.data import corrupted, corruptions
 from spatial_smoothing.data.datasets import Dataset
 
@@ -46,10 +47,13 @@ def write_cifar_c(
       The names that were written now.
 
     Raises:
-      ValueError: Unknown name or set of constants; the folder holds other data.
+      ValueError: Unknown name or set of constants; the folder holds other data, or is
+        in a bucket.
     """
     for name in names:
         corruptions.constants_of(name, 1, constants=constants)
+    if paths.is_remote(folder):
+        raise ValueError(f"{folder} is in a bucket; write to a disk, and copy it there")
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     numbers = np.arange(len(dataset.labels)) if numbers is None else numbers
