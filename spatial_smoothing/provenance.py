@@ -21,6 +21,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "device": devices[0].device_kind,
         "num_devices": len(devices),
+        "num_processes": jax.process_count(),
         "machine": f"{platform.machine()}, {platform.system()}",
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spatial_smoothing import distributed, evaluation, metrics, mixtures, models
+from spatial_smoothing import (
+    distributed,
+    ensembles,
+    evaluation,
+    metrics,
+    mixtures,
+    models,
+)
 from spatial_smoothing.data import augment, batches
 from spatial_smoothing.data.datasets import Dataset
 
@@ -124,6 +131,29 @@ def test_tallies_are_equal_on_any_number_of_devices(network, data):
 def test_nothing_to_evaluate(network):
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluation.compile_tally(predictor(network[0]))({}, jax.random.key(0), [])
+
+
+def test_monitor_of_members_has_their_mean_and_their_average(network, data):
+    model, one = network[0].clone(rate=0.0), network[1]
+    other = jax.tree.map(lambda leaf: leaf * 1.5, one)
+    monitor = functools.partial(
+        evaluation.monitor,
+        model,
+        {"test": data},
+        prepare=normalize,
+        key=jax.random.key(1),
+        batch_size=8,
+        mesh=distributed.mesh(1),
+    )
+    record = monitor(members=2)(ensembles.stack([one, other]))
+    alone = [monitor()(variables) for variables in (one, other)]
+    for name in ("test_nll", "test_accuracy"):
+        mean = np.mean([scores[name] for scores in alone])
+        assert record[name] == pytest.approx(mean, rel=1e-5)
+    logits = [model.apply(v, normalize(data.images)) for v in (one, other)]
+    probs = jnp.mean(jax.nn.softmax(jnp.stack(logits)), 0)
+    expected = -np.log(probs[np.arange(len(data.labels)), data.labels]).mean()
+    assert record["test_ensemble_nll"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_monitor_draws_one_sample_of_a_network_with_dropout(network, data):

@@ -173,6 +173,12 @@ def test_batch_that_devices_cannot_divide(data):
         training.fit(model(), data, **arguments(mesh=distributed.mesh(3)))
 
 
+def test_fewer_examples_than_a_batch(data):
+    message = "batch_size 24 is more than the 21 examples to train on"
+    with pytest.raises(ValueError, match=message):
+        training.fit(model(), data, **arguments(batch_size=24))
+
+
 def test_more_devices_than_there_are():
     with pytest.raises(ValueError, match="asked for 9 devices, there are 8"):
         distributed.mesh(9)

@@ -27,6 +27,8 @@ def trained(path, **changes):
     model = workdirs.build_model(config)
     images = np.zeros((1, 32, 32, 3), np.float32)
     variables = jax.jit(model.init)(jax.random.key(config["seed"]), images)
+    if config.get("members", 1) > 1:
+        variables = jax.tree.map(lambda x: np.stack([x, x + 1]), variables)
     with Checkpoints(path / "checkpoints") as checkpoints:
         checkpoints.save(5, {"variables": variables}, {})
     return variables
@@ -45,6 +47,32 @@ def test_same_config_may_claim_again_and_free_fields_may_change(tmp_path):
     before = (tmp_path / "run" / "config.json").read_bytes()
     workdirs.claim(tmp_path / "run", {**CONFIG, "eval_every": 7})
     assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_field_that_an_older_config_lacks_has_its_default(tmp_path):
+    workdirs.claim(tmp_path / "run", CONFIG)
+    path = tmp_path / "run" / "config.json"
+    held = json.loads(path.read_text())
+    del held["members"]
+    path.write_text(json.dumps(held))
+    workdirs.claim(tmp_path / "run", {**CONFIG, "members": 1})
+    with pytest.raises(ValueError, match="members is 1 there and 2 here"):
+        workdirs.claim(tmp_path / "run", {**CONFIG, "members": 2})
+
+
+def test_members_are_loaded_as_runs(tmp_path):
+    variables = trained(tmp_path / "run", seed=3, members=2)
+    runs = workdirs.load_members(tmp_path / "run")
+    assert [run.config["seed"] for run in runs] == [3, 4]
+    assert [run.name for run in runs] == [f"{tmp_path}/run #{m}" for m in range(2)]
+    for member, run in enumerate(runs):
+        jax.tree.map(
+            lambda a, b, m=member: np.testing.assert_array_equal(a, b[m]),
+            run.variables,
+            variables,
+        )
+    with pytest.raises(ValueError, match="holds the 2 members of a deep ensemble"):
+        workdirs.load(tmp_path / "run")
 
 
 def test_other_config_may_not(tmp_path):
