@@ -95,26 +95,31 @@ def _guarded(
     try:
         start()
         return main(*arguments) or 0
-    except (ValueError, OSError) as error:
-        _fail(error)
-    except ArithmeticError as error:
-        _fail(error, code=1)
     except KeyboardInterrupt:
         _fail("interrupted", code=130)
     except Exception as error:
-        if not jax.distributed.is_initialized():
+        several = jax.distributed.is_initialized()
+        if several and (lost := _lost(error)):
+            _fail(f"another process is gone ({lost}); start all again", code=3)
+        if isinstance(error, (ValueError, OSError)):
+            _fail(error)
+        if isinstance(error, ArithmeticError):
+            _fail(error, code=1)
+        if not several:
             raise
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            _say(f"another process is gone ({error}); start all again to continue")
-            processes.leave(3)
         traceback.print_exc()
         processes.leave(1)
 
 
+def _lost(error: BaseException | None) -> str:
+    """What a failed exchange with another process says, if that is the cause; or ""."""
+    while error is not None:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            return str(error).partition("\n")[0]
+        error = error.__cause__ or error.__context__
+    return ""
+
+
 def _fail(error: object, *, code: int = 2) -> None:
-    _say(error)
-    processes.leave(code)
-
-
-def _say(error: object) -> None:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    processes.leave(code)

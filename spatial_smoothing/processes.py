@@ -68,8 +68,9 @@ def start(
     if len(set(counts.values())) > 1:
         each = ", ".join(f"{n} on process {i}" for i, n in sorted(counts.items()))
         raise ValueError(f"processes need equal numbers of devices, there are {each}")
-    largest(0)
-    _sum_over_devices()
+    if jax.process_count() > 1:
+        largest(0)
+        _sum_over_devices()
 
 
 def is_first() -> bool:

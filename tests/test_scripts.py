@@ -323,7 +323,8 @@ def test_two_processes_are_one_run_and_end_together(finished, home):
     if first.returncode == 3:
         assert re.fullmatch("error: another process is gone .*\n", err)
     else:
-        assert first.returncode == -signal.SIGABRT  # JAX was the first to notice
+        # JAX was the first to notice.
+        assert first.returncode == -signal.SIGABRT, err
     pair = start_two(*train(workdir, home=home), home=home)
     (out, err), (silence, _) = [process.communicate() for process in pair]
     assert [process.returncode for process in pair] == [0, 0], err

@@ -93,7 +93,7 @@ def test_losses_do_not_depend_on_the_number_of_processes(dtype, alone, two_proce
 def test_members_are_what_their_seeds_make_alone(
     num_devices, options, alone, monkeypatch
 ):
-    monkeypatch.setattr(distributed, "_SHARDED_SIZE", 64)
+    monkeypatch.setattr(distributed, "_SHARDED_SIZE", 16)
     mesh = distributed.mesh(num_devices, members=2)
     losses, state = worker.train(mesh, members=2, **options)
     # In loops, XLA on CPUs takes another algorithm for convolutions.
@@ -193,7 +193,7 @@ def test_a_step_moves_gradients_and_statistics_once(monkeypatch):
 
 
 def test_sharded_parameters_are_gathered_once(monkeypatch):
-    monkeypatch.setattr(distributed, "_SHARDED_SIZE", 64)
+    monkeypatch.setattr(distributed, "_SHARDED_SIZE", 16)
     found, variables = collectives(monkeypatch, sharded=True)
     assert found.keys() <= {"all-reduce", "all-gather", "reduce-scatter"}
     sharded = [
@@ -201,7 +201,7 @@ def test_sharded_parameters_are_gathered_once(monkeypatch):
         for leaf in jax.tree.leaves(variables)
         if not leaf.sharding.is_fully_replicated
     ]
-    assert len(sharded) >= 3
+    assert len(sharded) == 2  # the kernels
     assert sorted(size for one in found["all-gather"] for size in one) == sorted(
         sharded
     )

@@ -158,7 +158,7 @@ def main(address, num_processes, number, folder):
         coordinator=address, num_processes=int(num_processes), process_id=int(number)
     )
     folder = pathlib.Path(folder)
-    distributed._SHARDED_SIZE = 64
+    distributed._SHARDED_SIZE = 16
     mesh = distributed.mesh()
     losses = {dtype: train(mesh, dtype)[0] for dtype in ("float32", "float64")}
     members, state = train(distributed.mesh(members=2), members=2, sharded=True)
