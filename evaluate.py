@@ -54,14 +54,16 @@ def evaluate() -> None:
     }
     if _OOD.value == config["dataset"]:
         raise ValueError(f"--ood={_OOD.value} is what is tested on; choose another")
-    setting = suites.Setting(
-        load(config["dataset"], _SPLIT.value),
-        held_out=suites.held_out(runs, load),
-        ood=(_OOD.value, load(_OOD.value, "test")) if _OOD.value else None,
-        load=load,
-        output=output,
-        **numbers,
-    )
+    with processes.together():
+        setting = suites.Setting(
+            load(config["dataset"], _SPLIT.value),
+            held_out=suites.held_out(runs, load),
+            ood=(_OOD.value, load(_OOD.value, "test")) if _OOD.value else None,
+            load=load,
+            output=output,
+            **numbers,
+        )
+    processes.check_same({_SPLIT.value: setting.dataset.checksum})
     where = {
         **provenance(),
         "runs": [{"workdir": run.name, "step": run.step} for run in runs],
