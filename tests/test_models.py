@@ -251,7 +251,6 @@ def test_overrides_change_the_network():
         ({"smoothing": (1, 0)}, r"smoothing \(1, 0\) must have one entry for each of"),
         ({"smoothing": (-1,) * 4}, "smoothing must be numbers of at least 0, got"),
         ({"stages": (2, 0)}, r"stages must be numbers of at least 1, got \(2, 0\)"),
-        ({"stages": ()}, r"stages must be numbers of at least 1, got \(\)"),
         ({"head_temperature": 0}, "head_temperature must be positive, got 0"),
         (
             {"name": "resnext_dnn_101", "width": 12},

@@ -173,7 +173,7 @@ def _check_sizes(arguments: Mapping[str, Any]) -> None:
             raise ValueError(f"{field} must be at least 1, got {arguments[field]}")
     for field, least in (("stages", 1), ("smoothing", 0)):
         counts = tuple(arguments[field])
-        if not counts or min(counts) < least:
+        if min(counts, default=least) < least:
             raise ValueError(
                 f"{field} must be numbers of at least {least}, got {counts}"
             )
