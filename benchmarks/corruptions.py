@@ -1,8 +1,9 @@
 """Times the corruptions: `python -m benchmarks.corruptions [--num_images=1000]`.
 
 For each corruption: seconds to compile its five severities, and the median, lowest and
-highest time of an image over repeated passes through all of them; then the time of all
-sets of 10,000 images at this speed.
+highest time of an image over repeated passes through all of them. Then what all sets of
+10,000 images take at this speed; and, as other programs may run beside, the time of the
+processor (all cores) for the same.
 """
 
 import argparse
@@ -27,39 +28,39 @@ def main() -> None:
     images, _ = shapes.generate("test", size=options.num_images)
     key = jax.random.key(corruptions.SEED)
 
-    def make(name: str, stop: int) -> None:
+    def make(name: str, stop: int) -> tuple[float, float]:
+        """Makes images of all severities; returns seconds of clock and processor."""
+        begin = time.perf_counter(), time.process_time()
         for severity in corruptions.SEVERITIES:
             for start in range(0, stop, options.batch_size):
                 batch = images[start : start + options.batch_size]
                 jax.block_until_ready(corruptions.corrupt(key, batch, name, severity))
+        return time.perf_counter() - begin[0], time.process_time() - begin[1]
 
     names = corruptions.CORRUPTIONS if options.extra else corruptions.NAMES
     print(
         f"{jax.device_count()} x {jax.devices()[0].device_kind}, microseconds an image"
     )
     print(f"{'':20}{'compile s':>10}{'median':>9}{'lowest':>9}{'highest':>9}")
-    compiling = total = 0.0
+    per_set = 1 / (options.num_images * len(corruptions.SEVERITIES))
+    compiling, making = [], []
     for name in names:
-        begin = time.perf_counter()
-        make(name, options.batch_size)
-        compiled = time.perf_counter() - begin
-        times = []
-        for _ in range(options.repeats):
-            begin = time.perf_counter()
-            make(name, options.num_images)
-            taken = time.perf_counter() - begin
-            times.append(taken / options.num_images / len(corruptions.SEVERITIES))
+        compiling.append(make(name, options.batch_size))
+        passes = [make(name, options.num_images) for _ in range(options.repeats)]
+        times = [seconds * per_set for seconds, _ in passes]
         middle = statistics.median(times)
-        compiling += compiled
-        total += middle
+        making.append((middle, min(used for _, used in passes) * per_set))
         shown = "".join(f"{1e6 * t:9.1f}" for t in (middle, min(times), max(times)))
-        print(f"{name:20}{compiled:10.1f}{shown}", flush=True)
+        print(f"{name:20}{compiling[-1][0]:10.1f}{shown}", flush=True)
     sets = len(names) * len(corruptions.SEVERITIES)
-    seconds = total * _SETS * len(corruptions.SEVERITIES)
-    print(
-        f"{sets} sets of {_SETS:,} images: {compiling:.0f} s to compile, "
-        f"{seconds:.0f} s to make"
-    )
+    each = _SETS * len(corruptions.SEVERITIES)
+    for index, clock in enumerate(("by the clock", "of the processor")):
+        compiled = sum(times[index] for times in compiling)
+        made = each * sum(times[index] for times in making)
+        print(
+            f"{sets} sets of {_SETS:,} images: {compiled:.0f} s to compile, "
+            f"{made:.0f} s to make, {clock}"
+        )
 
 
 if __name__ == "__main__":
