@@ -180,18 +180,20 @@ def test_noise_of_one_frequency_continues(setting):
     assert again == {row["frequency"]: row["nll"] for row in rows} | {0.25: 7.0}
 
 
-def test_images_are_those_trained_on_drawn_at_random(setting):
+def test_images_are_those_trained_on_in_random_order(setting):
     kept, _ = datasets.hold_out(TRAIN, fraction=0.2)
-    train = subjects.training_images([run()], setting)
-    np.testing.assert_array_equal(train.images, kept.images)
-    some = subjects.some(train, 5, seed=1)
-    again = subjects.some(train, 5, seed=1)
-    np.testing.assert_array_equal(some.images, again.images)
-    index = [int(np.argmax((train.images == i).all((1, 2, 3)))) for i in some.images]
-    np.testing.assert_array_equal(train.labels[index], some.labels)
-    assert len(set(index)) == 5
-    for count in (0, 24, 100):
-        assert subjects.some(train, count, seed=1) is train
+    draw = lambda count, seed: subjects.training_images(
+        [run()], setting, count, seed=seed
+    )
+    for count in (5, 0):
+        images, labels = draw(count, 1)
+        np.testing.assert_array_equal(images, draw(count, 1).images)
+        index = [int(np.argmax((kept.images == i).all((1, 2, 3)))) for i in images]
+        np.testing.assert_array_equal(kept.images[index], images)
+        np.testing.assert_array_equal(kept.labels[index], labels)
+        assert len(set(index)) == (count or 24)
+        assert index != sorted(index)
+        assert not np.array_equal(images, draw(count, 2).images)
 
 
 def test_analyses_compute_in_float32(setting):

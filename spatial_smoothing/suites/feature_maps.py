@@ -11,12 +11,12 @@ import numpy as np
 from spatial_smoothing import distributed, logs
 from spatial_smoothing.analysis import features
 from spatial_smoothing.analysis import fourier as spectral
-from spatial_smoothing.data import batches, streams
+from spatial_smoothing.data import batches, datasets, streams
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.evaluation import Row
 from spatial_smoothing.suites.settings import Setting
-from spatial_smoothing.suites.subjects import Subject, some, subject
+from spatial_smoothing.suites.subjects import Subject, subject
 from spatial_smoothing.workdirs import Run
 
 
@@ -55,7 +55,7 @@ def variance(
     if not 0 <= image < size:
         raise ValueError(f"image must be in [0, {size}), got {image}")
     network = subject(runs, setting, suite="variance")
-    dataset = some(setting.dataset, num_images, seed=setting.seed)
+    dataset = datasets.some(setting.dataset, num_images, seed=setting.seed)
     keys = jax.random.split(jax.random.key(setting.seed), 3)
 
     def rows(key: jax.Array, name: str, **options) -> dict[str, Row]:
@@ -159,7 +159,7 @@ def fourier(
       ValueError: for more than one run, or unusable numbers.
     """
     network = subject(runs, setting, suite="fourier")
-    dataset = some(setting.dataset, num_images, seed=setting.seed)
+    dataset = datasets.some(setting.dataset, num_images, seed=setting.seed)
     key = jax.random.key(setting.seed)
     found = []
     for live in [key, None] if network.stochastic else [None]:

@@ -7,9 +7,10 @@ import jax
 
 from spatial_smoothing import distributed, logs
 from spatial_smoothing.analysis import frequency as analysis
+from spatial_smoothing.data import datasets
 from spatial_smoothing.evaluation import Row
 from spatial_smoothing.suites.settings import Setting
-from spatial_smoothing.suites.subjects import some, subject
+from spatial_smoothing.suites.subjects import subject
 from spatial_smoothing.workdirs import Run
 
 SCORES = ("num_samples", "num_examples", "nll", "accuracy", "top5", "brier", "ece")
@@ -42,7 +43,7 @@ def frequency(
       ValueError: for more than one run, or unusable numbers.
     """
     network = subject(runs, setting, suite="frequency")
-    dataset = some(setting.dataset, num_images, seed=setting.seed)
+    dataset = datasets.some(setting.dataset, num_images, seed=setting.seed)
     options = {
         "num_images": num_images,
         "frequencies": frequencies,

@@ -12,7 +12,7 @@ from spatial_smoothing.analysis import lanczos
 from spatial_smoothing.evaluation import Row
 from spatial_smoothing.suites.partial import Partial
 from spatial_smoothing.suites.settings import Setting
-from spatial_smoothing.suites.subjects import some, subject, training_images
+from spatial_smoothing.suites.subjects import subject, training_images
 from spatial_smoothing.workdirs import Run
 
 
@@ -68,11 +68,8 @@ def hessian(
         "num_probes": num_probes,
         "num_steps": num_steps,
     }
-    images = some(
-        training_images(runs, setting),
-        max(num_batches, density_batches) * setting.batch_size,
-        seed=setting.seed,
-    )
+    count = max(num_batches, density_batches) * setting.batch_size
+    images = training_images(runs, setting, count, seed=setting.seed)
     data = list(distributed.load_batches(images, setting.batch_size, network.mesh))
     partial = setting.partial("hessian", runs, options)
     common = {

@@ -11,7 +11,7 @@ from spatial_smoothing.analysis import directions
 from spatial_smoothing.analysis import landscape as analysis
 from spatial_smoothing.evaluation import Row
 from spatial_smoothing.suites.settings import Setting
-from spatial_smoothing.suites.subjects import some, subject, training_images
+from spatial_smoothing.suites.subjects import subject, training_images
 from spatial_smoothing.workdirs import Run
 
 
@@ -69,11 +69,12 @@ def landscape(
     shifts = directions.draw(
         keys[0], network.variables["params"], normalization=normalization
     )
-    train = training_images(runs, setting)
-    images = some(train, num_images, seed=setting.seed)
-    others = (
-        some(train, recalibration, seed=setting.seed + 1) if recalibration else None
-    )
+    images = training_images(runs, setting, num_images, seed=setting.seed)
+    others = ()
+    if recalibration:
+        seed = setting.seed + 1
+        others = training_images(runs, setting, recalibration, seed=seed)
+        others = others.batches(setting.batch_size)
     partial = setting.partial("landscape", runs, options)
     done = {(row["a"], row["b"]) for row in partial.rows}
     rows = analysis.scan(
@@ -86,7 +87,7 @@ def landscape(
         prepare=network.prepare,
         num_samples=int(network.stochastic),
         weight_decay=network.weight_decay,
-        recalibration=others.batches(setting.batch_size) if others else (),
+        recalibration=others,
         mesh=network.mesh,
         done=done,
     )

@@ -79,23 +79,16 @@ def subject(runs: Sequence[Run], setting: Setting, *, suite: str) -> Subject:
     )
 
 
-def training_images(runs: Sequence[Run], setting: Setting) -> AnyDataset:
-    """Returns the images that a run was trained on."""
+def training_images(
+    runs: Sequence[Run], setting: Setting, count: int, *, seed: int
+) -> AnyDataset:
+    """Draws images that a run was trained on, in random order; all for 0.
+
+    The order matters where a data set is sorted by class and batches should not be.
+    """
     config = runs[0].config
     train = setting.load(config["dataset"], "train")
     fraction = config.get("val_fraction") or 0.0
-    return datasets.hold_out(train, fraction=fraction)[0]
-
-
-def some(dataset: AnyDataset, count: int, *, seed: int) -> AnyDataset:
-    """Draws `count` images at random, all in their order for 0 or more than there are.
-
-    Raises:
-      ValueError: if `count` is negative.
-    """
-    if count < 0:
-        raise ValueError(f"num_images must be at least 0 (all), got {count}")
-    size = dataset.num_examples
-    if not 0 < count < size:
-        return dataset
-    return dataset.subset(np.random.default_rng(seed).permutation(size)[:count])
+    train, _ = datasets.hold_out(train, fraction=fraction)
+    chosen = datasets.choose(train.num_examples, count, seed=seed)
+    return train.subset(np.random.default_rng(seed).permutation(chosen))
