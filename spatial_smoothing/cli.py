@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 from absl import app, flags
 
-from spatial_smoothing import cpu, logs, processes
+from spatial_smoothing import compilation, cpu, logs, processes
 
 # Flags in which processes of one run may differ: of the machine they run on.
 _OWN = ("process_id", "data_dir", "download", "num_workers")
@@ -73,6 +73,7 @@ def _start() -> None:
 
 
 def _parse(argv: list[str], *, positional: bool) -> list[str]:
+    flags.FLAGS.register_key_flag_for_module(argv[0], compilation.flag())  # for help
     try:
         rest = flags.FLAGS(argv)[1:]
     except flags.Error as error:
@@ -92,6 +93,7 @@ def _guarded(
     start: Callable[[], None], main: Callable[..., int | None], *arguments: list[str]
 ) -> int:
     logs.quiet()  # after parsing, which sets levels of its own
+    compilation.keep_programs()
     try:
         start()
         return main(*arguments) or 0

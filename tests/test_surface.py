@@ -23,11 +23,11 @@ LAYERS = [
     {"layers", "models", "optim", "distributed", "feeds", "processes"}
     | {"checkpoints", "convert"}
     | {"interception", "existing", "nnx", "ensembles", "mixtures", "temporal"},
-    {"steps", "training", "evaluation", "scoring", "workdirs", "prediction"},
-    {"logs", "analysis"},
+    {"steps", "training", "evaluation", "scoring", "workdirs", "locks", "prediction"},
+    {"logs", "profiling", "analysis"},
     {"suites", "serving", "streaming"},
     {"cli", "options", "convert.__main__", "train", "evaluate", "predict"}
-    | {"corrupt"},
+    | {"corrupt", "compilation"},
 ]
 ANYONE = {"lookup", "paths"}
 
