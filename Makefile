@@ -1,5 +1,6 @@
 # make demo   trains two small networks and compares them: a few minutes on a CPU
 # make test   format, lint, tests
+# make chaos  kills 20 trainings at random moments, and compares what comes of them
 # make lock   resolves the dependencies of setup.cfg anew
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 DEMO := demo
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test test-all lint lock clean
+.PHONY: install demo test test-all chaos lint lock clean
 
 install: $(INSTALLED)
 
@@ -39,6 +40,9 @@ test: lint
 # Also what takes minutes: the largest networks.
 test-all: lint
 	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "slow or not slow"
+
+chaos: $(INSTALLED)
+	$(BIN)/python tests/chaos.py --trials=20
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock

@@ -4,6 +4,7 @@ Called again with the same workdir, continues from the last checkpoint.
 """
 
 import functools
+import signal
 
 from absl import flags
 from ml_collections import config_flags
@@ -12,9 +13,11 @@ from spatial_smoothing import (
     cli,
     distributed,
     evaluation,
+    locks,
     logs,
     optim,
     processes,
+    profiling,
     suites,
     workdirs,
 )
@@ -25,6 +28,9 @@ from spatial_smoothing.steps import Streams, steps_made
 from spatial_smoothing.training import fit
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/shapes.py", "Config file.")
+_PROFILE = flags.DEFINE_integer(
+    "profile", 0, "Trace so many steps, into profile/ of the workdir.", lower_bound=0
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
 
 
@@ -49,18 +55,22 @@ def main() -> int:
     prepare = augment.preparation(
         normalize, augment=config["augment"] and not source.augments_on_host
     )
+    steps_per_epoch = batches.num_batches(data.num_examples, config["batch_size"])
     schedule = optim.warmup_multistep(
         config["learning_rate"],
-        steps_per_epoch=batches.num_batches(data.num_examples, config["batch_size"]),
+        steps_per_epoch=steps_per_epoch,
         warmup_epochs=config["warmup_epochs"],
         milestones=config["milestones"],
         factor=config["factor"],
     )
     epochs = config["warmup_epochs"] + config["epochs"]
-    path = workdirs.claim(
-        _WORKDIR.value, config
-    )  # last: bad input leaves nothing behind
+    # Last: bad input leaves nothing behind.
+    path = workdirs.claim(_WORKDIR.value, config)
+    profile = functools.partial(
+        profiling.traced, directory=path / "profile", num_steps=_PROFILE.value
+    )
     with (
+        locks.locked(path),
         Interrupts() as interrupts,
         Checkpoints(
             path / "checkpoints", max_to_keep=config["max_to_keep"]
@@ -84,6 +94,7 @@ def main() -> int:
             shard_state=config["shard_state"],
             checkpoints=checkpoints,
             checkpoint_every=config["checkpoint_every"],
+            checkpoint_minutes=config["checkpoint_minutes"],
             evaluate=evaluation.monitor(
                 model,
                 splits,
@@ -92,6 +103,7 @@ def main() -> int:
                 batch_size=config["eval_batch_size"],
                 mesh=mesh,
                 members=members,
+                should_stop=lambda: bool(interrupts),
             ),
             eval_every=config["eval_every"],
             log=logs.RunLog(
@@ -99,13 +111,16 @@ def main() -> int:
             )
             if processes.is_first()
             else None,
+            profile=profile if _PROFILE.value else None,
             should_stop=lambda: bool(interrupts),
         )
-    if interrupts:
-        print(f"stopped at step {steps_made(state)}; the same command continues")
-        return interrupts.exit_code
+    step = steps_made(state)
+    if interrupts or step < epochs * steps_per_epoch:
+        if processes.is_first():
+            print(f"stopped at step {step}; the same command continues")
+        return interrupts.exit_code or 128 + signal.SIGTERM  # another process got it
     if processes.is_first():
-        print(f"finished: {epochs} epochs, {steps_made(state)} steps, in {path}")
+        print(f"finished: {epochs} epochs, {step} steps, in {path}")
     return 0
 
 

@@ -52,6 +52,7 @@ def get_config() -> ConfigDict:
     config.eval_every = 1  # epochs
     config.eval_batch_size = 128  # examples
     config.checkpoint_every = 1  # epochs
+    config.checkpoint_minutes = 10.0  # within an epoch, since the last; 0 for not
     config.max_to_keep = 3  # checkpoints
     config.shard_state = False  # split parameters and optimiser state over devices
     return config

@@ -6,7 +6,7 @@ log-probabilities f32[N, B, K], one set for each of N ensemble sizes; see
 examples.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from spatial_smoothing import distributed, metrics, mixtures
+from spatial_smoothing import distributed, metrics, mixtures, processes
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.metrics import Tally
@@ -127,7 +127,8 @@ def monitor(
     batch_size: int,
     mesh: Mesh,
     members: int = 1,
-) -> Callable[[dict[str, Any]], dict[str, float]]:
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Callable[[dict[str, Any]], dict[str, float] | None]:
     """Returns a function of variables to the scores of one prediction, for `fit`.
 
     As the reference does, a network with dropout is monitored by a single sample.
@@ -140,10 +141,12 @@ def monitor(
       batch_size: Examples at once, a multiple of the mesh's devices.
       mesh: Devices.
       members: If more than one, of a deep ensemble whose variables are stacked.
+      should_stop: Asked before every batch of a process that is alone; where True,
+        there are no scores.
 
     Returns:
       Variables -> scores such as `test_nll`; of several members the mean of theirs, and
-      those of their average, such as `test_ensemble_nll`.
+      those of their average, such as `test_ensemble_nll`; None where told to stop.
     """
     distributed.check_batch_size(batch_size, mesh)
     predict = mixtures.predictor(
@@ -151,11 +154,19 @@ def monitor(
     )
     compiled = compile_tally(lambda *inputs: predict(*inputs).log_probs())
 
-    def scores(variables: dict[str, Any]) -> dict[str, float]:
+    def until_told(data: Iterable[Batch]) -> Iterator[Batch]:
+        for index, batch in enumerate(data):
+            if index and processes.is_alone() and should_stop():
+                return
+            yield batch
+
+    def scores(variables: dict[str, Any]) -> dict[str, float] | None:
         variables, record = distributed.replicate(variables, mesh), {}
         for split, dataset in splits.items():
             data = distributed.load_batches(dataset, batch_size, mesh)
-            tally = compiled(variables, key, data)
+            tally = compiled(variables, key, until_told(data))
+            if processes.is_alone() and should_stop():
+                return None
             found = [
                 metrics.summary(jax.tree.map(lambda leaf, i=index: leaf[i], tally))
                 for index in range(len(tally.count))

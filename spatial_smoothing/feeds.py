@@ -7,6 +7,7 @@ a member, turns these and what all share into batch number `index` of an epoch. 
 are a function of (seed, step), so that a feed has no state to be saved.
 """
 
+import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -78,6 +79,29 @@ def feed(
     if order_keys.ndim:
         raise ValueError(NO_MEMBERS)
     return _Encoded(dataset, seed, total, batch_size, mesh)
+
+
+class Timed:
+    """A feed that knows how long its steps have waited for it.
+
+    Attributes:
+      seconds: The sum of all waits.
+    """
+
+    def __init__(self, feed: Feed):
+        self._feed = feed
+        self.seconds = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._feed, name)
+
+    def own(self, step: int) -> Tree:
+        """Returns what the feed does."""
+        begin = time.perf_counter()
+        try:
+            return self._feed.own(step)
+        finally:
+            self.seconds += time.perf_counter() - begin
 
 
 class _Resident:

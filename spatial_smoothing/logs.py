@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import json
 import logging
+import math
 import os
 import socket
 import time
@@ -115,7 +116,8 @@ class RunLog(Log):
 
     def epoch(self, record: Record) -> None:
         """Writes the record everywhere."""
-        self._records.append(record)
+        before = [r for r in self._records if r["step"] < record["step"]]
+        self._records = [*before, record]
         self._write()
         scalars = {k: v for k, v in record.items() if k not in ("epoch", "step")}
         self._events.write(int(record["step"]), scalars)
@@ -127,6 +129,8 @@ class RunLog(Log):
             self._progress.stop()
 
     def _write(self) -> None:
+        if not (folder := self._path.parent).exists():
+            raise FileNotFoundError(f"workdir {folder} is gone; nothing can be logged")
         lines = (json.dumps(record) + "\n" for record in self._records)
         paths.write_text(self._path, "".join(lines))
 
@@ -153,7 +157,7 @@ class RunLog(Log):
                 cells.append(("acc.", f"{record[f'{split}_accuracy']:6.1%}"))
         cells += [
             ("lr", f"{record['learning_rate']:6.3g}"),
-            ("images/s", f"{record['images_per_second']:.0f}"),
+            ("images/s", f"{record.get('images_per_second', math.nan):.0f}"),
             ("ETA", f"{self._eta(int(record['step'])):>7}"),
         ]
         widths = [max(map(len, cell)) for cell in cells]

@@ -73,6 +73,11 @@ def start(
         _sum_over_devices()
 
 
+def is_alone() -> bool:
+    """Whether this is the only process."""
+    return jax.process_count() == 1
+
+
 def is_first() -> bool:
     """Whether this is the process that writes and prints."""
     return jax.process_index() == 0

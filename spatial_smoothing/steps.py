@@ -25,6 +25,7 @@ from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.feeds import Feed
 
 Prepare = Callable[[jax.Array, jax.Array], jax.Array]
+Advance = Callable[..., "TrainState"]  # see `compile_steps`
 
 
 class Sums(NamedTuple):
@@ -200,9 +201,11 @@ def compile_steps(
     steps_per_epoch: int,
     mesh: Mesh,
     on_device: bool | None = None,
-) -> Callable[[TrainState, int], TrainState]:
-    """Compiles `advance(state, stop)`, which makes the steps up to `stop`.
+) -> Advance:
+    """Compiles `advance(state, stop, should_stop)`, which makes the steps up to `stop`.
 
+    Where the loop over steps is not compiled too, it ends before the step at which
+    `should_stop()` is true; by default it never is.
     All of them lie within one epoch; a step that is not finite, for any member, is the
     last. The number of steps is no part of what is compiled, so that results do not
     depend on how a run is cut. The state is donated.
@@ -277,13 +280,17 @@ def compile_steps(
     compiled = cpu.compile_gradients(lowered, mesh)
     processes.largest(0)  # all have compiled, and now make their connections
 
-    def advance(state: TrainState, stop: int) -> TrainState:
+    def advance(
+        state: TrainState,
+        stop: int,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> TrainState:
         start = steps_made(state)
         if on_device:
             return compiled(state, stop, streams, feed.own(start), feed.shared)
         for step in range(start, stop):
             own = feed.own(step)  # while the step before is computed
-            if not np.all(state.finite):
+            if not np.all(state.finite) or (step > start and should_stop()):
                 break
             for number in range(turns):
                 state = compiled(state, number, streams, own, feed.shared)

@@ -2,7 +2,7 @@
 
 Contract of this file: a run is a function of its arguments alone. `fit` called again
 with the same checkpoints continues where the last one was saved and ends, on a CPU bit
-by bit, where an uninterrupted run ends.
+by bit, where an uninterrupted run ends. A checkpoint may lie anywhere in an epoch.
 """
 
 import functools
@@ -20,6 +20,7 @@ from spatial_smoothing.checkpoints import Checkpoints, abstract
 from spatial_smoothing.data.batches import num_batches
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.steps import (
+    Advance,
     Prepare,
     Streams,
     TrainState,
@@ -68,9 +69,11 @@ def fit(
     shard_state: bool = False,
     checkpoints: Checkpoints | None = None,
     checkpoint_every: int = 1,
-    evaluate: Callable[[dict[str, Any]], Record] | None = None,
+    checkpoint_minutes: float = 0,
+    evaluate: Callable[[dict[str, Any]], Record | None] | None = None,
     eval_every: int = 1,
     log: Log | None = None,
+    profile: Callable[[Advance, int], Advance] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainState:
     """Trains a network, or continues to.
@@ -89,10 +92,14 @@ def fit(
       shard_state: Whether to split parameters and optimiser state over the devices.
       checkpoints: Where to continue from and save to; None for neither.
       checkpoint_every: Epochs between saves; the end is always saved.
-      evaluate: Variables -> scores, added to the record of an epoch.
+      checkpoint_minutes: Saves within an epoch too, so long after the last; 0 for not.
+      evaluate: Variables -> scores, added to the record of an epoch; None where it was
+        told to stop, upon which the epoch is recorded when the run continues.
       eval_every: Epochs between evaluations; the last epoch is always evaluated.
       log: Told of progress; None for silence.
-      should_stop: Asked about once a second; where True, saves and returns early.
+      profile: Wraps what makes steps, given their number in an epoch; see `profiling`.
+      should_stop: Where True, saves and returns early. Asked before every step where
+        Python makes the steps of a process that is alone, else about once a second.
 
     Returns:
       The last state, stacked for several members; its `step` tells whether it is the
@@ -101,6 +108,7 @@ def fit(
     Raises:
       NonFiniteLossError: naming the step. Earlier checkpoints are left as they are.
       ValueError: if the devices cannot divide a batch, or the examples do not fill one.
+      OSError: if a checkpoint cannot be written. Earlier ones are left as they are.
     """
     mesh, log = mesh or distributed.mesh(members=members), log or Log()
     steps_per_epoch = num_batches(dataset.num_examples, batch_size)
@@ -115,17 +123,20 @@ def fit(
     state = place_state(
         lambda: init(seed=seed, members=members), mesh, sharded=shard_state
     )
-    state = _continued(state, checkpoints)
-    feed = feeds.feed(
-        dataset,
-        order_keys=Streams.of(seed, members=members).order,
-        seed=seed,
-        total=total,
-        batch_size=batch_size,
-        mesh=mesh,
+    state, recorded = _continued(state, checkpoints)
+    feed = feeds.Timed(
+        feeds.feed(
+            dataset,
+            order_keys=Streams.of(seed, members=members).order,
+            seed=seed,
+            total=total,
+            batch_size=batch_size,
+            mesh=mesh,
+        )
     )
-    step, num_steps = steps_made(state), 1
-    seconds = elapsed = 0.0
+    step, num_steps, elapsed = steps_made(state), 1, 0.0
+    times, saves = _Times(feed), _Saves(checkpoints, checkpoint_minutes)
+    at_once = should_stop if processes.is_alone() else lambda: False
     log.start(step=step, total=total, steps_per_epoch=steps_per_epoch)
     try:
         advance = step < total and compile_steps(
@@ -138,60 +149,116 @@ def fit(
             steps_per_epoch=steps_per_epoch,
             mesh=mesh,
         )
-        while step < total:
-            # Processes stop together, and make chunks of one length.
-            stopping, elapsed = processes.largest(should_stop(), elapsed)
+        if profile and advance:
+            advance = profile(advance, steps_per_epoch)
+        while step < total or not recorded:
+            # Processes stop and save together, and make chunks of one length.
+            stopping, overdue, elapsed = processes.largest(
+                should_stop(), saves.overdue(), elapsed
+            )
             if stopping:
                 break
-            if elapsed:
-                num_steps = max(1, round(_CHUNK_SECONDS * num_steps / elapsed))
-            stop = min(
-                step + num_steps, (step // steps_per_epoch + 1) * steps_per_epoch
-            )
-            begin = time.perf_counter()
-            state = advance(state, stop)
-            _check_finite(state)
-            elapsed = time.perf_counter() - begin
-            seconds += elapsed
-            num_steps, step = stop - step, stop
-            log.progress(step)
-            if step % steps_per_epoch == 0:
+            if recorded:
+                if elapsed:
+                    num_steps = max(1, round(_CHUNK_SECONDS * num_steps / elapsed))
+                end = (step // steps_per_epoch + 1) * steps_per_epoch
+                begin, start = time.perf_counter(), step
+                state = advance(state, min(step + num_steps, end), at_once)
+                _check_finite(state)
+                step, elapsed = steps_made(state), time.perf_counter() - begin
+                num_steps = max(step - start, 1)
+                times.add(step - start, elapsed)
+                log.progress(step)
+                recorded = step % steps_per_epoch > 0
+            if not recorded:
                 epoch = step // steps_per_epoch
-                record = _record(state, schedule, epoch, seconds)
+                record = _record(state, schedule, epoch)
+                images = float(np.sum(state.sums.count)) / steps_per_epoch
+                record |= times.record(images)
                 if evaluate and (epoch % eval_every == 0 or step == total):
-                    record |= evaluate(state.variables)
+                    scores = evaluate(state.variables)
+                    if scores is None:
+                        break
+                    record |= scores
                 log.epoch(record)
-                seconds = 0.0
-                if epoch % checkpoint_every == 0:
-                    _save(checkpoints, state)
-        _save(checkpoints, state)
+                times, recorded = _Times(feed), True
+                overdue = epoch % checkpoint_every == 0
+            if overdue:
+                saves.save(state, recorded)
+            saves.check()
+        saves.save(state, recorded)
     finally:
         feed.close()
         log.close()
     return state
 
 
-def _continued(state: TrainState, checkpoints: Checkpoints | None) -> TrainState:
-    """Returns the newest saved state, or `state` where there is none."""
-    if checkpoints is None:
-        return state
-    restored = checkpoints.restore(**_items(abstract(state)))
+class _Times:
+    """Where the time of the steps since the last record went."""
+
+    def __init__(self, feed: feeds.Timed):
+        self._feed, self._waited = feed, feed.seconds
+        self._steps, self._seconds = 0, 0.0
+
+    def add(self, steps: int, seconds: float) -> None:
+        """Counts steps that this process made."""
+        self._steps += steps
+        self._seconds += seconds
+
+    def record(self, images: float) -> Record:
+        """Means over steps of so many images; milliseconds of waiting, and the rest."""
+        if not self._steps:  # all made before the run continued
+            return {}
+        waited = self._feed.seconds - self._waited
+        return {
+            "images_per_second": images * self._steps / self._seconds,
+            "data_ms": 1e3 * waited / self._steps,
+            "compute_ms": 1e3 * (self._seconds - waited) / self._steps,
+        }
+
+
+class _Saves:
+    """When to save, and how."""
+
+    def __init__(self, checkpoints: Checkpoints | None, minutes: float):
+        self._checkpoints, self._seconds = checkpoints, 60 * minutes
+        self._last = time.monotonic()
+
+    def overdue(self) -> bool:
+        """Whether the last save is too long ago."""
+        return 0 < self._seconds < time.monotonic() - self._last
+
+    def save(self, state: TrainState, recorded: bool) -> None:
+        """Saves; `recorded` is whether the log has the epoch, should it end here."""
+        self._last = time.monotonic()
+        if self._checkpoints is not None:
+            step = steps_made(state)
+            about = {"step": step, "recorded": recorded}
+            self._checkpoints.save(step, _items(state), about)
+
+    def check(self) -> None:
+        """Raises OSError if the last save failed meanwhile."""
+        if self._checkpoints is not None:
+            self._checkpoints.check()
+
+
+def _continued(
+    state: TrainState, checkpoints: Checkpoints | None
+) -> tuple[TrainState, bool]:
+    """Returns the newest saved state, or `state`; and whether its epoch is recorded."""
+    restored = checkpoints and checkpoints.restore(**_items(abstract(state)))
     if restored is None:
-        return state
-    rest = dict(restored.items["rest"])
-    return state.replace(variables=restored.items["variables"], **rest)
+        return state, True
+    state = state.replace(
+        variables=restored.items["variables"], **restored.items["rest"]
+    )
+    return state, restored.metadata.get("recorded", True)
 
 
 def _items(state: TrainState) -> dict[str, Any]:
     """The parts of a checkpoint: what evaluation needs, and the rest."""
     rest = {"step": state.step, "opt_state": state.opt_state, "sums": state.sums}
     return {"variables": state.variables, "rest": rest}
-
-
-def _save(checkpoints: Checkpoints | None, state: TrainState) -> None:
-    if checkpoints is not None:
-        step = steps_made(state)
-        checkpoints.save(step, _items(state), {"step": step})
 
 
 def _check_finite(state: TrainState) -> None:
@@ -202,9 +269,7 @@ def _check_finite(state: TrainState) -> None:
         )
 
 
-def _record(
-    state: TrainState, schedule: optax.Schedule, epoch: int, seconds: float
-) -> Record:
+def _record(state: TrainState, schedule: optax.Schedule, epoch: int) -> Record:
     count, loss, correct = (float(np.sum(value)) for value in state.sums)
     step = steps_made(state)
     return {
@@ -213,5 +278,4 @@ def _record(
         "train_loss": loss / count,
         "train_accuracy": correct / count,
         "learning_rate": float(schedule(step - 1)),
-        "images_per_second": count / seconds,
     }

@@ -27,6 +27,7 @@ from spatial_smoothing.provenance import provenance
 FREE = frozenset(
     {
         "checkpoint_every",
+        "checkpoint_minutes",
         "data_dir",
         "download",
         "eval_batch_size",
@@ -60,6 +61,7 @@ MODEL_FIELDS = (
 _AT_LEAST = {
     "batch_size": 1,
     "checkpoint_every": 1,
+    "checkpoint_minutes": 0,
     "epochs": 1,
     "eval_batch_size": 1,
     "eval_every": 1,
@@ -246,14 +248,21 @@ def _claim(path: epath.Path, config: Mapping[str, Any]) -> None:
                 f"workdir {path} holds another config: {'; '.join(different)}; "
                 "choose another workdir"
             )
+        _sign(path)
         return
-    if path.exists() and any(path.iterdir()):
+    # What is there may be from a process that was killed on its way here.
+    if path.exists() and any(not p.name.endswith(".tmp") for p in path.iterdir()):
         raise ValueError(
             f"workdir {path} is not empty and holds no config.json; choose another"
         )
     path.mkdir(parents=True, exist_ok=True)
-    write_json(path / "provenance.json", provenance())
     write_json(path / "config.json", config)
+    _sign(path)
+
+
+def _sign(path: epath.Path) -> None:
+    if not (path / "provenance.json").exists():
+        write_json(path / "provenance.json", provenance())
 
 
 def read_config(workdir: epath.PathLike) -> dict[str, Any]:

@@ -1,88 +1,25 @@
 """The two scripts as a user runs them: processes, exit codes, files."""
 
-import dataclasses
-import hashlib
 import json
-import os
-import pathlib
 import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
-from cifar_archive import random_content, tar_gz
+from small_runs import prepare, run, start, train
 
 from spatial_smoothing import logs, report, workdirs
-from spatial_smoothing.data import cifar
-
-ROOT = pathlib.Path(__file__).parents[1]
-SMALL = (
-    "--config=configs/cifar10.py",
-    "--config.width=4",
-    "--config.stages=(1,)",
-    "--config.batch_size=8",
-    "--config.milestones=(2,)",
-    "--config.checkpoint_every=1",
-    "--config.learning_rate=0.01",
-)
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A folder with a small prepared CIFAR-10 in `tfds`."""
     path = tmp_path_factory.mktemp("home")
-    content = tar_gz(random_content("cifar10").files)
-    builder = cifar.BUILDERS["cifar10"]
-    archive = dataclasses.replace(
-        builder.archive, size=len(content), sha256=hashlib.sha256(content).hexdigest()
-    )
-    name = archive.url.rpartition("/")[2]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(builder, "archive", archive)
-        manual = path / "tfds" / "downloads" / "manual" / name
-        manual.parent.mkdir(parents=True)
-        manual.write_bytes(content)
-        cifar.prepare("cifar10", path / "tfds")
+    prepare(path)
     return path
-
-
-def start(script, *arguments, home):
-    environment = {
-        **os.environ,
-        "SPATIAL_SMOOTHING_CACHE": str(home / "cache"),
-        "XLA_FLAGS": "",
-        "COLUMNS": "100",
-    }
-    return subprocess.Popen(
-        [sys.executable, ROOT / script, *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(script, *arguments, home):
-    process = start(script, *arguments, home=home)
-    out, err = process.communicate()
-    return process.returncode, out, err
-
-
-def train(workdir, *arguments, home, epochs=3):
-    return (
-        "train.py",
-        f"--workdir={workdir}",
-        *SMALL,
-        f"--config.data_dir={home / 'tfds'}",
-        f"--config.epochs={epochs}",
-        *arguments,
-    )
 
 
 @pytest.fixture(scope="module")

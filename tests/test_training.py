@@ -80,18 +80,81 @@ def test_epoch_counts_every_example_once(straight):
 
 @pytest.mark.parametrize("stops", [(1,), (2, 3), (4, 1, 1)])
 def test_interrupted_anywhere_ends_bit_by_bit_the_same(stops, data, straight, tmp_path):
-    """Each entry of `stops` is the number of looks at the clock before a stop."""
+    """Each entry of `stops` is the number of times that a run is not told to stop."""
     with Checkpoints(tmp_path / "c") as checkpoints:
-        for stop in (*stops, 100):
+        for stop in (*stops, 1000):
             looks = iter([False] * stop + [True])
             state = training.fit(
                 model(),
                 data,
                 checkpoints=checkpoints,
-                should_stop=lambda looks=looks: next(looks),
+                should_stop=lambda looks=looks: next(looks, True),
                 **arguments(),
             )
     assert_equal(state, straight[0])
+
+
+def test_told_to_stop_it_makes_no_further_step(data, tmp_path):
+    """Each step costs a look, also within a chunk, which is a second of steps."""
+    looks = iter([False] * 7)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        state = training.fit(
+            model(),
+            data,
+            checkpoints=checkpoints,
+            checkpoint_every=100,
+            should_stop=lambda: next(looks, True),
+            **arguments(epochs=100),
+        )
+        checkpoints.close()
+        assert checkpoints.steps() == [int(state.step)] == [7]
+
+
+def test_told_to_stop_while_it_evaluates_it_records_the_epoch_later(
+    data, straight, tmp_path
+):
+    log, scores = Recorder(), iter([None, None, *({"test_nll": 1.0} for _ in range(9))])
+    with Checkpoints(tmp_path / "c", max_to_keep=9) as checkpoints:
+        for _ in range(3):
+            state = training.fit(
+                model(),
+                data,
+                log=log,
+                checkpoints=checkpoints,
+                evaluate=lambda variables: next(scores),
+                **arguments(),
+            )
+        checkpoints.close()
+        assert checkpoints.steps() == [3, 6, 9]
+    assert_equal(state, straight[0])
+    assert [record["epoch"] for record in log.records] == [1, 2, 3]
+    for record, expected in zip(log.records, straight[1], strict=True):
+        assert record["train_loss"] == expected["train_loss"]
+        assert ("images_per_second" in record) == (record["epoch"] != 1)
+
+
+def test_saves_within_an_epoch_when_it_is_due(data, straight, tmp_path):
+    with Checkpoints(tmp_path / "c", max_to_keep=99) as checkpoints:
+        state = training.fit(
+            model(),
+            data,
+            checkpoints=checkpoints,
+            checkpoint_minutes=1e-9,
+            **arguments(epochs=1),
+        )
+        checkpoints.close()
+        assert 1 in checkpoints.steps()
+        assert checkpoints.steps()[-1] == 3
+        state = training.fit(model(), data, checkpoints=checkpoints, **arguments())
+    assert_equal(state, straight[0])
+
+
+def test_times_of_steps_add_up(straight):
+    for record in straight[1]:
+        assert record["data_ms"] >= 0
+        assert record["compute_ms"] > 0
+        milliseconds = record["data_ms"] + record["compute_ms"]
+        assert record["images_per_second"] == pytest.approx(7e3 / milliseconds)
 
 
 def test_loop_on_the_device_is_the_loop_on_the_host(data, straight, monkeypatch):
@@ -114,6 +177,22 @@ def test_result_does_not_depend_on_the_number_of_devices(num_devices, data, stra
     )
     for one, many in zip(straight[1], log.records, strict=True):
         assert many["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
+
+
+def test_a_run_goes_on_with_other_devices(data, straight, tmp_path):
+    log = Recorder()
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        for epochs, num_devices in ((1, 8), (2, 1), (3, 8)):
+            mesh = distributed.mesh(num_devices)
+            training.fit(
+                model(),
+                data,
+                log=log,
+                checkpoints=checkpoints,
+                **arguments(epochs=epochs, mesh=mesh),
+            )
+    for one, changing in zip(straight[1], log.records, strict=True):
+        assert changing["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
 
 
 def test_seed_decides(data, straight):

@@ -6,8 +6,9 @@ one by one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from etils import epath
 
 from spatial_smoothing.report import canvas, markup
 from spatial_smoothing.report.columns import column
@@ -122,4 +123,4 @@ def curves(rows: Sequence[Row]) -> list[tuple[dict[str, Any], list[Row]]]:
 
 def _run(row: Row) -> str:
     """The name of a row's workdir."""
-    return Path(str(row.get("run"))).name
+    return epath.Path(str(row.get("run"))).name
