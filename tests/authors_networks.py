@@ -50,7 +50,7 @@ class Residual(nn.Module):
 
     def __init__(self, features, widths, stride, groups, *, pre, drifted, rate):
         super().__init__()
-        self.depth, self.pre, self.rate = len(widths), pre, rate
+        self.depth, self.pre, self.dropout = len(widths), pre, Dropout(rate)
         sizes = (3, 3) if self.depth == 2 else (1, 3, 1)
         strided = sizes.index(3)  # the first 3x3
         before = (features, *widths)
@@ -74,7 +74,7 @@ class Residual(nn.Module):
                 if i == 1 and len(self.shortcut):
                     shortcut = y
             if i == self.depth:
-                y = Dropout(self.rate)(y)
+                y = self.dropout(y)
             y = layer(y)
             if not self.pre:
                 y = norm(y)

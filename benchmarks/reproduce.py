@@ -1,0 +1,131 @@
+"""The paper's Figures 2 and 3: ResNet-18 on CIFAR-100, with and without smoothing.
+
+    python -m benchmarks.reproduce --scale=full --seeds=1,2,3 --data_dir=DIR
+
+trains deterministic and MC-dropout networks, plain and smoothing, by the recipe of
+`configs/cifar100.py`, evaluates ensembles of up to 50 samples and draws them beside the
+paper's values. `--scale=small` is the same protocol with a narrow, shallow network and
+6 epochs, for an evening of two CPU cores, without the paper's values.
+The same command continues where it was interrupted. Ablations are another command:
+`python -m benchmarks.ablations`.
+"""
+
+import argparse
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+_ROOT = pathlib.Path(__file__).parents[1]
+MODELS = (
+    "resnet_mcdo_18",
+    "resnet_mcdo_smoothing_18",
+    "resnet_dnn_18",
+    "resnet_dnn_smoothing_18",
+)
+# Scale -> name of its results, fields of the config.
+SCALES: dict[str, tuple[str, dict[str, str]]] = {
+    "full": ("cifar100_resnet18", {}),
+    "small": (
+        "cifar100_small",
+        {
+            "width": "16",
+            "stages": "(1,1,1,1)",
+            "val_fraction": "0.1",
+            "epochs": "5",
+            "milestones": "(2,3,4)",
+            "eval_every": "6",
+            "checkpoint_every": "1",
+        },
+    ),
+}
+_KEPT = ("metrics.json", "metrics.csv", "*.png")
+
+
+def commands(
+    scale: str,
+    *,
+    models: Sequence[str] = MODELS,
+    seeds: Sequence[int],
+    runs: pathlib.Path,
+    data_dir: str | None,
+    num_samples: int,
+) -> Iterator[list[str]]:
+    """Yields the commands of the scripts, in their order.
+
+    Args:
+      scale: A key of `SCALES`.
+      models: To train.
+      seeds: Of each model.
+      runs: Directory of the workdirs, `MODEL-seedS`, and of `report/`.
+      data_dir: Of TFDS; None for its default.
+      num_samples: Of Monte Carlo dropout.
+    """
+    _, fields = SCALES[scale]
+    workdirs = {(m, s): runs / f"{m}-seed{s}" for s in seeds for m in models}
+    for (model, seed), workdir in workdirs.items():
+        given = {"model": model, "seed": seed, **fields}
+        if data_dir is not None:
+            given["data_dir"] = data_dir
+        config = [f"--config.{name}={value}" for name, value in given.items()]
+        script = ["train.py", "--config=configs/cifar100.py"]
+        yield [*script, f"--workdir={workdir}", *config]
+        if not (workdir / "evaluation" / "metrics.json").exists():
+            where = [] if data_dir is None else [f"--data_dir={data_dir}"]
+            yield [
+                *("evaluate.py", f"--workdir={workdir}", *where),
+                f"--num_samples={num_samples}",
+            ]
+    yield [
+        "evaluate.py",
+        f"--compare={','.join(map(str, workdirs.values()))}",
+        f"--output={runs / 'report'}",
+        *(["--published"] if scale == "full" else []),
+    ]
+
+
+def keep(report: pathlib.Path, results: pathlib.Path) -> None:
+    """Copies the small files of a report."""
+    results.mkdir(parents=True, exist_ok=True)
+    for pattern in _KEPT:
+        for path in report.glob(pattern):
+            shutil.copy(path, results)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Trains, evaluates, compares; returns the exit code of what failed, or 0."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--scale", choices=SCALES, default="small")
+    parser.add_argument("--seeds", default="1", help="such as 1,2,3")
+    parser.add_argument("--models", default=",".join(MODELS), help="of these")
+    parser.add_argument("--data_dir", help="of TFDS")
+    parser.add_argument("--num_samples", type=int, default=50)
+    parser.add_argument("--runs", type=pathlib.Path, help="default: runs/NAME")
+    parser.add_argument("--output", type=pathlib.Path, help="default: results/NAME")
+    given = parser.parse_args(argv)
+    name, _ = SCALES[given.scale]
+    runs = (given.runs or pathlib.Path("runs", name)).absolute()
+    plan = commands(
+        given.scale,
+        models=given.models.split(","),
+        seeds=[int(seed) for seed in given.seeds.split(",")],
+        runs=runs,
+        data_dir=given.data_dir,
+        num_samples=given.num_samples,
+    )
+    for command in plan:
+        print(" ".join(command), flush=True)
+        code = subprocess.run([sys.executable, *command], cwd=_ROOT).returncode
+        if code:
+            return code
+    results = (given.output or _ROOT / "results" / name).absolute()
+    keep(runs / "report", results)
+    print(f"results: {results}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Timing of rivals in turns, and the limits of the machine.
+
+Contract of this file: rivals are functions without arguments that return when their
+work is done. They take turns in one process, so that what slows the machine down slows
+all of them down; a ratio is the median of those of the rounds.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Rival = Callable[[], Any]
+CLOCKS: dict[str, Callable[[], float]] = {
+    "wall": time.perf_counter,
+    "cpu": time.process_time,
+}
+"""What seconds are: of the wall, or, on a machine that is shared, of the process on all
+of its cores, which threads that wait for work in a loop make longer."""
+
+
+def in_turns(
+    rivals: Mapping[str, Rival], *, rounds: int, clock: str = "wall"
+) -> dict[str, list[float]]:
+    """Returns the seconds of each rival in each round, after two calls to warm up."""
+    now = CLOCKS[clock]
+    for rival in rivals.values():
+        rival(), rival()
+    seconds: dict[str, list[float]] = {name: [] for name in rivals}
+    for _ in range(rounds):
+        for name, rival in rivals.items():
+            begin = now()
+            rival()
+            seconds[name].append(now() - begin)
+    return seconds
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and largest."""
+    return {
+        "median": statistics.median(values),
+        "least": min(values),
+        "largest": max(values),
+    }
+
+
+def compare(
+    suite: str,
+    name: str,
+    rivals: Mapping[str, Rival],
+    *,
+    rounds: int,
+    clock: str = "wall",
+    work: float | None = None,
+    limit: float | None = None,
+) -> list[dict[str, Any]]:
+    """Times the first of `rivals`, which is ours, beside each of the others.
+
+    Args:
+      suite: What the row belongs to.
+      name: Of the row.
+      rivals: Name -> function.
+      rounds: Timed calls of each.
+      clock: A key of `CLOCKS`.
+      work: Bytes or floating-point operations of a call.
+      limit: How many of them the machine is able to do in a second.
+
+    Returns:
+      A row for each of the others, or one alone: `seconds` and `peer_seconds` (median,
+      least, largest), `ratio`, how many times faster than the peer ours is, and
+      `share_of_limit`, in [0, 1].
+    """
+    taken = in_turns(rivals, rounds=rounds, clock=clock)
+    ours, *others = rivals
+    row = {"suite": suite, "name": name, "seconds": spread(taken[ours])}
+    row["rounds"] = rounds
+    if work and limit:
+        row["share_of_limit"] = work / limit / row["seconds"]["median"]
+    if not others:
+        return [row]
+    return [
+        {
+            **row,
+            "peer": other,
+            "peer_seconds": spread(taken[other]),
+            "ratio": spread(
+                [a / b for a, b in zip(taken[other], taken[ours], strict=True)]
+            ),
+        }
+        for other in others
+    ]
+
+
+def limits(
+    *, copied: int, side: int, clock: str = "wall", rounds: int = 7
+) -> dict[str, float]:
+    """Measures what the machine is able to do: bytes and operations a second.
+
+    Args:
+      copied: Bytes of the array that is copied, which no cache should hold.
+      side: Of the square matrices that are multiplied.
+      clock: A key of `CLOCKS`.
+      rounds: Of each, of which the best counts.
+
+    Returns:
+      `copy`, bytes read and written a second, and operations a second of a matrix
+      product in `float32` and `bfloat16`.
+    """
+
+    def best(function: Callable, *arrays: jax.Array) -> float:
+        function = jax.jit(function)
+        call = lambda: jax.block_until_ready(function(*arrays))
+        return min(in_turns({"": call}, rounds=rounds, clock=clock)[""])
+
+    found = {"copy": 2 * copied / best(jnp.negative, jnp.ones(copied // 4))}
+    for dtype in ("float32", "bfloat16"):
+        matrix = jnp.ones((side, side), dtype)
+        found[dtype] = 2 * side**3 / best(jnp.matmul, matrix, matrix)
+    return found

@@ -1,0 +1,46 @@
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import run, timing
+
+ROOT = pathlib.Path(__file__).parent.parent
+SUITES = "smoothing,training,mc_dropout,landscape"
+
+
+def test_suites_run_at_a_tiny_scale(tmp_path):
+    path = tmp_path / "results" / "benchmarks.json"
+    options = ["--scale=tiny", f"--suite={SUITES}", f"--output={path}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.run", *options, "--cores=1", "--clock=cpu"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    result = json.loads(path.read_text())
+    assert {"commit", "device", "libraries", "time"} <= result["provenance"].keys()
+    assert result["provenance"]["cores"] == 1
+    assert {row["suite"] for row in result["rows"]} == set(SUITES.split(","))
+    for row in result["rows"]:
+        taken = row["seconds"]
+        assert 0 <= taken["least"] <= taken["median"] <= taken["largest"]
+        assert "ratio" in row or "peer" not in row
+
+
+def test_rivals_take_turns_after_warming_up():
+    calls = []
+    rivals = {name: lambda name=name: calls.append(name) for name in "ab"}
+    seconds = timing.in_turns(rivals, rounds=3)
+    assert "".join(calls) == "aabb" + "ab" * 3
+    assert [len(values) for values in seconds.values()] == [3, 3]
+
+
+def test_an_unknown_suite_is_one_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run.main(["--suite=trainin"])
+    assert "did you mean 'training'" in capsys.readouterr().err
