@@ -39,7 +39,8 @@ def start(
       coordinator: HOST:PORT of process 0, reachable from all; the port is free there.
       num_processes: How many there are.
       process_id: Number of this one, in [0, num_processes).
-      timeout: Seconds to wait for all to come.
+      timeout: Seconds to wait for all to come; and later, at most 100 of them, for a
+        sign of life from each.
 
     Raises:
       ValueError: if some arguments are given and others not, or those of the processes
@@ -49,9 +50,12 @@ def start(
     # It would take SIGTERM from `interrupts`, and from the system before that.
     jax.config.update("jax_enable_preemption_service", False)
     given = (coordinator, num_processes, process_id)
+    silence = int(min(timeout, 100))  # seconds after which JAX ends them all
     if given == (None, None, None):
         try:
-            jax.distributed.initialize(initialization_timeout=int(timeout))
+            jax.distributed.initialize(
+                initialization_timeout=int(timeout), heartbeat_timeout_seconds=silence
+            )
         except ValueError as error:
             if "coordinator_address should be defined" not in str(error):
                 raise
@@ -63,7 +67,9 @@ def start(
         )
     else:
         _meet(coordinator, num_processes, process_id, timeout)
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, heartbeat_timeout_seconds=silence
+        )
     counts = Counter(device.process_index for device in jax.devices())
     if len(set(counts.values())) > 1:
         each = ", ".join(f"{n} on process {i}" for i, n in sorted(counts.items()))

@@ -242,6 +242,7 @@ def start_two(*arguments, home, second=()):
         server.bind(("localhost", 0))
         port = server.getsockname()[1]
     cluster = (f"--coordinator=localhost:{port}", "--num_processes=2")
+    cluster += ("--start_timeout=60",)
     return [
         start(*arguments, *more, *cluster, f"--process_id={number}", home=home)
         for number, more in enumerate(((), second))
@@ -253,7 +254,7 @@ def test_two_processes_are_one_run_and_end_together(finished, home):
     workdir = home / "two"
     first, second = start_two(*train(workdir, home=home), home=home)
     for line in first.stdout:
-        if line.split()[:1] == ["1/4"]:
+        if line.split()[:1] == ["2/4"]:
             break
     second.kill()
     _, err = first.communicate()
