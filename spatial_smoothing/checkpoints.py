@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 
-from spatial_smoothing import paths
+from spatial_smoothing import paths, processes
 
 Tree = Any
 _METADATA = "metadata"
@@ -124,17 +124,19 @@ class Checkpoints:
         steps, reasons = self.steps(), {}
         for step in reversed(steps):
             try:
-                restored = self._read(step, abstract_items)
-            except Exception as error:  # whatever a damaged file makes its reader raise
-                reasons[step] = _first_line(error)
-                _log.warning(
-                    "checkpoint %s is damaged (%s); trying the one before",
-                    self.directory / str(step),
-                    reasons[step],
-                )
-                continue
-            self._put_aside(reasons)
-            return restored
+                restored, error = self._read(step, abstract_items), None
+            except Exception as exception:  # whatever damaged files make readers raise
+                restored, error = None, exception
+            (anywhere,) = processes.largest(error is not None)
+            if not anywhere:
+                self._put_aside(reasons)
+                return restored
+            reasons[step] = _first_line(error) if error else "to another process"
+            _log.warning(
+                "checkpoint %s is damaged (%s); trying the one before",
+                self.directory / str(step),
+                reasons[step],
+            )
         if steps:
             raise ValueError(
                 f"no usable checkpoint in {self.directory}: {len(steps)} damaged, the "
@@ -172,14 +174,16 @@ class Checkpoints:
         """Moves bad checkpoints out of the way of later ones of the same steps."""
         if self._read_only or not steps:
             return
-        target = self.directory.parent / "damaged_checkpoints"
-        target.mkdir(exist_ok=True)
-        for step in steps:
-            taken = {path.name for path in target.iterdir()}
-            names = (str(step), *(f"{step}-{n}" for n in range(1, len(taken) + 2)))
-            (self.directory / str(step)).rename(
-                target / next(name for name in names if name not in taken)
-            )
+        if processes.is_first():
+            target = self.directory.parent / "damaged_checkpoints"
+            target.mkdir(exist_ok=True)
+            for step in steps:
+                taken = {path.name for path in target.iterdir()}
+                names = (str(step), *(f"{step}-{n}" for n in range(1, len(taken) + 2)))
+                (self.directory / str(step)).rename(
+                    target / next(name for name in names if name not in taken)
+                )
+        processes.largest(0)  # the others look again when all are moved
         self._manager.reload()
 
     @contextlib.contextmanager
