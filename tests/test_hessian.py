@@ -164,6 +164,14 @@ def test_densities_are_sums_of_gaussians():
     assert np.trapezoid(values, points) == pytest.approx(1, rel=1e-4)
 
 
+def test_bandwidth_is_silvermans():
+    values = np.random.default_rng(0).normal(5, 2, 200)
+    spread = min(values.std(), scipy.stats.iqr(values) / 1.34)
+    expected = 0.9 * spread * 200**-0.2
+    assert lanczos.bandwidth(values) == pytest.approx(expected)
+    assert lanczos.bandwidth(np.array([3.0])) is None
+
+
 class Tiny(nn.Module):
     """A network small enough to write its Hessian down."""
 

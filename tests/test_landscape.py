@@ -228,6 +228,18 @@ def test_surfaces_show_what_is_missing():
     np.testing.assert_array_equal(found["nll"], [[np.nan, 3], [1, 2]])
 
 
+def test_curvature_is_that_of_the_quadratic_function_that_fits():
+    a, b = np.linspace(-0.1, 0.1, 7), np.linspace(-0.2, 0.2, 5)
+    x, y = np.meshgrid(a, b)
+    values = 0.5 - x + 0.2 * y + 0.5 * (30 * x**2 + 2 * 7 * x * y + 10 * y**2)
+    values[0, 3] = np.nan  # where the network overflowed
+    mean, residual = landscape.curvature(a, b, values)
+    assert mean == pytest.approx(20)
+    assert residual == pytest.approx(0, abs=1e-12)
+    noise = np.random.default_rng(0).normal(0, 0.01, values.shape)
+    assert landscape.curvature(a, b, values + noise)[1] == pytest.approx(0.01, rel=0.3)
+
+
 def test_statistics_can_be_estimated_anew(reference, data):
     """Against NumPy: mean and unbiased variance of what the layer is given."""
     images, labels = data
