@@ -8,10 +8,7 @@ it is bad: it is moved aside, once another has shown that the fault is not the r
 """
 
 import contextlib
-import errno
 import logging
-import os
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -24,8 +21,6 @@ from spatial_smoothing import paths, processes
 
 Tree = Any
 _METADATA = "metadata"
-# What goes wrong with disks, to be said in their words and not in those of a library.
-_TROUBLES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 _log = logging.getLogger(__name__)
 
 
@@ -131,7 +126,7 @@ class Checkpoints:
             if not anywhere:
                 self._put_aside(reasons)
                 return restored
-            reasons[step] = _first_line(error) if error else "to another process"
+            reasons[step] = paths.first_line(error) if error else "to another process"
             _log.warning(
                 "checkpoint %s is damaged (%s); trying the one before",
                 self.directory / str(step),
@@ -196,30 +191,14 @@ class Checkpoints:
             kept = f"{complete[-1]} is complete" if complete else "there is none before"
             raise OSError(
                 f"cannot save checkpoint {self._saving} in {self.directory}: "
-                f"{_reason(error, self.directory)}; {kept}; put that right, and the "
-                "same command continues"
+                f"{paths.reason(error, self.directory)}; {kept}; put that right, and "
+                "the same command continues"
             ) from error
 
 
 def _saved(directory: epath.Path) -> list[int]:
     """The steps of the complete checkpoints, without a manager."""
     return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
-
-
-def _reason(error: Exception, directory: epath.Path) -> str:
-    """What the system says of it, where it does, and how full the disk is."""
-    texts = (os.strerror(number) for number in _TROUBLES)
-    reason = next((text for text in texts if text in str(error)), _first_line(error))
-    if reason == os.strerror(errno.ENOSPC):
-        with contextlib.suppress(OSError):  # object stores are no disks
-            usage = shutil.disk_usage(directory)
-            free, total = usage.free / 1e6, usage.total / 1e6
-            return f"{reason}, {free:,.1f} of {total:,.1f} MB are free"
-    return reason
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else repr(error)
 
 
 def fingerprint(tree: Tree) -> list[int]:

@@ -186,7 +186,8 @@ class _Events:
     def write(self, step: int, scalars: Mapping[str, float]) -> None:
         values = [Summary.Value(tag=k, simple_value=v) for k, v in scalars.items()]
         self._add(Event(step=step, summary=Summary(value=values)))
-        self._path.write_bytes(self._content)
+        with paths.naming(self._path):
+            self._path.write_bytes(self._content)
 
     def _add(self, event: Event) -> None:
         event.wall_time = time.time()

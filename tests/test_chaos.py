@@ -60,9 +60,9 @@ def test_full_disk_is_one_line_and_loses_nothing(home, undisturbed, small_disk):
                 break
     out, err = process.communicate()
     assert process.returncode == 2
-    assert re.fullmatch(r"error: .*No space left on device.*\n", err), err
-    if "cannot save" in err:  # not the log, which may be first
-        assert re.search(r"[\d.]+ of 8.4 MB are free; \d+ is complete; put that", err)
+    space = r"No space left on device, [\d.]+ of 8.4 MB are free"
+    kept = r"(; \d+ is complete; put that right, and the same command continues)?"
+    assert re.fullmatch(rf"error: cannot .*{space}{kept}\n", err), err
     (small_disk / "filler").unlink()
     process = chaos.start(workdir, home)
     out, err = process.communicate()

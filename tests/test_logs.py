@@ -76,6 +76,22 @@ def test_a_damaged_line_hides_no_later_one(tmp_path):
     assert epochs(tmp_path) == [1, 2]
 
 
+def test_full_disk_leaves_the_log_as_it_was(small_disk):
+    run(small_disk, step=0, epochs=(1,))
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "filler").write_bytes(bytes(9 * 2**20))
+    message = r"cannot write .*: No space left on device, 0\.0 of 8\.4 MB are free"
+    with pytest.raises(OSError, match=message):
+        run(small_disk, step=SPE, epochs=(2,))
+    assert epochs(small_disk) == [1]
+
+
+def test_workdir_that_is_gone_is_not_made_again(tmp_path):
+    with pytest.raises(FileNotFoundError, match="gone is gone; nothing can be logged"):
+        run(tmp_path / "gone", step=0, epochs=(1,))
+    assert not (tmp_path / "gone").exists()
+
+
 def test_events_are_framed_as_tensorboard_reads_them(tmp_path):
     run(tmp_path, step=2, epochs=(2,))
     (path,) = (tmp_path / "tensorboard").iterdir()
