@@ -108,7 +108,8 @@ def pipeline(dataset: EncodedDataset) -> Iterator[int]:
 def reading(dataset: EncodedDataset) -> Iterator[int]:
     """Ours without decoding: the bytes of the files."""
     numbers = grain.MapDataset.range(dataset.num_examples).shuffle(seed=0).repeat()
-    iterator = iter(numbers.map(dataset.records.read).to_iter_dataset())
+    one_thread = grain.ReadOptions(num_threads=1, prefetch_buffer_size=BATCH)
+    iterator = iter(numbers.map(dataset.records.read).to_iter_dataset(one_thread))
     try:
         while True:
             yield len(list(itertools.islice(iterator, BATCH)))
