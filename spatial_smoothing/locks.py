@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from etils import epath
 
-from spatial_smoothing import processes
+from spatial_smoothing import paths, processes
 
 
 @contextlib.contextmanager
@@ -24,7 +24,7 @@ def locked(directory: epath.Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         with processes.together():
-            if processes.is_first() and "://" not in os.fspath(directory):
+            if processes.is_first() and not paths.is_remote(directory):
                 stack.enter_context(_lock(directory))
         yield
 

@@ -17,10 +17,14 @@ def absolute(path: epath.PathLike) -> epath.Path:
 
     `epath.Path.absolute` and `resolve` take `gs://bucket` for a relative path.
     """
-    text = os.fspath(path)
-    if "://" in text:
-        return epath.Path(text)
-    return epath.Path(os.path.abspath(os.path.expanduser(text)))
+    if is_remote(path):
+        return epath.Path(path)
+    return epath.Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def is_remote(path: epath.PathLike) -> bool:
+    """Whether a path is of an object store."""
+    return "://" in os.fspath(path)
 
 
 def write_text(path: epath.Path, text: str) -> None:
