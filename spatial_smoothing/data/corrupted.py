@@ -22,7 +22,7 @@ from spatial_smoothing.lookup import lookup
 
 LABELS, GENERATED = "labels.npy", "generated.json"
 _BLOCKS = len(corruptions.SEVERITIES)
-_REMEDY = "extract the archive again, or make the folder with write_cifar_c"
+_REMEDY = "extract the archive again, or make the folder with corrupt.py"
 Path = os.PathLike | str
 
 
