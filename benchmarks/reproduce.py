@@ -15,7 +15,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 _ROOT = pathlib.Path(__file__).parents[1]
 MODELS = (
@@ -40,7 +40,8 @@ SCALES: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
 }
-_KEPT = ("metrics.json", "metrics.csv", "*.png")
+_TEXTS = ("metrics.json", "metrics.csv")
+_FIGURES = ("ensemble_size.png", "accuracy_nll.png", "reliability.png")
 
 
 def commands(
@@ -85,12 +86,18 @@ def commands(
     ]
 
 
-def keep(report: pathlib.Path, results: pathlib.Path) -> None:
-    """Copies the small files of a report."""
+def keep(
+    report: pathlib.Path, results: pathlib.Path, *, names: Mapping[str, str]
+) -> None:
+    """Copies the small files of a report, with paths of this machine renamed."""
     results.mkdir(parents=True, exist_ok=True)
-    for pattern in _KEPT:
-        for path in report.glob(pattern):
-            shutil.copy(path, results)
+    for name in _TEXTS:
+        text = (report / name).read_text()
+        for path, given in names.items():
+            text = text.replace(path, given)
+        (results / name).write_text(text)
+    for name in _FIGURES:
+        shutil.copy(report / name, results)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,7 +129,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if code:
             return code
     results = (given.output or _ROOT / "results" / name).absolute()
-    keep(runs / "report", results)
+    names = {str(runs): "runs"}
+    if given.data_dir is not None:
+        names[given.data_dir] = "data_dir"
+    keep(runs / "report", results, names=names)
     print(f"results: {results}")
     return 0
 

@@ -36,11 +36,12 @@ def test_what_is_evaluated_is_not_evaluated_again(tmp_path):
     assert scripts == ["train.py"]  # which knows by itself that it is finished
 
 
-def test_small_files_of_a_report_are_kept(tmp_path):
+def test_small_files_of_a_report_are_kept_without_paths_of_the_machine(tmp_path):
     report, results = tmp_path / "report", tmp_path / "results"
     report.mkdir()
-    for name in ("metrics.json", "metrics.csv", "sizes.png", "examples.npz"):
-        (report / name).write_text(name)
-    reproduce.keep(report, results)
-    kept = sorted(path.name for path in results.iterdir())
-    assert kept == ["metrics.csv", "metrics.json", "sizes.png"]
+    kept = {*reproduce._TEXTS, *reproduce._FIGURES}
+    for name in {*kept, "examples.npz", "time.png"}:
+        (report / name).write_text("/home/me/runs/resnet-seed1")
+    reproduce.keep(report, results, names={"/home/me/runs": "runs"})
+    assert {path.name for path in results.iterdir()} == kept
+    assert (results / "metrics.csv").read_text() == "runs/resnet-seed1"
