@@ -10,7 +10,7 @@ import time
 from absl import flags
 from etils import epath
 
-from spatial_smoothing import cli, options, processes, report, suites, workdirs
+from spatial_smoothing import cli, options, processes, recipes, report, suites, workdirs
 from spatial_smoothing.lookup import lookup
 from spatial_smoothing.provenance import provenance
 
@@ -44,7 +44,7 @@ def evaluate() -> None:
     config = runs[0].config
     output = epath.Path(_OUTPUT.value or runs[0].path / "evaluation")
     report.check(output)
-    load = workdirs.loader(config, data_dir=_DATA_DIR.value)
+    load = recipes.loader(config, data_dir=_DATA_DIR.value)
     numbers = {
         "num_samples": _NUM_SAMPLES.value,
         "batch_size": _BATCH_SIZE.value,

@@ -18,6 +18,7 @@ from spatial_smoothing import (
     optim,
     processes,
     profiling,
+    recipes,
     suites,
     workdirs,
 )
@@ -39,10 +40,10 @@ def main() -> int:
     config = _CONFIG.value.to_dict()
     members = config["members"]
     with processes.together():
-        model, source = workdirs.build_model(config), workdirs.source(config)
+        model, source = recipes.build_model(config), recipes.source(config)
         mesh = distributed.mesh(members=members)
         distributed.check_batch_size(config["batch_size"], mesh, axes=("data",))
-        load = workdirs.loader(config, download=config["download"])
+        load = recipes.loader(config, download=config["download"])
         data, held_out = datasets.hold_out(
             load(source.name, "train"), fraction=config["val_fraction"]
         )

@@ -7,20 +7,15 @@ calls, because they do not change the result.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from etils import epath
 
-from spatial_smoothing import distributed, ensembles, feeds, paths, processes
+from spatial_smoothing import distributed, ensembles, feeds, paths, processes, recipes
 from spatial_smoothing.checkpoints import Checkpoints, abstract
-from spatial_smoothing.data import sources
-from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.data.sources import Source
-from spatial_smoothing.lookup import unknown
-from spatial_smoothing.models import zoo
 from spatial_smoothing.models.network import Network
 from spatial_smoothing.provenance import provenance
 
@@ -39,24 +34,6 @@ FREE = frozenset(
 )
 # Fields that configs of older runs lack, and what these mean.
 _SINCE = {"members": 1, "shard_state": False}
-# Fields of a config that are arguments of `models.build`; None leaves the model's own.
-MODEL_FIELDS = (
-    "stem",
-    "width",
-    "stages",
-    "rate",
-    "mc_stages",
-    "smoothing",
-    "temperature",
-    "squash",
-    "taps",
-    "padding",
-    "smoothing_norm",
-    "head",
-    "head_temperature",
-    "conv_bias",
-    "dtype",
-)
 # Smallest value of the fields that are numbers.
 _AT_LEAST = {
     "batch_size": 1,
@@ -75,7 +52,6 @@ _AT_LEAST = {
     "warmup_epochs": 0,
     "weight_decay": 0,
 }
-_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
 class Run(NamedTuple):
@@ -105,95 +81,7 @@ class Run(NamedTuple):
     @property
     def source(self) -> Source:
         """The data set that it was trained on."""
-        return source(self.config)
-
-
-def source(config: Mapping[str, Any]) -> Source:
-    """Returns the data set of a config.
-
-    Args:
-      config: With `dataset`, and if need be `image_size` and `class_names`.
-
-    Raises:
-      ValueError: There is no such data set, or it has images of another size.
-    """
-    return sources.source(
-        config["dataset"],
-        image_size=config.get("image_size"),
-        class_names=config.get("class_names"),
-    )
-
-
-def loader(
-    config: Mapping[str, Any],
-    *,
-    data_dir: epath.PathLike | None = None,
-    download: bool = False,
-) -> Callable[[str, str], AnyDataset]:
-    """Returns a function of name and split to a data set for the networks of a config.
-
-    Args:
-      config: As for `source`, with `data_dir`, `augment` and `num_workers`.
-      data_dir: Of TFDS, in place of that of the config.
-      download: See `sources.load`.
-    """
-    own = source(config)
-
-    def load(name: str, split: str) -> AnyDataset:
-        return sources.load(
-            name,
-            split,
-            data_dir=data_dir or config.get("data_dir"),
-            download=download,
-            image_size=own.image_size,
-            class_names=own.class_names if name == own.name else None,
-            augment=config.get("augment", True),
-            num_workers=config.get("num_workers") or 0,
-        )
-
-    return load
-
-
-def build_model(config: Mapping[str, Any]) -> Network:
-    """Builds the network that a config describes, and tries that it works.
-
-    Args:
-      config: With `model`, `dataset`, and any of `MODEL_FIELDS`.
-
-    Raises:
-      ValueError: for an unknown model, data set or type, or fields that do not fit.
-    """
-    fields = {name: config.get(name) for name in MODEL_FIELDS}
-    dtype = fields.pop("dtype") or "float32"
-    if dtype not in _DTYPES:
-        raise unknown("dtype", dtype, _DTYPES)
-    # JSON and configs have lists where a module, to be hashable, needs tuples.
-    given = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in fields.items()
-        if value is not None
-    }
-    of = source(config)
-    model = zoo.build(
-        config["model"],
-        num_classes=of.num_classes,
-        dtype=_DTYPES[dtype],
-        **given,
-    )
-    abstract_variables(model, image_size=of.image_size)
-    return model
-
-
-def abstract_variables(model: Network, *, image_size: int) -> dict[str, Any]:
-    """Returns shapes and types of a network's variables, at no cost.
-
-    Args:
-      model: The network.
-      image_size: Height and width of its images.
-    """
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    shapes = dict(jax.eval_shape(model.init, jax.random.key(0), images))
-    return {"batch_stats": {}, **shapes}
+        return recipes.source(self.config)
 
 
 def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
@@ -216,7 +104,7 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
     for name, least in _AT_LEAST.items():
         if name in config and not config[name] >= least:
             raise ValueError(f"{name} must be at least {least}, got {config[name]}")
-    if config.get("members", 1) > 1 and source(config).augments_on_host:
+    if config.get("members", 1) > 1 and recipes.source(config).augments_on_host:
         raise ValueError(feeds.NO_MEMBERS)
     path = paths.absolute(workdir)
     with processes.together():
@@ -233,7 +121,7 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
 
 def _claim(path: epath.Path, config: Mapping[str, Any]) -> None:
     config = {**_SINCE, **config}
-    if names := source(config).class_names:
+    if names := recipes.source(config).class_names:
         config["class_names"] = names  # so that the run can do without the folder
     config = json.loads(json.dumps(config))  # tuples become lists, as when read
     if (path / "config.json").exists():
@@ -303,9 +191,9 @@ def load_members(workdir: epath.PathLike) -> list[Run]:
     path = paths.absolute(workdir)
     config = read_config(path)
     count = config["members"]
-    model = build_model(config)
-    size = source(config).image_size
-    shapes = abstract_variables(model, image_size=size)
+    model = recipes.build_model(config)
+    size = recipes.source(config).image_size
+    shapes = recipes.abstract_variables(model, image_size=size)
     if count > 1:
         shapes = jax.eval_shape(lambda tree: ensembles.stack([tree] * count), shapes)
     everywhere = distributed.replicated(distributed.mesh())

@@ -7,7 +7,7 @@ import sys
 import jax
 import numpy as np
 
-from spatial_smoothing import workdirs
+from spatial_smoothing import recipes, workdirs
 from spatial_smoothing.checkpoints import Checkpoints
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -18,7 +18,7 @@ def write_run(path, *, model, dataset="shapes", **fields):
     config = {"model": model, "dataset": dataset, "width": 4, "stages": [1], **fields}
     path = workdirs.claim(path, config)
     shapes_of = jax.eval_shape(
-        workdirs.build_model(config).init, jax.random.key(0), np.zeros((1, 32, 32, 3))
+        recipes.build_model(config).init, jax.random.key(0), np.zeros((1, 32, 32, 3))
     )
     rng = np.random.default_rng(0)
     variables = jax.tree.map(

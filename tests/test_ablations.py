@@ -5,7 +5,7 @@ import sys
 import pytest
 from report_rows import curve
 
-from spatial_smoothing import report, workdirs
+from spatial_smoothing import recipes, report
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from benchmarks import ablations
@@ -21,7 +21,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_every_case_is_a_network(name):
     config = {"dataset": "shapes", "width": 4, "stages": (1, 1, 1, 1), **CASES[name]}
-    model = workdirs.build_model(config)
+    model = recipes.build_model(config)
     for field, value in CASES[name].items():
         assert field == "model" or getattr(model, field) == value
 

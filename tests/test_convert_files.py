@@ -10,7 +10,7 @@ import pytest
 from small_weights import SMALL, assert_same, convert, small_state
 
 import spatial_smoothing as ss
-from spatial_smoothing import workdirs
+from spatial_smoothing import recipes, workdirs
 from spatial_smoothing.convert.__main__ import _FIELDS, main
 
 
@@ -196,4 +196,4 @@ def test_the_script_overwrites_nothing(tmp_path, capsys):
 
 
 def test_the_script_takes_every_field_of_a_model():
-    assert sorted(_FIELDS) == sorted(workdirs.MODEL_FIELDS)
+    assert sorted(_FIELDS) == sorted(recipes.MODEL_FIELDS)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from spatial_smoothing import evaluation, mixtures, report, suites, workdirs
+from spatial_smoothing import evaluation, mixtures, recipes, report, suites, workdirs
 from spatial_smoothing.data import corrupted_writer, corruptions, datasets, shapes
 from spatial_smoothing.data.datasets import Dataset
 from spatial_smoothing.suites import normalizers
@@ -24,7 +24,7 @@ PAIRS = [("clean", 0), *((c, s) for c in ASKED["corruptions"] for s in (1, 5))]
 
 @pytest.fixture(scope="module")
 def run():
-    model = workdirs.build_model(CONFIG)
+    model = recipes.build_model(CONFIG)
     images = np.zeros((1, 32, 32, 3), np.float32)
     variables = jax.jit(model.init)(jax.random.key(0), images)
     return workdirs.Run(workdirs.epath.Path("a"), CONFIG, model, variables, 0)

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from spatial_smoothing import mixtures, suites, workdirs
+from spatial_smoothing import mixtures, recipes, suites, workdirs
 from spatial_smoothing.data import corruptions, datasets, perturbations, shapes
 from spatial_smoothing.data.datasets import Dataset
 from spatial_smoothing.suites.perturbation import perturbation
@@ -21,7 +21,7 @@ CONFIG = {
 
 @pytest.fixture(scope="module")
 def run():
-    model = workdirs.build_model(CONFIG)
+    model = recipes.build_model(CONFIG)
     images = np.zeros((1, 32, 32, 3), np.float32)
     variables = jax.jit(model.init)(jax.random.key(CONFIG["seed"]), images)
     return workdirs.Run(workdirs.epath.Path("a"), CONFIG, model, variables, 0)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spatial_smoothing import metrics, report, suites, workdirs
+from spatial_smoothing import metrics, recipes, report, suites, workdirs
 from spatial_smoothing.data.sources import Dataset
 from spatial_smoothing.suites.ensemble import ensemble_sizes
 
@@ -22,7 +22,7 @@ CONFIG = {
 def run(name, *, initial=True, **changes):
     """A run of initial values, if it is to have any."""
     config = {**CONFIG, **changes}
-    model = workdirs.build_model(config)
+    model = recipes.build_model(config)
     images = np.zeros((1, 32, 32, 3), np.float32)
     init = jax.jit(model.init) if initial else lambda *_: None
     variables = init(jax.random.key(config["seed"]), images)
@@ -159,7 +159,7 @@ def test_dropout_in_some_parts_is_a_second_pass_of_the_same_weights():
         (label, size) for label in labels for size in (1, 2)
     ]
     config = {**two.config, "mc_stages": [2]}
-    model = workdirs.build_model(config)
+    model = recipes.build_model(config)
     trained_so = two._replace(config=config, model=model)
     alone = suites.ensemble([trained_so], setting(num_samples=2))
     assert [row["nll"] for row in rows[2:]] == [row["nll"] for row in alone]

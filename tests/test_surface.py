@@ -23,7 +23,16 @@ LAYERS = [
     {"layers", "models", "optim", "distributed", "feeds", "processes"}
     | {"checkpoints", "convert"}
     | {"interception", "existing", "nnx", "ensembles", "mixtures", "temporal"},
-    {"steps", "training", "evaluation", "scoring", "workdirs", "locks", "prediction"},
+    {
+        "steps",
+        "training",
+        "evaluation",
+        "scoring",
+        "workdirs",
+        "recipes",
+        "locks",
+        "prediction",
+    },
     {"logs", "profiling", "analysis"},
     {"suites", "serving", "streaming"},
     {"cli", "options", "convert.__main__", "train", "evaluate", "predict"}

@@ -6,7 +6,7 @@ import jpeg_images
 import numpy as np
 import pytest
 
-from spatial_smoothing import workdirs
+from spatial_smoothing import recipes, workdirs
 from spatial_smoothing.checkpoints import Checkpoints
 
 CONFIG = {
@@ -24,7 +24,7 @@ def trained(path, **changes):
     """A workdir with initial values for a checkpoint."""
     config = {**CONFIG, **changes}
     workdirs.claim(path, config)
-    model = workdirs.build_model(config)
+    model = recipes.build_model(config)
     images = np.zeros((1, 32, 32, 3), np.float32)
     variables = jax.jit(model.init)(jax.random.key(config["seed"]), images)
     if config.get("members", 1) > 1:
@@ -117,8 +117,8 @@ def test_classes_of_a_folder_stay_with_the_run(tmp_path):
     held = workdirs.read_config(workdirs.claim(tmp_path / "run", config))
     assert held["class_names"] == ["ant", "bee"]
     shutil.rmtree(root)
-    assert workdirs.build_model(held).num_classes == 2
-    assert workdirs.source(held).class_names == ("ant", "bee")
+    assert recipes.build_model(held).num_classes == 2
+    assert recipes.source(held).class_names == ("ant", "bee")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_classes_of_a_folder_stay_with_the_run(tmp_path):
 )
 def test_networks_that_cannot_be(field, value, message):
     with pytest.raises(ValueError, match=message):
-        workdirs.build_model({**CONFIG, field: value})
+        recipes.build_model({**CONFIG, field: value})
 
 
 def test_no_run_and_no_checkpoint(tmp_path):

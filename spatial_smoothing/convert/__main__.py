@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from spatial_smoothing import logs, workdirs
+from spatial_smoothing import logs, recipes, workdirs
 from spatial_smoothing.checkpoints import Checkpoints
 from spatial_smoothing.convert.files import StateDict, load_state_dict
 from spatial_smoothing.convert.names import LAST_BIAS
@@ -29,7 +29,7 @@ from spatial_smoothing.data import sources
 from spatial_smoothing.models.network import HEAD
 
 _FLAG = {"action": "store_true", "default": None}
-# Those of `workdirs.MODEL_FIELDS`; what is not given is the model's own.
+# Those of `recipes.MODEL_FIELDS`; what is not given is the model's own.
 _FIELDS: dict[str, dict[str, Any]] = {
     "stem": {"help": "cifar or imagenet; default: that of the data set"},
     "width": {"type": int, "help": "channels of the first stage"},
@@ -91,7 +91,7 @@ def convert(
       dataset: The data set that the network classifies; None for the only one with as
         many classes.
       data_dir: Of TFDS, for `evaluate.py`.
-      **fields: Of `workdirs.MODEL_FIELDS`; None for the model's own, and for the data
+      **fields: Of `recipes.MODEL_FIELDS`; None for the model's own, and for the data
         set's stem.
 
     Returns:
@@ -120,7 +120,7 @@ def convert(
         "converted_sha256": digest,
         **fields,
     }
-    network = workdirs.build_model(config)
+    network = recipes.build_model(config)
     given = {
         field: getattr(network, field)
         for field, value in fields.items()

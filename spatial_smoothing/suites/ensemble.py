@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from spatial_smoothing import distributed, ensembles, logs, mixtures, scoring, workdirs
+from spatial_smoothing import distributed, ensembles, logs, mixtures, recipes, scoring
 from spatial_smoothing.data import augment, batches
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.evaluation import Row
@@ -226,7 +226,7 @@ def _with_dropout_in(run: Run, text: str) -> Run:
         raise ValueError(f"mc_stages is for networks with dropout; {run.path} has none")
     parts = [int(part) if part.isdigit() else part for part in text.split(",")]
     config = {**run.config, "mc_stages": parts}
-    return run._replace(config=config, model=workdirs.build_model(config))
+    return run._replace(config=config, model=recipes.build_model(config))
 
 
 def lines_of(runs: Sequence[Run], sizes: Sequence[int]) -> list[Line]:
