@@ -97,9 +97,10 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     else:
         print("PyTorch is not installed: no peers of it")
     print(
-        f"{about['device']}, {about['cores']} cores, {scale.clock} time: copies "
-        f"{limits['copy'] / 1e9:.3g} GB/s, multiplies {limits['float32'] / 1e12:.3g} "
-        f"TFLOP/s (bfloat16: {limits['bfloat16'] / 1e12:.3g})"
+        f"{about['device']}, {about['cores']} cores, {scale.clock} time:\n"
+        f"copies {limits['copy'] / 1e9:.3g} GB/s, multiplies "
+        f"{limits['float32'] / 1e12:.3g} TFLOP/s "
+        f"(bfloat16: {limits['bfloat16'] / 1e12:.3g})"
     )
     rows = []
     for suite in wanted.values():

@@ -8,12 +8,18 @@ import pytest
 from benchmarks import run, timing
 
 ROOT = pathlib.Path(__file__).parent.parent
-SUITES = "smoothing,training,mc_dropout,landscape"
 
 
-def test_suites_run_at_a_tiny_scale(tmp_path):
+@pytest.mark.parametrize(
+    "suites",
+    [
+        "mc_dropout",
+        pytest.param("smoothing,training,landscape", marks=pytest.mark.slow),
+    ],
+)
+def test_suites_run_at_a_tiny_scale(suites, tmp_path):
     path = tmp_path / "results" / "benchmarks.json"
-    options = ["--scale=tiny", f"--suite={SUITES}", f"--output={path}"]
+    options = ["--scale=tiny", f"--suite={suites}", f"--output={path}"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.run", *options, "--cores=1", "--clock=cpu"],
         cwd=ROOT,
@@ -25,7 +31,7 @@ def test_suites_run_at_a_tiny_scale(tmp_path):
     result = json.loads(path.read_text())
     assert {"commit", "device", "libraries", "time"} <= result["provenance"].keys()
     assert result["provenance"]["cores"] == 1
-    assert {row["suite"] for row in result["rows"]} == set(SUITES.split(","))
+    assert {row["suite"] for row in result["rows"]} == set(suites.split(","))
     for row in result["rows"]:
         taken = row["seconds"]
         assert 0 <= taken["least"] <= taken["median"] <= taken["largest"]
