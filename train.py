@@ -28,11 +28,12 @@ from spatial_smoothing.interrupts import Interrupts
 from spatial_smoothing.steps import Streams, steps_made
 from spatial_smoothing.training import fit
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/shapes.py", "Config file.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Such as configs/shapes.py.")
 _PROFILE = flags.DEFINE_integer(
     "profile", 0, "Trace so many steps, into profile/ of the workdir.", lower_bound=0
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run lives.", required=True)
+flags.mark_flag_as_required("config")
 
 
 def main() -> int:
