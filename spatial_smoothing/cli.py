@@ -115,13 +115,15 @@ def _guarded(
 
 def _lost(error: BaseException | None) -> str:
     """What a failed exchange with another process says, if that is the cause; or ""."""
+    found = ""
     while error is not None:
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            return str(error).partition("\n")[0]
+        # Those of gloo come as other errors where orbax met them.
+        if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo " in str(error):
+            found = str(error).partition("\n")[0]
         error = error.__cause__ or error.__context__
-    return ""
+    return found
 
 
 def _fail(error: object, *, code: int = 2) -> None:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")  # at once: threads
     processes.leave(code)

@@ -31,7 +31,7 @@ Item = TypeVar("Item")
 
 def quiet() -> None:
     """Leaves on the terminal what this package says; others' errors are exceptions."""
-    for name in ("absl", "jax", "orbax"):
+    for name in ("absl", "asyncio", "concurrent.futures", "jax", "orbax"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     own = logging.getLogger("spatial_smoothing")
     if not own.handlers:
