@@ -125,5 +125,5 @@ def _lost(error: BaseException | None) -> str:
 
 
 def _fail(error: object, *, code: int = 2) -> None:
-    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")  # at once: threads
+    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")  # in one piece
     processes.leave(code)
