@@ -41,6 +41,7 @@ def job(output: Path, fields: Mapping[str, Any], *, seed: int) -> Job:
     """Returns the run of a case, named after what it is."""
     others = [f"{k}={_text(v)}" for k, v in fields.items() if k != "model"]
     name = "-".join([fields["model"], *others, f"seed={seed}"])
+    name = name.replace(",", "_")  # flags part workdirs by commas
     return Job(output / "runs" / name, {**fields, "seed": seed})
 
 

@@ -35,7 +35,7 @@ def test_cases_of_a_table_are_different(table):
 def test_a_run_is_named_after_what_it_is(tmp_path):
     fields = {"model": "resnet_mcdo_smoothing_18", "taps": (1, 2, 1)}
     job = ablations.job(tmp_path, fields, seed=2)
-    name = "resnet_mcdo_smoothing_18-taps=1,2,1-seed=2"
+    name = "resnet_mcdo_smoothing_18-taps=1_2_1-seed=2"
     assert job.workdir == tmp_path / "runs" / name
     train, evaluate = ablations.commands(
         job, arguments=["--config.width=4"], num_samples=7
