@@ -100,15 +100,16 @@ class BatchNorm(nn.Module):
 
     def _statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns mean, biased variance and the number of values of each channel."""
-        axes = tuple(range(x.ndim - 1))
-        size = x.size // x.shape[-1]
-        if self.mask is None:
-            return x.mean(axes), x.var(axes), jnp.asarray(size, x.dtype)
-        mask = self.mask.reshape(-1, *(1 for _ in x.shape[1:])).astype(x.dtype)
-        count = mask.sum() * (size // x.shape[0])
-        mean = (x * mask).sum(axes) / count
-        var = (jnp.square(x - _row(mean, x)) * mask).sum(axes) / count
-        return mean, var, count
+        mask = jnp.ones(len(x), bool) if self.mask is None else self.mask
+        count = mask.sum(dtype=x.dtype) * (x[0].size // x.shape[-1])
+
+        def mean_of(values: jax.Array) -> jax.Array:
+            # Examples one by one, then the mask: no masked copy of the map is made.
+            each = values.sum(tuple(range(1, x.ndim - 1)))
+            return (each * mask[:, None]).sum(0) / count
+
+        mean = mean_of(x)
+        return mean, mean_of(jnp.square(x - _row(mean, x))), count
 
 
 def _row(values: jax.Array, x: jax.Array) -> jax.Array:

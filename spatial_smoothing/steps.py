@@ -274,10 +274,11 @@ def compile_steps(
         lambda: Streams.of(seed, members=members), out_shardings=by_member
     )()
     function = many if on_device else turn
-    lowered = jax.jit(function, donate_argnums=0, out_shardings=lies).lower(
-        state, 0, streams, feed.struct, feed.shared
+    compiled = cpu.compile_gradients(
+        jax.jit(function, donate_argnums=0, out_shardings=lies),
+        *(state, 0, streams, feed.struct, feed.shared),
+        mesh=mesh,
     )
-    compiled = cpu.compile_gradients(lowered, mesh)
     processes.largest(0)  # all have compiled, and now make their connections
 
     def advance(

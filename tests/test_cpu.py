@@ -1,6 +1,8 @@
 import subprocess
 import sys
 
+import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,34 +23,41 @@ print(after - before)
 """
 
 
-def gradient(kernel, x):
-    def loss(kernel):
-        y = jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return jnp.square(y).mean()
+class TwoConvolutions(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        for _ in range(2):
+            x = nn.relu(3 * nn.Conv(8, (3, 3))(x) + 1)
+        return x
 
-    return jax.grad(loss)(kernel)
+
+def gradient(params, x):
+    def loss(params):
+        return jnp.square(TwoConvolutions().apply(params, x)).mean()
+
+    return jax.grad(loss)(params)
 
 
 def test_gradients_compiled_for_a_cpu_are_the_gradients():
-    rng = np.random.default_rng(0)
-    kernel, x = (
-        jnp.asarray(rng.normal(size=shape), jnp.float32)
-        for shape in ((3, 3, 8, 8), (4, 6, 6, 8))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 6, 6, 8)), jnp.float32)
+    params = TwoConvolutions().init(jax.random.key(0), x)
+    compiled = cpu.compile_gradients(
+        jax.jit(gradient), params, x, mesh=distributed.mesh(1)
     )
-    lowered = jax.jit(gradient).lower(kernel, x)
-    compiled = cpu.compile_gradients(lowered, distributed.mesh(1))
-    np.testing.assert_allclose(
-        compiled(kernel, x), gradient(kernel, x), rtol=1e-5, atol=1e-7
+    chex.assert_trees_all_close(
+        compiled(params, x), gradient(params, x), rtol=1e-5, atol=1e-6
     )
-    assert "ynn" not in compiled.as_text()
+    text = compiled.as_text()
+    assert "ynn" not in text
+    assert text.count(" opt-barrier(") == 3  # both inputs, and the gradient of one
 
 
 def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
     monkeypatch.setattr(cpu, "_OPTIONS", {"xla_no_such_option": "1"})
-    lowered = jax.jit(lambda x: x + 1).lower(1)
-    assert cpu.compile_gradients(lowered, distributed.mesh(1))(1) == 2
+    compiled = cpu.compile_gradients(
+        jax.jit(lambda x: x + 1), 1, mesh=distributed.mesh(1)
+    )
+    assert compiled(1) == 2
 
 
 def test_freed_memory_is_used_again():

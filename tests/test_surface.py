@@ -55,7 +55,7 @@ LIBRARIES = {
     "tensorboardX": {"logs"},
     "tensorflow_datasets": {"data"},
     "PIL": {"data"},
-    "flax": set.union(*LAYERS[1:3]) | {"metrics", "analysis"},
+    "flax": set.union(*LAYERS[1:3]) | {"cpu", "metrics", "analysis"},
 }
 
 # Options that may be given by position.
