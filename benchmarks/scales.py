@@ -27,7 +27,8 @@ class Scale:
       models: Names of the networks that are trained.
       steps: Of training, in a timed call.
       sizes: Of ensembles.
-      rounds: Timed calls.
+      rounds: Timed turns.
+      turn: Seconds of one, of what takes less.
       clock: A key of `timing.CLOCKS`.
       copied: Bytes, for the limit of the machine.
       side: Of matrices, for the same.
@@ -44,6 +45,7 @@ class Scale:
     steps: int = 1
     sizes: tuple[int, ...] = SIZES
     rounds: int = 7
+    turn: float = 0.1
     clock: str = "wall"
     copied: int = 2**28
     side: int = 2048
@@ -78,6 +80,7 @@ SCALES = {
         models=("resnet_mcdo_smoothing_18",),
         sizes=(1, 2),
         rounds=2,
+        turn=0.0,
         copied=2**20,
         side=64,
     ),

@@ -51,13 +51,21 @@ def _first_step(scale: Scale, who: str, extra: dict[str, str]) -> tuple[float, i
     name, size = scale.models[-1], scale.batch_sizes[0]
     stages = scale.model(name).stages
     arguments = f"{name!r}, width={scale.width}, stages={stages}, size={size}"
-    code = f"from benchmarks.{who} import first_step; first_step({arguments})"
+    code = (
+        f"from benchmarks.{who} import first_step; first_step({arguments})\n"
+        "print(*(line for line in open('/proc/self/status') if 'VmHWM' in line))"
+    )
     environment = {k: v for k, v in os.environ.items() if "CACHE_DIR" not in k}
     begin = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=_ROOT, env={**environment, **extra}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=_ROOT,
+        env={**environment, **extra},
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
+    seconds = time.perf_counter() - begin
+    if done.returncode:
         raise ValueError(f"failed: {code}")
-    return time.perf_counter() - begin, usage.ru_maxrss * 1024
+    # Not that of getrusage, which begins with the memory of the parent.
+    return seconds, int(done.stdout.split()[-2]) * 1024

@@ -70,7 +70,7 @@ def _smoothing_rows(
         "smoothing",
         f"stage {stage} {kind} {x.dtype}",
         rivals,
-        turns=3.0,
+        turn=scale.turn,
         work=moved,
         limit=scale.limits.get("copy"),
     )

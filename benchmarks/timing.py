@@ -23,18 +23,38 @@ of its cores, which threads that wait for work in a loop make longer."""
 
 
 def in_turns(
-    rivals: Mapping[str, Rival], *, rounds: int, clock: str = "wall"
+    rivals: Mapping[str, Rival],
+    *,
+    rounds: int,
+    clock: str = "wall",
+    turn: float = 0.0,
 ) -> dict[str, list[float]]:
-    """Returns the seconds of each rival in each round, after two calls to warm up."""
+    """Times rivals in turns.
+
+    Args:
+      rivals: Name -> function.
+      rounds: Turns of each.
+      clock: A key of `CLOCKS`.
+      turn: Seconds that a turn lasts at least, for functions so short that the threads
+        of the rival before, which still wait for work in a loop, would disturb them.
+
+    Returns:
+      Name -> seconds of a call, the mean of each turn, after two calls to warm up.
+    """
     now = CLOCKS[clock]
-    for rival in rivals.values():
-        rival(), rival()
+    calls = {}
+    for name, rival in rivals.items():
+        rival()
+        begin = time.perf_counter()
+        rival()
+        calls[name] = 1 + int(turn / (time.perf_counter() - begin))
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     for _ in range(rounds):
         for name, rival in rivals.items():
             begin = now()
-            rival()
-            seconds[name].append(now() - begin)
+            for _ in range(calls[name]):
+                rival()
+            seconds[name].append((now() - begin) / calls[name])
     return seconds
 
 
@@ -54,6 +74,7 @@ def compare(
     *,
     rounds: int,
     clock: str = "wall",
+    turn: float = 0.0,
     work: float | None = None,
     limit: float | None = None,
 ) -> list[dict[str, Any]]:
@@ -63,8 +84,9 @@ def compare(
       suite: What the row belongs to.
       name: Of the row.
       rivals: Name -> function.
-      rounds: Timed calls of each.
+      rounds: Timed turns of each.
       clock: A key of `CLOCKS`.
+      turn: Seconds that a turn lasts at least; see `in_turns`.
       work: Bytes or floating-point operations of a call.
       limit: How many of them the machine is able to do in a second.
 
@@ -73,7 +95,7 @@ def compare(
       least, largest), `ratio`, how many times faster than the peer ours is, and
       `share_of_limit`, in [0, 1].
     """
-    taken = in_turns(rivals, rounds=rounds, clock=clock)
+    taken = in_turns(rivals, rounds=rounds, clock=clock, turn=turn)
     ours, *others = rivals
     row = {"suite": suite, "name": name, "seconds": spread(taken[ours])}
     row["rounds"] = rounds

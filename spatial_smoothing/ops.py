@@ -77,38 +77,49 @@ def blur(
         raise ValueError(
             f"taps {taps} cannot be normalised; give numbers with a non-zero sum"
         )
+    weights = [tap / sum(taps) for tap in taps]
     y = x.astype(_accumulator(x))
-    for axis in (-3, -2):
-        y = _blur_axis(y, [tap / sum(taps) for tap in taps], axis, padding)
+    # All of two taps at once: one pass over memory less, and two for the gradient.
+    for axes in [(-3, -2)] if len(taps) == 2 else [(-3,), (-2,)]:
+        y = _correlate(_pad(y, len(taps), axes, padding), weights, axes)
     return y.astype(x.dtype)
 
 
-def _blur_axis(
-    x: jax.Array, weights: Sequence[float], axis: int, padding: str
-) -> jax.Array:
-    """Correlates one axis of `x` with `weights`."""
-    extra = len(weights) - 1
-    widths = [(0, 0)] * x.ndim
+def _pad(x: jax.Array, size: int, axes: Sequence[int], padding: str) -> jax.Array:
+    """Adds to some axes what a kernel of `size` taps sees outside the map."""
+    extra = size - 1
     if padding == "full":
-        widths[axis], mode = (extra, extra), "constant"
+        width, mode = (extra, extra), "constant"
     elif padding in _PAD_MODES:
-        widths[axis], mode = (extra // 2, extra - extra // 2), _PAD_MODES[padding]
+        width, mode = (extra // 2, extra - extra // 2), _PAD_MODES[padding]
     else:
         raise unknown("padding", padding, PADDINGS)
-    if mode == "reflect" and extra - extra // 2 >= x.shape[axis]:
+    if mode == "reflect" and width[1] >= min(x.shape[axis] for axis in axes):
         raise ValueError(
-            f"padding 'reflect' with {len(weights)} taps needs a map larger than "
-            f"{extra - extra // 2}, got shape {x.shape}; use 'edge' or 'zero'"
+            f"padding 'reflect' with {size} taps needs a map larger than {width[1]}, "
+            f"got shape {x.shape}; use 'edge' or 'zero'"
         )
-    padded = jnp.pad(x, widths, mode=mode)
-    size = padded.shape[axis] - extra
-    shifted = (
-        jax.lax.slice_in_dim(padded, start, start + size, axis=axis)
-        for start in range(len(weights))
-    )
+    widths = [(0, 0)] * x.ndim
+    for axis in axes:
+        widths[axis] = width
+    return jnp.pad(x, widths, mode=mode)
+
+
+def _correlate(
+    x: jax.Array, weights: Sequence[float], axes: Sequence[int]
+) -> jax.Array:
+    """Correlates with the outer product of `weights` over `axes`, inside the map."""
+    parts = [(1.0, x)]
+    for axis in axes:
+        size = x.shape[axis] - len(weights) + 1
+        parts = [
+            (factor * w, jax.lax.slice_in_dim(part, start, start + size, axis=axis))
+            for factor, part in parts
+            for start, w in enumerate(weights)
+        ]
     if len(set(weights)) == 1:  # one product in place of one a tap
-        return sum(shifted) * weights[0]
-    return sum(part * weight for part, weight in zip(shifted, weights, strict=True))
+        return sum(part for _, part in parts) * parts[0][0]
+    return sum(part * factor for factor, part in parts)
 
 
 def scaled_tanh(x: jax.Array, temperature: float = 10.0) -> jax.Array:
