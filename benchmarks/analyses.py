@@ -8,10 +8,7 @@ to that of a gradient: the median over interleaved repetitions, and their range.
 CPU times are those of all its cores, which others that use the machine change less.
 """
 
-import functools
 import statistics
-import time
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +16,7 @@ import numpy as np
 from absl import flags
 from jax.flatten_util import ravel_pytree
 
+from benchmarks import timing
 from spatial_smoothing import cli, distributed, evaluation, mixtures, models
 from spatial_smoothing.analysis import directions, hessian, landscape
 from spatial_smoothing.data import augment, batches
@@ -37,30 +35,17 @@ prepare = augment.preparation(
 )
 
 
-def interleaved(
-    first: Callable[[], object], second: Callable[[], object], *, repeats: int
-) -> tuple[list[float], list[float]]:
-    """Seconds of each call of two functions, in turns, after one call to warm up."""
-    on_cpu = jax.devices()[0].platform == "cpu"
-    clock = time.process_time if on_cpu else time.perf_counter
-    seconds = ([], [])
-    for repeat in range(repeats + 1):
-        for function, taken in zip((first, second), seconds, strict=True):
-            begin = clock()
-            jax.block_until_ready(function())
-            if repeat:
-                taken.append(clock() - begin)
-    return seconds
-
-
-def show(name: str, ours: list[float], unit: list[float], *, target: float) -> None:
-    """Prints the ratio of two series of times."""
-    ratios = [a / b for a, b in zip(ours, unit, strict=True)]
+def show(name: str, rivals: dict[str, timing.Rival], *, target: float) -> None:
+    """Prints how often the second function fits into the time of the first."""
+    on_cpu = jax.default_backend() == "cpu"
+    clock = "cpu" if on_cpu else "wall"
+    taken = timing.in_turns(rivals, rounds=_REPEATS.value, clock=clock)
+    ours, unit = taken.values()
+    ratio = timing.spread([a / b for a, b in zip(ours, unit, strict=True)])
     print(
         f"{name:34} {1e3 * statistics.median(ours):8.1f} ms "
-        f"{1e3 * statistics.median(unit):8.1f} ms "
-        f"{statistics.median(ratios):6.2f}x [{min(ratios):.2f}, {max(ratios):.2f}] "
-        f"target {target:g}x"
+        f"{1e3 * statistics.median(unit):8.1f} ms {ratio['median']:6.2f}x "
+        f"[{ratio['least']:.2f}, {ratio['largest']:.2f}] target {target:g}x"
     )
 
 
@@ -80,11 +65,11 @@ def main() -> None:
     mesh = distributed.mesh(1)
     data = [distributed.replicate(batch, mesh) for batch in data]
     if "landscape" in _ROW.value:
-        times = _landscape(model, variables, data, mesh)
-        show("landscape point / pass", *times, target=1.1)
+        rivals = _landscape(model, variables, data, mesh)
+        show("landscape point / pass", rivals, target=1.1)
     if "hessian" in _ROW.value:
-        times = _hessian(model, variables, data[0])
-        show("Hessian product / gradient", *times, target=4)
+        rivals = _hessian(model, variables, data[0])
+        show("Hessian product / gradient", rivals, target=4)
 
 
 def _landscape(model, variables, data, mesh):
@@ -98,7 +83,7 @@ def _landscape(model, variables, data, mesh):
         return predict(variables, dropout_key, prepare(prepare_key, images)).log_probs()
 
     tally = evaluation.compile_tally(fixed)
-    points = ((0.001 * number, 0.0) for number in range(_REPEATS.value + 1))
+    points = ((0.001 * number, 0.0) for number in range(_REPEATS.value + 2))
     rows = landscape.scan(
         model,
         variables,
@@ -110,11 +95,10 @@ def _landscape(model, variables, data, mesh):
         num_samples=int(stochastic),
         mesh=mesh,
     )
-    return interleaved(
-        lambda: next(rows),
-        lambda: tally(variables, KEY, data),
-        repeats=_REPEATS.value,
-    )
+    return {
+        "point": lambda: next(rows),
+        "pass": lambda: jax.block_until_ready(tally(variables, KEY, data)),
+    }
 
 
 def _hessian(model, variables, batch):
@@ -129,11 +113,12 @@ def _hessian(model, variables, batch):
         return jax.grad(of_flat)(flat)
 
     vector = jax.random.normal(KEY, flat.shape)
-    return interleaved(
-        functools.partial(product, variables, KEY, batch, vector),
-        lambda: gradient(flat),
-        repeats=_REPEATS.value,
-    )
+    return {
+        "product": lambda: jax.block_until_ready(
+            product(variables, KEY, batch, vector)
+        ),
+        "gradient": lambda: jax.block_until_ready(gradient(flat)),
+    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What scores cost beside the pass that they are read off: time and peak memory.
 
-    python benchmarks/scoring.py [--num_samples=50 --num_images=512 --width=16]
+    python -m benchmarks.scoring [--num_samples=50 --num_images=512 --width=16]
 
 Compares a pass that draws all samples and takes their softmax with one that also scores
 the ensembles of every size N = 1, 2, ..., in turns. Then prints the peak memory of
@@ -9,16 +9,14 @@ processes that score more samples, and more images.
 
 import argparse
 import functools
-import resource
-import statistics
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import memory, timing
 from spatial_smoothing import ensembles, mixtures, models, scoring
 from spatial_smoothing.data import augment, batches
 
@@ -60,13 +58,6 @@ def passes(num_samples: int, num_images: int, *, width: int, batch_size: int):
     return alone, scored
 
 
-def seconds(function) -> float:
-    """The time of one call."""
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
-
-
 def main() -> None:
     """Prints both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -84,20 +75,21 @@ def main() -> None:
     alone, scored = passes(args.num_samples, args.num_images, **size)
     if args.memory_only:
         scored()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+        print(memory.peak_bytes() // 2**20)
         return
-    alone(), scored()  # compile
-    times = [(seconds(alone), seconds(scored)) for _ in range(args.rounds)]
-    ratios = [after / before for before, after in times]
+    (row,) = timing.compare(
+        "scoring", "all sizes", {"": scored, "pass": alone}, rounds=args.rounds
+    )
+    costs = sorted(1 / row["ratio"][key] for key in ("median", "least", "largest"))
     print(
         f"{args.num_images} images, N = 1 to {args.num_samples}, {args.rounds} rounds: "
-        f"pass {statistics.median(t for t, _ in times):.2f} s, with all scores "
-        f"{statistics.median(ratios):.3f} times that ({min(ratios):.3f} to "
-        f"{max(ratios):.3f})"
+        f"pass {row['peer_seconds']['median']:.2f} s, with all scores "
+        f"{costs[1]:.3f} times that ({costs[0]:.3f} to {costs[2]:.3f})"
     )
     for num_samples, num_images in ((10, 1024), (50, 1024), (10, 4096)):
-        command = [sys.executable, __file__, "--memory_only", f"--width={args.width}"]
+        command = [sys.executable, "-m", "benchmarks.scoring", "--memory_only"]
         command += [f"--num_samples={num_samples}", f"--num_images={num_images}"]
+        command += [f"--width={args.width}"]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         print(
             f"peak, N = {num_samples}, {num_images} images: {done.stdout.strip()} MiB"

@@ -52,8 +52,8 @@ def _first_step(scale: Scale, who: str, extra: dict[str, str]) -> tuple[float, i
     stages = scale.model(name).stages
     arguments = f"{name!r}, width={scale.width}, stages={stages}, size={size}"
     code = (
-        f"from benchmarks.{who} import first_step; first_step({arguments})\n"
-        "print(*(line for line in open('/proc/self/status') if 'VmHWM' in line))"
+        f"from benchmarks import memory, {who}\n"
+        f"{who}.first_step({arguments}); print(memory.peak_bytes())"
     )
     environment = {k: v for k, v in os.environ.items() if "CACHE_DIR" not in k}
     begin = time.perf_counter()
@@ -67,5 +67,4 @@ def _first_step(scale: Scale, who: str, extra: dict[str, str]) -> tuple[float, i
     seconds = time.perf_counter() - begin
     if done.returncode:
         raise ValueError(f"failed: {code}")
-    # Not that of getrusage, which begins with the memory of the parent.
-    return seconds, int(done.stdout.split()[-2]) * 1024
+    return seconds, int(done.stdout)

@@ -2,10 +2,11 @@ import json
 import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
 
-from benchmarks import run, timing
+from benchmarks import memory, run, timing
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -44,6 +45,23 @@ def test_rivals_take_turns_after_warming_up():
     seconds = timing.in_turns(rivals, rounds=3)
     assert "".join(calls) == "aabb" + "ab" * 3
     assert [len(values) for values in seconds.values()] == [3, 3]
+
+
+def test_a_turn_is_as_many_calls_as_fill_it():
+    begin, calls = time.perf_counter(), []
+    rivals = {"long": lambda: None, "short": lambda: calls.append(0)}
+    seconds = timing.in_turns(rivals, rounds=2, turn=0.01)
+    whole = time.perf_counter() - begin
+    assert len(calls) > 10
+    # What is given is the time of a call: all of them fit into the whole.
+    assert sum(seconds["short"]) * (len(calls) - 2) / 2 <= whole
+
+
+def test_peak_memory_is_that_of_the_process_itself():
+    code = "from benchmarks import memory; print(memory.peak_bytes())"
+    large = bytearray(b"x") * 2**28
+    child = int(subprocess.check_output([sys.executable, "-c", code], cwd=ROOT))
+    assert 2**20 < child < len(large) < memory.peak_bytes()
 
 
 def test_an_unknown_suite_is_one_line(capsys):
