@@ -5,6 +5,7 @@ import importlib
 import inspect
 import pathlib
 import pkgutil
+import re
 import subprocess
 import sys
 
@@ -15,29 +16,19 @@ import spatial_smoothing as ss
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = "spatial_smoothing"
 
+
+def table():
+    """Returns the files and folders of each layer, as ARCHITECTURE.md lists them."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    rows = re.findall(r"^\| (\d) \| (.*?) \|", text, re.M)
+    assert [number for number, _ in rows] == [str(i) for i in range(len(rows))]
+    names = (re.findall(r"`(.*?)`", files) for _, files in rows)
+    return [{re.sub(r"/\*$|\.py$", "", name) for name in row} for row in names]
+
+
 # What may import what: a file imports from lower layers and its own, never from higher
 # ones. In the lowest, each file or folder stands on its own.
-LAYERS = [
-    {"lookup", "paths", "interrupts", "provenance", "cpu", "draws", "ops"}
-    | {"metrics", "data", "report"},
-    {"layers", "models", "optim", "distributed", "feeds", "processes"}
-    | {"checkpoints", "convert"}
-    | {"interception", "existing", "nnx", "ensembles", "mixtures", "temporal"},
-    {
-        "steps",
-        "training",
-        "evaluation",
-        "scoring",
-        "workdirs",
-        "recipes",
-        "locks",
-        "prediction",
-    },
-    {"logs", "profiling", "analysis"},
-    {"suites", "serving", "streaming"},
-    {"cli", "options", "convert.__main__", "train", "evaluate", "predict"}
-    | {"corrupt", "compilation"},
-]
+LAYERS = table()
 ANYONE = {"lookup", "paths"}
 
 # Library -> the only files and folders that may import it.
