@@ -53,8 +53,6 @@ def predict_images(paths: list[str]) -> None:
 
 def predict_frames() -> None:
     """Prints a line for each frame, and how steady the classes are."""
-    if not _WORKDIR.value:
-        raise ValueError("--frames needs --workdir=DIR; exported runs take images only")
     samples = 1 if _NUM_SAMPLES.value is None else _NUM_SAMPLES.value
     predictor = streaming.load_stream(
         _WORKDIR.value, num_samples=samples, decay=_DECAY.value
@@ -85,12 +83,25 @@ def _samples(about: serving.Description) -> str:
     return f"{about.num_samples} sample" + "s" * (about.num_samples != 1)
 
 
-def predict(paths: list[str]) -> None:
-    """Predicts images or frames."""
+def check_flags(paths: list[str]) -> None:
+    """Raises ValueError for flags that do not go together."""
     if bool(_WORKDIR.value) == bool(_EXPORTED.value):
         raise ValueError("give either --workdir=DIR or --exported=DIR")
     if bool(paths) == bool(_FRAMES.value):
         raise ValueError("give either at least one IMAGE or --frames=FOLDER_OR_NPY")
+    if _EXPORTED.value and _FRAMES.value:
+        raise ValueError("--frames needs --workdir=DIR; exported runs take images only")
+    if _EXPORTED.value and _NUM_SAMPLES.present:
+        raise ValueError("--num_samples is for --workdir; an exported run has its own")
+    if paths and _DECAY.present:
+        raise ValueError("--decay is for --frames; images have no past")
+    if _FRAMES.value and _TOP.present:
+        raise ValueError("--top is for images; of a frame there is one class")
+
+
+def predict(paths: list[str]) -> None:
+    """Predicts images or frames."""
+    check_flags(paths)
     predict_images(paths) if paths else predict_frames()
 
 

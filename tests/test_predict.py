@@ -45,6 +45,9 @@ def test_refuses_bad_input_in_one_line(workdir, tmp_path):
     for args, message in [
         ([f"--workdir={workdir}", tmp_path / "none.png"], "no image file"),
         ([tmp_path / "none.png"], "give either --workdir=DIR or --exported=DIR"),
+        (["--exported=x", "--num_samples=3", "x.png"], "--num_samples is for --workd"),
+        (["--workdir=x", "--decay=0.8", "x.png"], "--decay is for --frames; images ha"),
+        (["--workdir=x", "--frames=x", "--top=3"], "--top is for images; of a frame"),
     ]:
         done = predict(*args)
         assert done.returncode == 2
