@@ -108,9 +108,7 @@ def main() -> int:
                 should_stop=lambda: bool(interrupts),
             ),
             eval_every=config["eval_every"],
-            log=logs.RunLog(
-                path, name=suites.label(config["model"], num_members=members)
-            )
+            log=logs.RunLog(path, name=suites.label(model, num_members=members))
             if processes.is_first()
             else None,
             profile=profile if _PROFILE.value else None,

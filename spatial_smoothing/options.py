@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from spatial_smoothing.suites import Suite
+from spatial_smoothing.suites import Suite, check_list
 
 
 def define(suites: Mapping[str, Suite]) -> list[str]:
@@ -46,7 +46,8 @@ def given(
     """Returns the options that were given: name of a suite chosen -> its own.
 
     Raises:
-      ValueError: for an option of none of the suites chosen, or a list of another type.
+      ValueError: for an option of none of the suites chosen, or a list of another
+        type, without a value or with one twice.
     """
     names = {name for suite in suites.values() for name in suite.options}
     used = {name for name in names if flags.FLAGS[name].value is not None}
@@ -76,9 +77,11 @@ def _value(name: str, default: Any) -> Any:
         return value
     kind = type(default[0]) if default else str
     try:
-        return tuple(kind(item) for item in value)
+        found = tuple(kind(item) for item in value)
     except ValueError:
         raise ValueError(
             f"--{name} takes {kind.__name__}s separated by commas, "
             f"got {','.join(value)}"
         ) from None
+    check_list(f"--{name}", found)
+    return found

@@ -1,5 +1,6 @@
 """The suites that analyse a network, on a network that was never trained."""
 
+import dataclasses
 import functools
 import json
 import math
@@ -78,6 +79,21 @@ def test_landscape_continues_and_sums_up(setting):
     changed = again["arrays"]["nll"] != arrays["nll"]
     np.testing.assert_array_equal(np.argwhere(changed), [[0, 2]])
     assert again["arrays"]["nll"][0, 2] == 7
+
+
+def test_points_of_another_evaluation_are_not_taken_over(setting):
+    about = lambda setting, run: setting.partial("landscape", [run], {}).rows
+    first = setting.partial("landscape", [run()], {})
+    first.append({"nll": 7.0})
+    assert about(setting, run()) == [{"nll": 7.0}]
+    moved = run()._replace(config={**run().config, "data_dir": "elsewhere"})
+    assert about(setting, moved) == [{"nll": 7.0}]
+    other = run()._replace(config={**run().config, "seed": 1})
+    images = dataclasses.replace(setting, dataset=dataset(20))
+    split = dataclasses.replace(setting, split="train")
+    for now, network in ((setting, other), (images, run()), (split, run())):
+        setting.partial("landscape", [run()], {}).append({"nll": 7.0})
+        assert about(now, network) == []
 
 
 def test_landscape_can_estimate_statistics_anew(setting):
@@ -215,6 +231,8 @@ def test_analyses_compute_in_float32(setting):
         ("hessian", {"num_batches": 0}, "num_batches must be at least 1, got 0"),
         ("variance", {"image": 20}, r"image must be in \[0, 20\), got 20"),
         ("frequency", {"frequencies": (1.5,)}, r"frequency must be in \(0, pi\], got"),
+        ("frequency", {"frequencies": ()}, "frequencies must have at least one value"),
+        ("frequency", {"frequencies": (0.5, 0.5)}, r"once, got 0\.5 more than once"),
     ],
 )
 def test_unusable_numbers_are_refused(suite, options, message, setting):

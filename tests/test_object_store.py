@@ -108,8 +108,9 @@ def test_an_evaluation_is_written_and_read(bucket):
     examples = per_example(np.log(probs), np.arange(4) % 3)
     for label in ("old", "new"):  # the second replaces the first
         (row,) = report_rows.curve(label, sizes=(1,))
-        rows = suites.save_examples(output, [{**row, "examples": examples}])
-        page = report.write(output, rows, provenance={"seed": 0}, title="a title")
+        rows, files = suites.pack_examples([{**row, "examples": examples}])
+        about = {"provenance": {"seed": 0}, "title": "a title"}
+        page = report.write(output, rows, files=files, **about)
     assert "a title" in page.read_text()
     assert workdirs.evaluation_path(RUN) == page.with_name("metrics.json")
     rows, provenance = report.read(workdirs.evaluation_path(RUN))

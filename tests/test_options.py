@@ -72,6 +72,14 @@ def test_options_of_suites_that_are_not_evaluated(parse):
         parse("--severities=1", chosen=["landscape"])
 
 
+def test_lists_have_each_value_once(parse):
+    message = "--severities must name each value once, got 2 more than once"
+    with pytest.raises(ValueError, match=message):
+        parse("--severities=1,2,02")
+    with pytest.raises(ValueError, match="--kinds must have at least one value, got"):
+        parse("--severities=1", "--kinds=")
+
+
 def test_lists_of_another_type(parse):
     message = "--severities takes ints separated by commas, got 1,two"
     with pytest.raises(ValueError, match=message):

@@ -106,6 +106,9 @@ def test_what_is_done_is_not_done_again(run, tmp_path, monkeypatch):
 def test_bad_options_are_refused_at_once(run, tmp_path):
     with pytest.raises(ValueError, match="unknown perturbation 'fog'"):
         perturbation([run], setting(tmp_path), perturbations=("fog",))
+    for names, message in (((), "at least one value"), (NAMES[:1] * 2, "each value o")):
+        with pytest.raises(ValueError, match=f"perturbations must .*{message}"):
+            perturbation([run], setting(tmp_path), perturbations=names)
     with pytest.raises(ValueError, match="no sequences"):
         perturbation([run], setting(tmp_path), perturbed_dir=str(tmp_path))
     assert not list(tmp_path.iterdir())

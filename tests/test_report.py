@@ -203,3 +203,15 @@ def test_differences_that_are_none_are_refused(difference, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         write(tmp_path / "new", curve("a"), differences=[difference])
     assert not (tmp_path / "new").exists()
+
+
+def test_further_files_are_replaced_with_the_report_or_not_at_all(tmp_path):
+    write(tmp_path, demo(), files={"examples.npz": b"old"})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert before["examples.npz"] == b"old"
+    twice = [*demo(), *demo()]
+    with pytest.raises(ValueError, match="two rows for"):
+        write(tmp_path, twice, files={"examples.npz": b"new"})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    write(tmp_path, demo(), files={"examples.npz": b"new"})
+    assert (tmp_path / "examples.npz").read_bytes() == b"new"

@@ -66,6 +66,24 @@ def test_baselines_are_those_of_the_same_ensemble():
     assert comparisons.smoothing_pairs(groups) == expected
 
 
+def test_baselines_differ_in_nothing_but_smoothing():
+    smooth = {"model": "resnet_mcdo_smoothing_18"}
+    groups = {
+        name: [make_row(name, 1, recipe=recipe, **changes)]
+        for name, recipe, changes in (
+            ("narrow", "a", {}),
+            ("wide", "b", {}),
+            ("narrow + smoothing", "a", smooth),
+            ("long + smoothing", "c", smooth),
+            ("wide, smoothed by its config", "b", {"smoothed": True}),
+        )
+    }
+    assert comparisons.smoothing_pairs(groups) == [
+        ("narrow + smoothing", "narrow"),
+        ("wide, smoothed by its config", "wide"),
+    ]
+
+
 def test_equivalent_size_needs_a_pair():
     assert comparisons.equivalents_table([make_row("a", 1), make_row("a", 5)]) is None
     assert len(cells(comparisons.equivalents_table(demo()))) == 1

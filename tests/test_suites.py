@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spatial_smoothing import metrics, recipes, report, suites, workdirs
+from spatial_smoothing import metrics, models, recipes, report, suites, workdirs
 from spatial_smoothing.data.sources import Dataset
-from spatial_smoothing.suites.ensemble import ensemble_sizes
+from spatial_smoothing.suites.ensemble import _seconds
+from spatial_smoothing.suites.lineup import about_line, ensemble_sizes, lines_of
 
 CONFIG = {
     "model": "resnet_mcdo_smoothing_18",
@@ -49,6 +50,19 @@ def test_one_run_has_a_row_for_each_size():
     assert all(row["intervals"] for row in rows)
 
 
+def test_what_samples_share_is_timed_on_all_devices():
+    found = []
+
+    def prepare(images):
+        jax.debug.inspect_array_sharding(images, callback=found.append)
+        return images / 255
+
+    assert _seconds(run("a"), prepare, setting(), repeats=1) > 0
+    (sharding,) = found
+    assert jax.device_count() == 8
+    assert sharding.shard_shape((8, 32, 32, 3)) == (1, 32, 32, 3)
+
+
 def test_several_runs_are_a_deep_ensemble_and_themselves():
     runs = [run("a"), run("b", seed=1)]
     rows = suites.ensemble(runs, setting(num_samples=2))
@@ -84,11 +98,11 @@ def test_members_of_an_ensemble_are_of_one_data_set():
         suites.ensemble(runs, setting())
 
 
-def evaluated(path, rows, *, config=CONFIG):
-    output = path / "evaluation"
-    provenance = {"config": config} if config else {}
+def evaluated(path, rows, *, config=CONFIG, **where):
+    provenance = {**where, **({"config": config} if config else {})}
+    rows, files = suites.pack_examples(rows)
     report.write(
-        output, suites.save_examples(output, rows), provenance=provenance, title="A"
+        path / "evaluation", rows, provenance=provenance, title="A", files=files
     )
     return path
 
@@ -98,6 +112,7 @@ def test_evaluated_workdirs_are_read(tmp_path):
     ((found,), where) = suites.read(evaluated(tmp_path, rows))
     np.testing.assert_array_equal(found["examples"].nll, rows[0]["examples"].nll)
     assert where["config"] == report.plain(CONFIG)
+    assert suites.read(tmp_path / "evaluation")[0][0]["label"] == "A"
 
 
 def test_evaluations_of_an_older_version_are_refused(tmp_path):
@@ -116,12 +131,83 @@ def test_evaluations_of_an_older_version_are_refused(tmp_path):
         file.write_bytes(damaged)
         with pytest.raises(ValueError, match=message):
             suites.read(path)
-        assert suites.earlier(file.parent, {}, without=()) == ([], {})
     np.savez(file, **{"0/label": np.zeros(2)})
     with pytest.raises(ValueError, match=message):
         suites.read(path)
     with pytest.raises(ValueError, match="is not evaluated yet"):
         suites.read(tmp_path)
+
+
+WHERE = {"runs": [{"workdir": "a", "step": 7}], "split": "test", "config": CONFIG}
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """A function of what is evaluated now, where two suites were before."""
+    rows = [
+        row("A", 1, 0) | {"suite": "ensemble", "dataset": "shapes"},
+        {"suite": "hessian", "label": "A", "num_samples": 1, "run": "a"},
+    ]
+    evaluations = {"ensemble": {"seconds": 2.0}, "hessian": {"seconds": 1.0}}
+    evaluated(tmp_path, rows, **WHERE, evaluations=evaluations, commit="old")
+    return functools.partial(suites.earlier, tmp_path / "evaluation", without=())
+
+
+def test_what_other_suites_say_of_the_same_runs_stays(earlier):
+    rows, evaluations = earlier(WHERE)
+    assert [found["suite"] for found in rows] == ["ensemble", "hessian"]
+    assert "examples" in rows[0]
+    assert evaluations["hessian"] == {"seconds": 1.0, "commit": "old"}
+    (found,), evaluations = earlier(WHERE, without=["ensemble"])
+    assert (found["suite"], [*evaluations]) == ("hessian", ["hessian"])
+    moved = {**WHERE, "config": {**CONFIG, "data_dir": "elsewhere"}}
+    assert len(earlier(moved)[0]) == 2
+
+
+def test_what_was_said_of_another_step_is_dropped(earlier):
+    later = {**WHERE, "runs": [{"workdir": "a", "step": 8}]}
+    assert earlier(later) == ([], {})
+
+
+def test_scores_outlive_damaged_examples(earlier, tmp_path):
+    (tmp_path / "evaluation" / "examples.npz").write_bytes(b"")
+    rows, _ = earlier(WHERE)
+    assert [found["suite"] for found in rows] == ["ensemble", "hessian"]
+    (tmp_path / "evaluation" / "metrics.json").unlink()
+    assert earlier(WHERE) == ([], {})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"runs": [{"workdir": name, "step": 7} for name in "ab"]},
+            r"of a on the split test, which one of a, b on the split test would",
+        ),
+        ({"split": "train"}, "which one of a on the split train would replace"),
+        ({"config": {**CONFIG, "width": 8}}, "as trained with another width; choose"),
+    ],
+)
+def test_evaluations_of_something_else_are_not_replaced(change, message, earlier):
+    with pytest.raises(ValueError, match=f"{message}.*--output=DIR"):
+        earlier({**WHERE, **change})
+
+
+def test_evaluations_and_comparisons_do_not_replace_each_other(earlier, tmp_path):
+    output = tmp_path / "evaluation"
+    with pytest.raises(ValueError, match="of a on the split test, which a comparison"):
+        suites.check_comparison(output)
+    suites.check_comparison(tmp_path)
+    report.write(output, [{"label": "A", "num_samples": 1}], provenance={}, title="A")
+    suites.check_comparison(output)
+    with pytest.raises(ValueError, match="holds an evaluation of something else"):
+        earlier(WHERE)
+
+
+def test_an_ensemble_of_workdirs_has_an_evaluation_of_its_own(tmp_path):
+    names = [tmp_path / name for name in "abc"]
+    assert suites.default_output(names[:1]) == tmp_path / "a" / "evaluation"
+    assert suites.default_output(names) == tmp_path / "a" / "evaluation-of-3"
 
 
 @pytest.mark.parametrize("name", ["num_samples", "num_replicates", "seed"])
@@ -167,6 +253,9 @@ def test_dropout_in_some_parts_is_a_second_pass_of_the_same_weights():
     for given, message in (("5", "must name some of"), ("tail", "must name some of")):
         with pytest.raises(ValueError, match=message):
             suites.ensemble([two], setting(), mc_stages=given)
+    message = "a has dropout in 2 as it was trained; leave out mc_stages"
+    with pytest.raises(ValueError, match=message):
+        suites.ensemble([trained_so], setting(), mc_stages="2")
     plain = run("a", initial=False, model="resnet_dnn_18")
     with pytest.raises(ValueError, match="networks with dropout; a has none"):
         suites.ensemble([plain], setting(), mc_stages="1")
@@ -183,25 +272,46 @@ def test_sizes_of_ensembles():
 
 
 @pytest.mark.parametrize(
-    ("name", "members", "expected"),
+    ("config", "members", "expected"),
     [
-        ("resnet_dnn_18", 1, "Deterministic"),
-        ("resnet_mcdo_smoothing_18", 1, "MC dropout + smoothing"),
-        ("vgg_dnn_smoothing_16", 5, "Deep ensemble + smoothing"),
-        ("vgg_mcdo_16", 5, "Deep ensemble of MC dropout"),
+        ({"model": "resnet_dnn_18"}, 1, "Deterministic"),
+        ({"model": "resnet_mcdo_smoothing_18"}, 1, "MC dropout + smoothing"),
+        ({"model": "vgg_dnn_smoothing_16"}, 5, "Deep ensemble + smoothing"),
+        ({"model": "vgg_mcdo_16"}, 5, "Deep ensemble of MC dropout"),
+        ({"model": "resnet_dnn_18", "rate": 0.3}, 1, "MC dropout"),
+        ({"model": "resnet_mcdo_18", "rate": 0.0}, 2, "Deep ensemble"),
+        (
+            {"model": "resnet_mcdo_18", "smoothing": [0, 0, 1, 0]},
+            1,
+            "MC dropout + smoothing",
+        ),
+        (
+            {"model": "resnet_mcdo_smoothing_18", "smoothing": [0, 0, 0, 0]},
+            1,
+            "MC dropout",
+        ),
     ],
 )
-def test_labels(name, members, expected):
-    assert suites.label(name, num_members=members) == expected
+def test_labels_are_of_the_network_that_was_built(config, members, expected):
+    model = recipes.build_model({"dataset": "cifar10", **config})
+    assert suites.label(model, num_members=members) == expected
 
 
 def test_labels_say_where_dropout_is():
-    label = functools.partial(suites.label, mc_stages=("head", 3, 4))
+    build = functools.partial(models.build, num_classes=10, mc_stages=("head", 3, 4))
     places = "stage 3, stage 4, head"
-    assert label("resnet_mcdo_smoothing_18") == f"MC dropout in {places} + smoothing"
-    deep = label("resnet_mcdo_18", num_members=2)
+    smooth = suites.label(build("resnet_mcdo_smoothing_18"))
+    assert smooth == f"MC dropout in {places} + smoothing"
+    deep = suites.label(build("resnet_mcdo_18"), num_members=2)
     assert deep == f"Deep ensemble of MC dropout in {places}"
-    assert label("resnet_dnn_18") == "Deterministic"
+    assert suites.label(build("resnet_dnn_18")) == "Deterministic"
+
+
+def test_rows_say_what_the_network_was_built_with():
+    changed = run("a", model="resnet_dnn_18", rate=0.3, smoothing=[1])
+    rows = suites.ensemble([changed], setting(num_samples=1))
+    assert [row["label"] for row in rows] == ["MC dropout + smoothing"]
+    assert [row["smoothed"] for row in rows] == [True]
 
 
 def test_equal_labels_are_told_apart_unless_they_are_seeds():
@@ -213,6 +323,32 @@ def test_equal_labels_are_told_apart_unless_they_are_seeds():
     configs["b"] = {"width": 4, "seed": 1}
     labels = [found["label"] for found in suites.distinct_labels(groups, configs)]
     assert labels == ["X", "Y", "X"]
+
+
+def test_labels_that_differ_in_smoothing_and_more_are_told_apart():
+    row = lambda label: {"label": label, "num_samples": 1}
+    groups = {"a": [row("X")], "b": [row("X + smoothing")]}
+    config = {"model": "resnet_mcdo_18", "width": 4, "seed": 0}
+    smooth = {**config, "model": "resnet_mcdo_smoothing_18", "temperature": 5.0}
+    labels = lambda *configs: [
+        found["label"]
+        for found in suites.distinct_labels(
+            groups, dict(zip("ab", configs, strict=True))
+        )
+    ]
+    assert labels(config, {**smooth, "seed": 7}) == ["X", "X + smoothing"]
+    wide = labels(config, {**smooth, "width": 8})
+    assert wide == ["X (a)", "X + smoothing (b)"]
+
+
+def test_rows_that_are_in_several_workdirs_count_once():
+    row = {"label": "X", "num_samples": 1, "run": "a", "suite": "corruption"}
+    fog, snow = ({**row, "corruption": name} for name in ("fog", "snow"))
+    deep = {**row, "run": "a, b", "label": "Deep X"}
+    groups = {"a": [fog], "of-2": [fog, snow, deep, {**fog, "run": "b"}]}
+    configs = {workdir: {"width": 4, "seed": 0} for workdir in groups}
+    found = suites.distinct_labels(groups, configs)
+    assert found == [fog, snow, deep, {**fog, "run": "b"}]
 
 
 LABELS = np.random.default_rng(0).integers(0, 4, 200)
@@ -279,6 +415,40 @@ def test_other_images_are_not_compared():
     assert suites.differences(rows, num_replicates=20) == []
 
 
+def test_smoothing_is_not_credited_with_another_difference():
+    rows = [
+        row("MC dropout", 1, 0) | {"recipe": "a"},
+        row("MC dropout", 1, 1) | {"recipe": "b", "label": "MC dropout (b)"},
+        row("MC dropout + smoothing", 1, 2) | {"recipe": "b"},
+    ]
+    (found,) = suites.differences(rows, num_replicates=20)
+    assert found["label"] == "MC dropout + smoothing minus MC dropout (b)"
+
+
+def test_recipes_differ_where_more_than_smoothing_and_seed_does():
+    def recipe(**changes):
+        (found, *_) = lines_rows(run("a", initial=False, **changes))
+        return found["recipe"]
+
+    lines_rows = lambda one: [about_line(line, [one]) for line in lines_of([one], (1,))]
+    same = recipe()
+    plain = "resnet_mcdo_18"
+    for changes in (
+        {"seed": 3},
+        {"model": plain},
+        {"model": plain, "smoothing": [1], "temperature": 2.0},
+        {"data_dir": "x", "members": 2},
+    ):
+        assert recipe(**changes) == same
+    for changes in (
+        {"width": 8},
+        {"epochs": 3},
+        {"model": "resnet_dnn_smoothing_18"},
+        {"mc_stages": [1]},
+    ):
+        assert recipe(**changes) != same
+
+
 def test_two_series_without_smoothing_are_compared_too():
     rows = [row("A", 1, 0), row("B", 1, 1)]
     (found,) = suites.differences(rows, num_replicates=20)
@@ -287,14 +457,19 @@ def test_two_series_without_smoothing_are_compared_too():
     assert suites.differences([]) == []
 
 
-def test_examples_come_back_as_they_were_saved(tmp_path):
-    rows = [row("A", 1, 0), {"label": "B", "num_samples": 1}, row("A", 2, 1)]
-    without = suites.save_examples(tmp_path, rows)
-    assert all("examples" not in found for found in without)
-    assert [path.name for path in tmp_path.iterdir()] == ["examples.npz"]
-    back = suites.load_examples(tmp_path, without)
-    assert "examples" not in back[1]
-    for one, other in ((rows[0], back[0]), (rows[2], back[2])):
+def test_examples_come_back_with_their_rows(tmp_path):
+    """A report has rows of ensembles first, in whatever order they are given."""
+    other = {"suite": "hessian", "label": "B", "num_samples": 1}
+    given = [other, row("A", 1, 0), row("A", 2, 1)]
+    rows, files = suites.pack_examples(given)
+    assert all("examples" not in found for found in rows)
+    assert [*files] == ["examples.npz"]
+    report.write(tmp_path, rows, provenance={}, title="A", files=files)
+    rows, _ = report.read(tmp_path / "metrics.json")
+    *back, last = suites.load_examples(tmp_path, rows)
+    assert last == other
+    for one, found in zip(given[1:], back, strict=True):
+        assert one["num_samples"] == found["num_samples"]
         same = functools.partial(np.testing.assert_array_equal, strict=True)
-        jax.tree.map(same, one["examples"], other["examples"])
-    assert suites.load_examples(tmp_path / "none", without) == without
+        jax.tree.map(same, one["examples"], found["examples"])
+    assert suites.load_examples(tmp_path / "none", rows) == rows

@@ -64,6 +64,7 @@ def write(
     title: str,
     differences: Sequence[Mapping[str, Any]] = (),
     beside: Sequence[Row] = (),
+    files: Mapping[str, bytes] | None = None,
 ) -> epath.Path:
     """Writes metrics.json, metrics.csv, the figures and report.html.
 
@@ -80,6 +81,7 @@ def write(
       title: heading of the page.
       differences: paired differences between models, see `comparisons`.
       beside: rows to draw for comparison, such as those of `published`.
+      files: name -> content of further files, replaced with the report or not at all.
 
     Returns:
       The path of report.html.
@@ -116,7 +118,8 @@ def write(
         },
         generated=datetime.now(UTC),
     )
-    files = {"metrics.json": json.dumps(record, indent=1, allow_nan=False).encode()}
+    files = dict(files or {})
+    files["metrics.json"] = json.dumps(record, indent=1, allow_nan=False).encode()
     if rows:
         files["metrics.csv"] = _csv(rows).encode()
     for suite, group in shown_others.items():

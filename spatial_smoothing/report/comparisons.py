@@ -53,22 +53,27 @@ def checked_differences(differences: Sequence[Mapping[str, Any]]) -> list[Row]:
 def smoothing_pairs(groups: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
     """(smoothed, baseline) for every series whose model differs only in smoothing.
 
-    Where a model has several series (deterministic and deep ensemble, say), that with
-    the most similar name, smoothing apart, is the baseline.
+    Those whose "recipe" differs make no pair: what else differs would be credited to
+    smoothing. Where a model has several series (deterministic and deep ensemble, say),
+    that with the most similar name, smoothing apart, is the baseline.
     """
-    models = {
-        name: (str(row.get("model")), row.get("dataset"), row.get("split"))
-        for name, (row, *_) in groups.items()
-    }
+    kinds = {name: _kind(row) for name, (row, *_) in groups.items()}
     pairs = []
-    for smoothed, (model, *setting) in models.items():
-        wanted = (model.replace("_smoothing", ""), *setting)
-        baselines = [name for name in groups if models[name] == wanted]
-        if "_smoothing" in model and baselines:
+    for smoothed, (has_smoothing, *kind) in kinds.items():
+        baselines = [name for name in groups if kinds[name] == (False, *kind)]
+        if has_smoothing and baselines:
             name = smoothed.replace(" + smoothing", "", 1)
             (alike,) = difflib.get_close_matches(name, baselines, n=1, cutoff=0)
             pairs.append((smoothed, alike))
     return pairs
+
+
+def _kind(row: Row) -> tuple:
+    """Whether a row is of a network with smoothing, and what it is of apart from it."""
+    model = str(row.get("model"))
+    smoothed = row.get("smoothed", "_smoothing" in model)
+    same = (row.get(key) for key in ("recipe", "dataset", "split"))
+    return smoothed, model.replace("_smoothing", ""), *same
 
 
 def difference(

@@ -12,6 +12,8 @@ and
 - "detection": {"dataset", "split", "num_examples", "scores"}, the last of these
   score -> {"auroc", "aupr", "fpr95"}, with out-of-distribution images as positives;
 - "run": the workdir's name; rows that differ in it alone are averaged (see `runs`);
+- "recipe", a text that networks share which differ in smoothing and seed at most, and
+  "smoothed", whether there is smoothing; where absent, "model" tells;
 - "model", "dataset", "split", "num_examples", and any other key, which is carried
   along.
 

@@ -1,14 +1,16 @@
 """The index of evaluations: name -> `Suite`."""
 
 from spatial_smoothing.suites.comparison import (
-    differences,
+    check_comparison,
+    default_output,
     distinct_labels,
     earlier,
     load_examples,
+    pack_examples,
     read,
-    save_examples,
 )
 from spatial_smoothing.suites.corruption import corruption
+from spatial_smoothing.suites.differences import differences
 from spatial_smoothing.suites.ensemble import ensemble
 from spatial_smoothing.suites.feature_maps import fourier, variance
 from spatial_smoothing.suites.frequency import frequency
@@ -16,13 +18,22 @@ from spatial_smoothing.suites.hessian import hessian
 from spatial_smoothing.suites.landscape import landscape
 from spatial_smoothing.suites.partial import finish
 from spatial_smoothing.suites.perturbation import perturbation
-from spatial_smoothing.suites.settings import Setting, Suite, held_out, label
+from spatial_smoothing.suites.settings import (
+    Setting,
+    Suite,
+    check_list,
+    held_out,
+    label,
+)
 
 __all__ = [
     "SUITES",
     "Setting",
     "Suite",
+    "check_comparison",
+    "check_list",
     "corruption",
+    "default_output",
     "differences",
     "distinct_labels",
     "earlier",
@@ -35,9 +46,9 @@ __all__ = [
     "label",
     "landscape",
     "load_examples",
+    "pack_examples",
     "perturbation",
     "read",
-    "save_examples",
     "variance",
 ]
 

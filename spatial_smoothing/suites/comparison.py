@@ -1,21 +1,26 @@
-"""Comparison of evaluated workdirs: their rows side by side, and paired differences."""
+"""Evaluations that are there: kept by later ones, and compared side by side."""
 
-import functools
+import contextlib
+import io
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from spatial_smoothing import metrics, report, workdirs
+from spatial_smoothing import paths, report, workdirs
 from spatial_smoothing.evaluation import Row
 from spatial_smoothing.metrics import Examples
+from spatial_smoothing.suites.settings import SMOOTHED, recipe
 from spatial_smoothing.workdirs import FREE
 
 _FILE = "examples.npz"
+# What tells the rows of a label, run and number of samples apart.
+_KINDS = (
+    *("suite", "dataset", "split", "data", "corruption", "severity"),
+    *("perturbation", "frequency", "network", "tap"),
+)
 
 
 def distinct_labels(
@@ -28,55 +33,62 @@ def distinct_labels(
       configs: Workdir -> the config of its run.
 
     Returns:
-      All rows. Where workdirs share a label and differ in more than the seed, the label
-      is followed by the workdir's name.
+      All rows, of those that are in several workdirs the first. Where workdirs share a
+      label and differ in more than the seed, or share it but for smoothing and differ
+      in more than that, the label is followed by the workdir's name.
     """
-    owners: dict[str, set[str]] = {}
+    same, alike = {}, {}
+    for workdir, rows in groups.items():
+        config = configs[workdir]
+        for row in rows:
+            same.setdefault(row["label"], set()).add(recipe(config))
+            others = alike.setdefault(row["label"].replace(SMOOTHED, ""), set())
+            others.add(recipe(config, smoothing=False))
+    found: dict[tuple, Row] = {}
     for workdir, rows in groups.items():
         for row in rows:
-            owners.setdefault(row["label"], set()).add(workdir)
-
-    def shared(label: str) -> bool:
-        recipes = [_recipe(configs[workdir]) for workdir in owners[label]]
-        return all(recipe == recipes[0] for recipe in recipes)
-
-    return [
-        row if shared(row["label"]) else {**row, "label": f"{row['label']} ({workdir})"}
-        for workdir, rows in groups.items()
-        for row in rows
-    ]
+            name = label = row["label"]
+            if len(same[name]) > 1 or len(alike[name.replace(SMOOTHED, "")]) > 1:
+                label = f"{name} ({workdir})"
+            kind = (name, row.get("run", workdir), row.get("num_samples"))
+            kind += tuple(row.get(key) for key in _KINDS)
+            found.setdefault(kind, {**row, "label": label})
+    return list(found.values())
 
 
-def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in config.items() if k not in FREE | {"seed"}}
+def pack_examples(rows: Sequence[Row]) -> tuple[list[Row], dict[str, bytes]]:
+    """Returns the rows without their `examples`, and a file for these.
 
-
-def save_examples(output: epath.PathLike, rows: Sequence[Row]) -> list[Row]:
-    """Writes the `examples` of rows beside their report; returns the rows without."""
-    rows = [dict(row) for row in rows]
+    The file is to be written with the report of the rows: it tells them by number. Rows
+    with examples come first, because a report has those of ensembles first.
+    """
+    rows = [dict(row) for row in sorted(rows, key=lambda row: "examples" not in row)]
     found = [row.pop("examples", None) for row in rows]
-    arrays = {
-        f"{index}/{name}": value
-        for index, examples in enumerate(found)
-        if examples is not None
-        for name, value in vars(examples).items()
-    }
-    path = epath.Path(output)
-    path.mkdir(parents=True, exist_ok=True)
-    temporary = path / f"{_FILE}.tmp"
-    with temporary.open("wb") as file:
-        np.savez(file, **arrays)
-    temporary.replace(path / _FILE)
-    return rows
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        **{
+            f"{index}/{name}": value
+            for index, examples in enumerate(found)
+            if examples is not None
+            for name, value in vars(examples).items()
+        },
+    )
+    return rows, {_FILE: buffer.getvalue()}
 
 
 def read(workdir: epath.PathLike) -> tuple[list[Row], dict[str, Any]]:
-    """Returns the rows of an evaluated workdir, with examples, and their provenance.
+    """Returns the rows of an evaluation, with examples, and their provenance.
+
+    Args:
+      workdir: A run that was evaluated, or the directory of an evaluation.
 
     Raises:
       ValueError: if it is not evaluated, or was by a version that wrote less.
     """
-    path = workdirs.evaluation_path(workdir)
+    path = epath.Path(workdir) / "metrics.json"
+    if not path.exists():
+        path = workdirs.evaluation_path(workdir)
     rows, where = report.read(path)
     rows = load_examples(path.parent, rows)
     if "config" not in where or any("split" not in row for row in rows):
@@ -110,6 +122,15 @@ def load_examples(output: epath.PathLike, rows: Sequence[Row]) -> list[Row]:
     ]
 
 
+def default_output(names: Sequence[epath.PathLike]) -> epath.Path:
+    """Returns the directory of an evaluation of workdirs, in the first of them.
+
+    An ensemble of several has one of its own, beside that of the first workdir alone.
+    """
+    several = f"-of-{len(names)}" if len(names) > 1 else ""
+    return paths.absolute(names[0]) / f"evaluation{several}"
+
+
 def earlier(
     output: epath.PathLike, where: Mapping[str, Any], *, without: Collection[str]
 ) -> tuple[list[Row], dict[str, Any]]:
@@ -117,136 +138,68 @@ def earlier(
 
     Args:
       output: Directory of the report, if there is one.
-      where: Provenance of the new rows; only a report with the same `runs`, `split` and
-        `config` is of use.
+      where: Of the new rows: `runs`, `split` and `config`. What the report says of
+        other steps of the same runs is of no use any more, and left out.
       without: Suites that are evaluated anew.
 
     Returns:
-      Rows, and suite -> numbers of its evaluation.
+      Rows, and suite -> numbers and provenance of its evaluation.
+
+    Raises:
+      ValueError: if the report is of other runs, or of another split, which would be
+        lost.
     """
-    path = epath.Path(output) / "metrics.json"
     try:
-        rows, before = report.read(path)
-        rows = load_examples(output, rows)
+        rows, before = report.read(epath.Path(output) / "metrics.json")
     except (OSError, ValueError):
         return [], {}
     where = report.plain(dict(where))
-    if any(before.get(key) != where[key] for key in ("runs", "split", "config")):
+    there, here = (_subject(about) for about in (before, where))
+    if there != here:
+        raise ValueError(
+            f"{output} holds an evaluation of {there}, which one of {here} would "
+            "replace; choose another --output=DIR"
+        )
+    different = [
+        name
+        for name in sorted({*before["config"], *where["config"]} - FREE)
+        if before["config"].get(name) != where["config"].get(name)
+    ]
+    if different:
+        raise ValueError(
+            f"{output} holds an evaluation of {there} as trained with another "
+            f"{', '.join(different)}; choose another --output=DIR"
+        )
+    if before["runs"] != where["runs"]:
         return [], {}
-    evaluations = before.get("evaluations", {})
-    kept = {name: value for name, value in evaluations.items() if name not in without}
+    with contextlib.suppress(OSError, ValueError):  # the scores are good without
+        rows = load_examples(output, rows)
+    shared = {name: before[name] for name in before.keys() - where.keys()}
+    evaluations = shared.pop("evaluations", {})
+    kept = {
+        name: {**shared, **value}
+        for name, value in evaluations.items()
+        if name not in without
+    }
     return [row for row in rows if row.get("suite") in kept], kept
 
 
-def differences(
-    rows: Sequence[Row], *, num_replicates: int = 1000, seed: int = 0
-) -> list[dict[str, Any]]:
-    """Scores with smoothing minus those without, by a paired bootstrap over images.
-
-    Args:
-      rows: With `examples`, those of one series and size being seeds of one thing;
-        compared are the pairs of `report.smoothing_pairs`, or, without one, the second
-        of two series with the first.
-      num_replicates: Of the bootstrap; 0 for no differences.
-      seed: Of the bootstrap.
-
-    Returns:
-      For each pair of series and each size of both: `label`, `num_samples`,
-      `num_examples` and `values`, score -> [difference, low, high] at 95 %. Then two
-      samples with smoothing minus the most without.
-    """
-    groups = report.series([row for row in rows if "examples" in row])
-    pairs = report.smoothing_pairs(groups)
-    if not pairs and len(groups) == 2:
-        pairs = [tuple(groups)[::-1]]
-    found = []
-    for after, before in pairs if num_replicates else ():
-        after_by_size, before_by_size = (_by_size(groups[n]) for n in (after, before))
-        sizes = sorted(after_by_size.keys() & before_by_size.keys())
-        compared = [(size, size) for size in sizes]
-        if len(sizes) > 2 and 2 in sizes:
-            compared.append((2, sizes[-1]))
-        for one, other in compared:
-            values = _difference(
-                after_by_size[one], before_by_size[other], num_replicates, seed
-            )
-            if values is None:
-                continue
-            texts = (after, before)
-            if one != other:
-                texts = (f"{after}, N = {one},", f"{before}, N = {other}")
-            found.append(
-                {
-                    "label": " minus ".join(texts),
-                    "num_samples": one,
-                    "num_examples": len(after_by_size[one][0].label),
-                    "values": values,
-                }
-            )
-    return found
-
-
-def _by_size(rows: Sequence[Row]) -> dict[int, list[Examples]]:
-    sizes: dict[int, list[Examples]] = {}
-    for row in rows:
-        sizes.setdefault(row["num_samples"], []).append(row["examples"])
-    return sizes
-
-
-def _difference(
-    after: Sequence[Examples],
-    before: Sequence[Examples],
-    num_replicates: int,
-    seed: int,
-) -> dict[str, list[float]] | None:
-    """Score -> [difference, low, high]; None where the images are not the same."""
-    labels = [examples.label for examples in (*after, *before)]
-    if not all(np.array_equal(label, labels[0]) for label in labels):
-        return None
-    stacked = [
-        jax.tree.map(lambda *leaves: jnp.stack(leaves), *group)
-        for group in (after, before)
-    ]
-    estimate, ends = jax.device_get(
-        _bootstrapped(
-            jax.random.key(seed),
-            *stacked,
-            num_classes=_num_classes(stacked),
-            num_replicates=num_replicates,
+def check_comparison(output: epath.PathLike) -> None:
+    """Raises ValueError if a comparison would replace the evaluation of runs."""
+    try:
+        _, before = report.read(epath.Path(output) / "metrics.json")
+    except (OSError, ValueError):
+        return
+    if "runs" in before:
+        raise ValueError(
+            f"{output} holds an evaluation of {_subject(before)}, which a comparison "
+            "would replace; choose another --output=DIR"
         )
-    )
-    return {
-        name: [float(value), *(float(end) for end in ends[name])]
-        for name, value in estimate.items()
-    }
 
 
-def _num_classes(groups: Sequence[Examples]) -> int:
-    """As many as are there: classes without labels do not count in any score."""
-    return 1 + max(
-        int(values.max())
-        for group in groups
-        for values in (group.label, group.prediction)
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("num_classes", "num_replicates"))
-def _bootstrapped(key, after, before, *, num_classes, num_replicates):
-    """The difference between the means over seeds, and its interval."""
-
-    def mean_table(group: Examples, weights: jax.Array) -> dict[str, jax.Array]:
-        tables = [
-            metrics.table(
-                jax.tree.map(lambda leaf, i=index: leaf[i], group),
-                weights,
-                num_classes=num_classes,
-            )
-            for index in range(len(group.label))
-        ]
-        return jax.tree.map(lambda *values: sum(values) / len(values), *tables)
-
-    one, other = (functools.partial(mean_table, group) for group in (after, before))
-    size = after.label.shape[1]
-    replicates = metrics.paired(key, one, other, size, num_replicates=num_replicates)
-    estimate = jax.tree.map(jnp.subtract, one(jnp.ones(size)), other(jnp.ones(size)))
-    return estimate, metrics.interval(replicates)
+def _subject(where: Mapping[str, Any]) -> str:
+    """What a report is of, in words."""
+    if not {"runs", "split", "config"} <= where.keys():
+        return "something else"
+    names = ", ".join(run["workdir"] for run in where["runs"])
+    return f"{names} on the split {where['split']}"

@@ -1,40 +1,33 @@
 """Ensembles: MC dropout, deep ones, both, over time; all sizes from one pass."""
 
-import functools
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 
-from spatial_smoothing import distributed, ensembles, logs, mixtures, recipes, scoring
-from spatial_smoothing.data import augment, batches
+from spatial_smoothing import distributed, logs, recipes, scoring
+from spatial_smoothing.data import batches
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.evaluation import Row
+from spatial_smoothing.suites.lineup import (
+    SIZES,
+    Line,
+    about_line,
+    checked_mesh,
+    lines_of,
+    predictor,
+    preparation,
+    sizes_for,
+    stacked,
+)
 from spatial_smoothing.suites.settings import Setting, check_members, label
 from spatial_smoothing.suites.temporal import Window
 from spatial_smoothing.suites.temporal import predictor as temporal_predictor
 from spatial_smoothing.workdirs import Run
 
-SIZES = (1, 2, 3, 4, 5, 10, 20, 50)
 TEMPORAL = " + temporal"
-
-
-class Line(NamedTuple):
-    """Which ensemble a row is of.
-
-    Attributes:
-      label: What it is called.
-      run: The workdirs that take part.
-      members: How many these are.
-      samples: Of each, and of each frame.
-    """
-
-    label: str
-    run: str
-    members: int
-    samples: int
 
 
 class Work(NamedTuple):
@@ -76,7 +69,8 @@ def ensemble(
       and those smoothed over time, from the same pass.
 
     Raises:
-      ValueError: if the runs differ in more than seed, or for unusable options.
+      ValueError: if the runs are not of one network and data set, or for unusable
+        options.
     """
     check_members(runs)
     window = Window(past, decay, num_frames)
@@ -85,7 +79,7 @@ def ensemble(
             "past, decay and num_frames are for temporal smoothing; give temporal=1 too"
         )
     stochastic = runs[0].model.rate > 0
-    sizes = ensemble_sizes(setting.num_samples, sizes=sizes) if stochastic else (1,)
+    sizes = sizes_for(runs, setting, sizes)
     frame_sizes = _frame_sizes(temporal, sizes, stochastic=stochastic)
     passes = [runs]
     if mc_stages is not None:
@@ -105,47 +99,33 @@ def _rows(
     window: Window,
 ) -> list[Row]:
     """The rows of one pass; `frame_sizes` are those smoothed over time."""
-    model, config = runs[0].model, runs[0].config
-    source = runs[0].source
-    prepare = lambda images: augment.normalize(images, mean=source.mean, std=source.std)
-    predictor = functools.partial(
-        mixtures.predictor,
-        model,
-        prepare=prepare,
-        num_members=len(runs),
-        dropout=model.rate > 0,
-        chunk=setting.chunk,
-    )
     lines, smooth = lines_of(runs, sizes), lines_of(runs, frame_sizes)
-    predict = predictor(sizes=sizes)
+    predict = predictor(runs, setting, sizes)
     if frame_sizes:
         predict = temporal_predictor(
             predict,
-            predictor(sizes=frame_sizes),
+            predictor(runs, setting, frame_sizes),
             shared=[lines.index(line) for line in smooth],
             num_members=len(runs),
             window=window,
         )
     rows, seconds = _scored(runs, setting, predict)
-    once = _seconds(model, runs[0].variables, prepare, setting) if model.rate else 0.0
+    once = 0.0
+    if runs[0].model.rate:
+        once = _seconds(runs[0], preparation(runs[0]), setting)
     # Of each run: samples of the image itself, and of every frame before it.
     frames = window.num_frames - 1 if frame_sizes else 0
     work = Work(len(runs), 1 + frames, sizes[-1] + frames * max(frame_sizes, default=0))
-    labels = [line.label for line in lines] + [
-        f"{line.label}{TEMPORAL}" for line in smooth
-    ]
+    about = [about_line(line, runs) for line in [*lines, *smooth]]
+    for row in about[len(lines) :]:
+        row["label"] += TEMPORAL
     return [
         {
-            "label": name,
-            "model": config["model"],
-            "dataset": source.name,
-            "run": line.run,
-            "num_members": line.members,
-            "num_samples": line.members * line.samples,
+            **first,
             **row,
             **_milliseconds(line, work, seconds, once, setting.batch_size),
         }
-        for name, line, row in zip(labels, [*lines, *smooth], rows, strict=True)
+        for first, line, row in zip(about, [*lines, *smooth], rows, strict=True)
     ]
 
 
@@ -153,11 +133,9 @@ def _scored(
     runs: Sequence[Run], setting: Setting, predict: scoring.Predict
 ) -> tuple[list[Row], float | None]:
     """What the passes say of each ensemble, and the seconds of a batch."""
-    mesh = distributed.mesh()
-    distributed.check_batch_size(setting.batch_size, mesh)
+    mesh = checked_mesh(setting)
     passes = scoring.compile_passes(predict)
-    variables = [run.variables for run in runs]
-    variables = variables[0] if len(runs) == 1 else ensembles.stack(variables)
+    variables = stacked(runs)
     keys = jax.random.split(jax.random.key(setting.seed), 4)
 
     def data(dataset: AnyDataset, name: str):
@@ -171,7 +149,7 @@ def _scored(
     if setting.held_out is not None:
         held_out = data(setting.held_out, "Held-out images")
         temperatures = passes.temperatures(variables, keys[1], held_out)
-    name = _label(runs[0], num_members=len(runs))
+    name = label(runs[0].model, num_members=len(runs))
     scores = passes.scores(
         variables, keys[0], data(setting.dataset, name), temperatures
     )
@@ -187,22 +165,6 @@ def _scored(
         num_replicates=setting.num_replicates,
     )
     return rows, scores.seconds
-
-
-def ensemble_sizes(
-    num_samples: int, *, sizes: tuple[int, ...] = SIZES
-) -> tuple[int, ...]:
-    """Returns increasing sizes from 1 to `num_samples`, both included.
-
-    Raises:
-      ValueError: for sizes that are not the default and out of this range.
-    """
-    if sizes != SIZES and not all(0 < size <= num_samples for size in sizes):
-        raise ValueError(
-            f"sizes must be between 1 and num_samples, {num_samples}, got "
-            f"{','.join(map(str, sizes))}"
-        )
-    return tuple(sorted({1, num_samples, *(s for s in sizes if s <= num_samples)}))
 
 
 def _frame_sizes(
@@ -225,39 +187,33 @@ def _with_dropout_in(run: Run, text: str) -> Run:
     if not run.model.rate:
         raise ValueError(f"mc_stages is for networks with dropout; {run.path} has none")
     parts = [int(part) if part.isdigit() else part for part in text.split(",")]
-    config = {**run.config, "mc_stages": parts}
-    return run._replace(config=config, model=recipes.build_model(config))
-
-
-def lines_of(runs: Sequence[Run], sizes: Sequence[int]) -> list[Line]:
-    """What the ensembles of `mixtures.predictor` are, in its order."""
-    if not sizes:
-        return []
-    paths = [run.name for run in runs]
-    alone = [Line(_label(runs[0]), path, 1, size) for path in paths for size in sizes]
-    if len(runs) == 1:
-        return alone
-    deep = _label(runs[0], num_members=len(runs))
-    shapes = [(m, 1) for m in range(1, len(runs))]
-    shapes += [(len(runs), size) for size in sizes]
-    return [Line(deep, ", ".join(paths), *shape) for shape in shapes] + alone
-
-
-def _label(run: Run, **options) -> str:
-    return label(run.config["model"], mc_stages=run.config.get("mc_stages"), **options)
+    config = {**run.config, "mc_stages": list(dict.fromkeys(parts))}
+    model = recipes.build_model(config)
+    if set(model.mc_stages) == set(run.model.mc_stages or ()):
+        raise ValueError(
+            f"{run.path} has dropout in {text} as it was trained; leave out mc_stages, "
+            "or give other parts"
+        )
+    return run._replace(config=config, model=model)
 
 
 def _seconds(
-    model, variables: Any, prepare: Callable, setting: Setting, *, repeats: int = 3
+    run: Run, prepare: Callable, setting: Setting, *, repeats: int = 3
 ) -> float:
-    """Seconds a batch of what all samples share: the median of some calls."""
-    images = next(setting.dataset.batches(setting.batch_size))["image"]
-    fixed = jax.jit(lambda v, x: model.apply(v, prepare(x), half="fixed"))
-    jax.block_until_ready(fixed(variables, images))
+    """Seconds a batch of what all samples share: the median of some calls.
+
+    The batch lies on the devices as those of the pass do.
+    """
+    data = distributed.load_batches(
+        setting.dataset, setting.batch_size, distributed.mesh()
+    )
+    images = next(data)["image"]
+    fixed = jax.jit(lambda v, x: run.model.apply(v, prepare(x), half="fixed"))
+    jax.block_until_ready(fixed(run.variables, images))
     taken = []
     for _ in range(repeats):
         begin = time.perf_counter()
-        jax.block_until_ready(fixed(variables, images))
+        jax.block_until_ready(fixed(run.variables, images))
         taken.append(time.perf_counter() - begin)
     return statistics.median(taken)
 

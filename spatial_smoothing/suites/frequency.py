@@ -9,7 +9,7 @@ from spatial_smoothing import distributed, logs
 from spatial_smoothing.analysis import frequency as analysis
 from spatial_smoothing.data import datasets
 from spatial_smoothing.evaluation import Row
-from spatial_smoothing.suites.settings import Setting
+from spatial_smoothing.suites.settings import Setting, check_list
 from spatial_smoothing.suites.subjects import subject
 from spatial_smoothing.workdirs import Run
 
@@ -42,6 +42,7 @@ def frequency(
     Raises:
       ValueError: for more than one run, or unusable numbers.
     """
+    check_list("frequencies", frequencies)
     network = subject(runs, setting, suite="frequency")
     dataset = datasets.some(setting.dataset, num_images, seed=setting.seed)
     options = {

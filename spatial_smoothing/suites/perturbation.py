@@ -16,9 +16,8 @@ from spatial_smoothing.data.perturbations import NAMES, PERTURBATIONS
 from spatial_smoothing.data.perturbed_sets import PerturbedSet, Sequences
 from spatial_smoothing.evaluation import Row
 from spatial_smoothing.metrics import consistency
-from spatial_smoothing.suites.ensemble import SIZES
-from spatial_smoothing.suites.lineup import Lineup, lineup
-from spatial_smoothing.suites.settings import Setting
+from spatial_smoothing.suites.lineup import SIZES, Lineup, lineup
+from spatial_smoothing.suites.settings import Setting, check_list
 from spatial_smoothing.workdirs import Run
 
 _SCORES = ("consistency", "flip_rate", "cec", "cec_sum")
@@ -52,6 +51,7 @@ def perturbation(
     Raises:
       ValueError: Unknown names, or data that are absent or damaged.
     """
+    check_list("perturbations", perturbations)
     sequences = _sequences(runs, setting, perturbed_dir)
     for name in perturbations:
         sequences.check(name)
@@ -61,7 +61,7 @@ def perturbation(
         "perturbation",
         runs,
         {
-            "data": sequences.data,
+            "images": sequences.data,
             "folder": perturbed_dir,
             "num_images": num_images,
             "sizes": sizes,

@@ -6,6 +6,8 @@ Contract of this package: a suite is a function of the runs that make up an ense
 """
 
 import dataclasses
+import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,10 +16,17 @@ from etils import epath
 from spatial_smoothing.data import datasets
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.evaluation import Row
-from spatial_smoothing.models import zoo
-from spatial_smoothing.models.network import HEAD
+from spatial_smoothing.models.network import HEAD, Network
 from spatial_smoothing.suites.partial import Partial
-from spatial_smoothing.workdirs import Run
+from spatial_smoothing.workdirs import FREE, Run
+
+SMOOTHED = " + smoothing"
+# Fields of a config in which seeds of one thing may differ.
+_SEEDS = FREE | {"members", "seed"}
+# Fields that say how a network smooths: those without smoothing have no use for them.
+_SMOOTHING = frozenset(
+    {"smoothing", "temperature", "squash", "taps", "padding", "smoothing_norm"}
+)
 
 
 class Suite(NamedTuple):
@@ -39,6 +48,7 @@ class Setting:
 
     Attributes:
       dataset: The test images and labels.
+      split: Which split of the data set these are.
       held_out: Images of the training split on which no run was trained, to fit
         temperatures on; None for no temperatures.
       ood: Name of another data set and its images, to be told from those of
@@ -58,6 +68,7 @@ class Setting:
     """
 
     dataset: AnyDataset
+    split: str = "test"
     held_out: AnyDataset | None = None
     ood: tuple[str, AnyDataset] | None = None
     num_samples: int = 50
@@ -80,7 +91,12 @@ class Setting:
         """
         about = {
             "runs": [[run.name, run.step] for run in runs],
-            "num_examples": self.dataset.num_examples,
+            "configs": [
+                {name: run.config[name] for name in sorted(run.config.keys() - FREE)}
+                for run in runs
+            ],
+            "split": self.split,
+            "data": self.dataset.checksum(),
             "num_samples": self.num_samples,
             "batch_size": self.batch_size,
             "seed": self.seed,
@@ -119,27 +135,57 @@ def held_out(
     return datasets.hold_out(dataset, fraction=fractions.pop())[1]
 
 
-def label(
-    name: str,
-    *,
-    num_members: int = 1,
-    mc_stages: Sequence[int | str] | None = None,
-) -> str:
+def label(model: Network, *, num_members: int = 1) -> str:
     """Returns what a method is called in reports, such as "MC dropout + smoothing".
 
     Args:
-      name: Of the network.
+      model: The network as it was built: a config may have given a row of the table
+        dropout or smoothing, or taken them away.
       num_members: Of a deep ensemble.
-      mc_stages: Where dropout is, if not in all blocks; see `Network`.
     """
-    arguments = zoo.spec(name).arguments
-    method = "MC dropout" if arguments["rate"] else "Deterministic"
+    method = "MC dropout" if model.rate else "Deterministic"
     if num_members > 1:
-        method = "Deep ensemble" + (" of MC dropout" if arguments["rate"] else "")
-    if arguments["rate"] and mc_stages is not None:
-        stages = [f"stage {part}" for part in mc_stages if part != HEAD]
-        method += f" in {', '.join([*stages, *([HEAD] if HEAD in mc_stages else [])])}"
-    return method + (" + smoothing" if any(arguments["smoothing"]) else "")
+        method = "Deep ensemble" + (" of MC dropout" if model.rate else "")
+    if model.rate and model.mc_stages is not None:
+        stages = [f"stage {part}" for part in model.mc_stages if part != HEAD]
+        head = [HEAD] if HEAD in model.mc_stages else []
+        method += f" in {', '.join([*stages, *head])}"
+    return method + (SMOOTHED if any(model.smoothing) else "")
+
+
+def recipe(config: Mapping[str, Any], *, smoothing: bool = True) -> str:
+    """Returns a short text that differs where configs differ in more than the seed.
+
+    Args:
+      config: Of a run.
+      smoothing: Whether it differs also where smoothing does; if not, a network with
+        and one without smoothing that are alike in all else have the same.
+    """
+    ignored = _SEEDS if smoothing else _SEEDS | _SMOOTHING
+    fields = {name: value for name, value in config.items() if name not in ignored}
+    if not smoothing and "model" in fields:
+        fields["model"] = fields["model"].replace("_smoothing", "")
+    return f"{zlib.crc32(json.dumps(fields, sort_keys=True).encode()):08x}"
+
+
+def check_list(name: str, values: Sequence[Any]) -> None:
+    """Raises ValueError if a list that is averaged over is empty, or repeats a value.
+
+    Args:
+      name: Of the option.
+      values: Its value.
+    """
+    if not values:
+        raise ValueError(
+            f"{name} must have at least one value, got none; leave it out for the "
+            "default"
+        )
+    repeated = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+    if repeated:
+        raise ValueError(
+            f"{name} must name each value once, got {', '.join(map(str, repeated))} "
+            "more than once"
+        )
 
 
 def check_members(runs: Sequence[Run]) -> None:

@@ -62,7 +62,7 @@ def subject(runs: Sequence[Run], setting: Setting, *, suite: str) -> Subject:
     )
     return Subject(
         about={
-            "label": label(run.config["model"]),
+            "label": label(run.model),
             "run": str(run.path),
             "model": run.config["model"],
             "dataset": source.name,

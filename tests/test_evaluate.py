@@ -1,0 +1,113 @@
+"""What evaluate.py keeps, and which mistakes it finds before it computes anything."""
+
+import pytest
+from random_runs import write_run
+from small_runs import prepare, run
+
+from spatial_smoothing import report
+
+MODELS = {
+    "a": "resnet_mcdo_smoothing_18",
+    "b": "resnet_mcdo_smoothing_18",
+    "c": "preresnet_mcdo_18",
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with a small CIFAR-10 and runs of it."""
+    path = tmp_path_factory.mktemp("home")
+    prepare(path)
+    for seed, (name, model) in enumerate(MODELS.items()):
+        fields = {"seed": seed, "data_dir": str(path / "tfds"), "val_fraction": 0.2}
+        write_run(path / name, model=model, dataset="cifar10", mc_stages=[1], **fields)
+    return path
+
+
+def evaluate(home, *arguments):
+    return run("evaluate.py", *arguments, home=home)
+
+
+def read(home, name):
+    return report.read(home / name / "metrics.json")
+
+
+def test_an_ensemble_leaves_what_is_there_of_its_members(home):
+    """The scores of a run and of its ensemble, and both in one comparison."""
+    a, both = home / "a", f"--workdir={home / 'a'},{home / 'b'}"
+    few = ("--num_samples=2", "--num_replicates=0")
+    for arguments in (
+        (f"--workdir={a}", "--suite=fourier", "--num_images=8"),
+        (f"--workdir={a}", *few),
+        (both, *few),
+    ):
+        code, _, err = evaluate(home, *arguments)
+        assert (code, err) == (0, "")
+    rows, where = read(home, "a/evaluation")
+    assert {row["suite"] for row in rows} == {"fourier", "ensemble"}
+    assert "commit" not in where
+    for evaluation in where["evaluations"].values():
+        assert {"commit", "device", "time", "seconds"} <= evaluation.keys()
+    found, where = read(home, "a/evaluation-of-2")
+    assert [run["workdir"] for run in where["runs"]] == [str(a), str(home / "b")]
+    code, _, err = evaluate(home, both, f"--output={a / 'evaluation'}")
+    assert code == 2
+    assert "b on the split test would replace; choose another --output=DIR" in err
+    assert len(read(home, "a/evaluation")[0]) == len(rows)
+    code, _, err = evaluate(
+        home, f"--compare={a},{a / 'evaluation-of-2'}", f"--output={home / 'compared'}"
+    )
+    assert (code, err) == (0, "")
+    joined, _ = read(home, "compared")
+    kind = lambda row: (row["suite"], row["label"], row["run"], row["num_samples"])
+    kinds = [kind(row) for row in joined if row["suite"] == "ensemble"]
+    assert sorted(kinds) == sorted(kind(row) for row in found)
+    assert len(joined) == len(found) + len(rows) - 2
+
+
+def test_held_out_images_are_loaded_for_those_who_use_them(home, tmp_path):
+    data_dir = tmp_path / "tfds"
+    (version,) = (home / "tfds" / "cifar10").iterdir()
+    kept = data_dir / "cifar10" / version.name
+    kept.mkdir(parents=True)
+    for file in version.iterdir():
+        content = b"" if "-train." in file.name else file.read_bytes()
+        (kept / file.name).write_bytes(content)
+    one = (f"--workdir={home / 'b'}", f"--data_dir={data_dir}")
+    code, _, err = evaluate(home, *one, "--suite=fourier", "--num_images=8")
+    assert (code, err) == (0, "")
+    code, _, err = evaluate(home, *one)
+    assert code == 2
+    assert "-train." in err
+
+
+MISTAKES = {
+    "--workdir must name each value once, got {home}/a more than": (
+        "--workdir={home}/a,{home}/b/../a",
+    ),
+    "nothing is published of preresnet_18 on cifar10": (
+        "--workdir={home}/c",
+        "--published",
+    ),
+    "a has dropout in 1 as it was trained; leave out mc_stages": (
+        "--workdir={home}/a",
+        "--mc_stages=1",
+    ),
+    "--ood is for --suite=ensemble, which is not evaluated": (
+        "--workdir={home}/a",
+        "--suite=fourier",
+        "--ood=shapes",
+    ),
+    "--split is for --workdir; --compare takes": ("--compare={home}/a", "--split=test"),
+    "--sizes is for --workdir; --compare takes": ("--compare={home}/a", "--sizes=1"),
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_mistakes_are_found_before_anything_is_computed(message, home, tmp_path):
+    arguments = [text.format(home=home) for text in MISTAKES[message]]
+    code, out, err = evaluate(home, *arguments, f"--output={tmp_path / 'new'}")
+    assert (code, out) == (2, "")
+    assert message.format(home=home) in err
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.*"))
