@@ -91,29 +91,34 @@ def variance(
             num_samples=number,
             blocks=blocks,
         )
-    found = []
-    for tap, frame in frames.items():
-        space = samples.get(tap, frame)
-        row = {
-            **network.about,
-            "num_examples": dataset.num_examples,
-            "tap": tap,
-            **_of("sample", samples.get(tap, {})),
-            **_of("frame", frame),
-            **{s: space[s] for s in ("space_variance", "space_deviation")},
-        }
-        if tap in samples:
-            row["relative_variance"] = (
-                row["sample_variance"] / row["space_variance"]
-                if row["space_variance"]
-                else math.nan
-            )
-        if tap in maps:
-            row["arrays"] = _channel(jax.device_get(maps[tap]))
-        found.append(row)
+    about = {**network.about, "num_examples": dataset.num_examples}
+    found = [
+        {**about, "tap": tap, **_variances(frame, samples.get(tap))}
+        for tap, frame in frames.items()
+    ]
+    for row in found:
+        if row["tap"] in maps:
+            row["arrays"] = _channel(jax.device_get(maps[row["tap"]]))
     if maps:
         found[0]["arrays"]["image"] = picture
     return found
+
+
+def _variances(frame: Row, sample: Row | None) -> Row:
+    """The scores of a tap: over frames, samples where there are any, and space."""
+    space = frame if sample is None else sample
+    row = {
+        **_of("sample", sample or {}),
+        **_of("frame", frame),
+        **{s: space[s] for s in ("space_variance", "space_deviation")},
+    }
+    if sample is not None:
+        row["relative_variance"] = (
+            row["sample_variance"] / row["space_variance"]
+            if row["space_variance"]
+            else math.nan
+        )
+    return row
 
 
 def _of(kind: str, row: Row) -> Row:

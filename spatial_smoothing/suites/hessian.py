@@ -1,6 +1,6 @@
 """Hessian spectra as a suite: of mini-batches, and the full density."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,10 +9,11 @@ import numpy as np
 from spatial_smoothing import distributed, logs
 from spatial_smoothing.analysis import hessian as analysis
 from spatial_smoothing.analysis import lanczos
+from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.evaluation import Row
 from spatial_smoothing.suites.partial import Partial
 from spatial_smoothing.suites.settings import Setting
-from spatial_smoothing.suites.subjects import subject, training_images
+from spatial_smoothing.suites.subjects import Subject, subject, training_images
 from spatial_smoothing.workdirs import Run
 
 
@@ -51,15 +52,6 @@ def hessian(
     Raises:
       ValueError: for more than one run, or unusable numbers.
     """
-    for name, value, least in (
-        ("num_batches", num_batches, 1),
-        ("density_batches", density_batches, 0),
-        ("num_probes", num_probes, 1),
-        ("num_steps", num_steps, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-    network = subject(runs, setting, suite="hessian")
     options = {
         "num_batches": num_batches,
         "num_eigenvalues": num_eigenvalues,
@@ -68,45 +60,17 @@ def hessian(
         "num_probes": num_probes,
         "num_steps": num_steps,
     }
+    _check(options)
+    network = subject(runs, setting, suite="hessian")
     count = max(num_batches, density_batches) * setting.batch_size
     images = training_images(runs, setting, count, seed=setting.seed)
     data = list(distributed.load_batches(images, setting.batch_size, network.mesh))
-    partial = setting.partial("hessian", runs, options)
-    common = {
-        "prepare": network.prepare,
-        "weight_decay": network.weight_decay,
-    }
+    about = {"images": images.checksum(), **options}
+    partial = setting.partial("hessian", runs, about)
     keys = jax.random.split(jax.random.key(setting.seed))
-    done = {row["batch"] for row in partial.rows if "batch" in row}
-    rows = analysis.spectrum(
-        network.model,
-        network.variables,
-        data[:num_batches],
-        key=keys[0],
-        k=num_eigenvalues,
-        method=method,
-        done=done,
-        **common,
-    )
-    total = len(data[:num_batches]) - len(done)
-    for row in logs.track(rows, total=total, name="Largest eigenvalues"):
-        partial.append(row)
+    _find_eigenvalues(keys[0], network, data[:num_batches], partial, options)
     if density_batches:
-        done = {row["probe"] for row in partial.rows if "probe" in row}
-        total = (num_probes - len(done)) * num_steps
-        with logs.counted(total=total, name="Spectral density") as advance:
-            for row in analysis.spectral_density(
-                network.model,
-                network.variables,
-                data[:density_batches],
-                key=keys[1],
-                num_probes=num_probes,
-                num_steps=num_steps,
-                done=done,
-                on_product=advance,
-                **common,
-            ):
-                partial.append(row)
+        _find_density(keys[1], network, data[:density_batches], partial, options)
     size = analysis.num_parameters(network.variables)
     return [
         {
@@ -119,6 +83,69 @@ def hessian(
             **_summary(partial, size),
         }
     ]
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    for name, least in (
+        ("num_batches", 1),
+        ("density_batches", 0),
+        ("num_probes", 1),
+        ("num_steps", 1),
+    ):
+        if options[name] < least:
+            raise ValueError(f"{name} must be at least {least}, got {options[name]}")
+
+
+def _find_eigenvalues(
+    key: jax.Array,
+    network: Subject,
+    data: Sequence[Batch],
+    partial: Partial,
+    options: Mapping[str, Any],
+) -> None:
+    """Adds the rows of those mini-batches that are not there yet."""
+    done = {row["batch"] for row in partial.rows if "batch" in row}
+    rows = analysis.spectrum(
+        network.model,
+        network.variables,
+        data,
+        key=key,
+        k=options["num_eigenvalues"],
+        method=options["method"],
+        done=done,
+        prepare=network.prepare,
+        weight_decay=network.weight_decay,
+    )
+    total = len(data) - len(done)
+    for row in logs.track(rows, total=total, name="Largest eigenvalues"):
+        partial.append(row)
+
+
+def _find_density(
+    key: jax.Array,
+    network: Subject,
+    data: Sequence[Batch],
+    partial: Partial,
+    options: Mapping[str, Any],
+) -> None:
+    """Adds the rows of those random vectors that are not there yet."""
+    num_probes, num_steps = options["num_probes"], options["num_steps"]
+    done = {row["probe"] for row in partial.rows if "probe" in row}
+    total = (num_probes - len(done)) * num_steps
+    with logs.counted(total=total, name="Spectral density") as advance:
+        for row in analysis.spectral_density(
+            network.model,
+            network.variables,
+            data,
+            key=key,
+            num_probes=num_probes,
+            num_steps=num_steps,
+            done=done,
+            on_product=advance,
+            prepare=network.prepare,
+            weight_decay=network.weight_decay,
+        ):
+            partial.append(row)
 
 
 def _summary(partial: Partial, size: int) -> dict[str, Any]:

@@ -50,14 +50,8 @@ def landscape(
     Raises:
       ValueError: for more than one run, or unusable numbers.
     """
-    if grid_size < 3 or grid_size % 2 == 0:
-        raise ValueError(f"grid_size must be odd and at least 3, got {grid_size}")
-    if not 0 < extent < np.inf:
-        raise ValueError(f"extent must be positive and finite, got {extent}")
+    points = _points(grid_size, extent)
     network = subject(runs, setting, suite="landscape")
-    axis = np.linspace(-extent, extent, grid_size)
-    axis[grid_size // 2] = 0.0
-    points = analysis.grid(axis, axis)
     options = {
         "num_images": num_images,
         "grid_size": grid_size,
@@ -75,7 +69,8 @@ def landscape(
         seed = setting.seed + 1
         others = training_images(runs, setting, recalibration, seed=seed)
         others = others.batches(setting.batch_size)
-    partial = setting.partial("landscape", runs, options)
+    about = {"images": images.checksum(), **options}
+    partial = setting.partial("landscape", runs, about)
     done = {(row["a"], row["b"]) for row in partial.rows}
     rows = analysis.scan(
         network.model,
@@ -102,6 +97,17 @@ def landscape(
             **_summary(analysis.surfaces(partial.rows)),
         }
     ]
+
+
+def _points(grid_size: int, extent: float) -> list[tuple[float, float]]:
+    """The points of the grid, in units of the directions; one is exactly zero."""
+    if grid_size < 3 or grid_size % 2 == 0:
+        raise ValueError(f"grid_size must be odd and at least 3, got {grid_size}")
+    if not 0 < extent < np.inf:
+        raise ValueError(f"extent must be positive and finite, got {extent}")
+    axis = np.linspace(-extent, extent, grid_size)
+    axis[grid_size // 2] = 0.0
+    return analysis.grid(axis, axis)
 
 
 def _summary(surfaces: dict[str, np.ndarray]) -> dict[str, Any]:
