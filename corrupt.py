@@ -26,6 +26,8 @@ def corrupt() -> None:
     if not _DATASET.value or not _OUTPUT.value:
         raise ValueError("give --dataset=NAME and --output=DIR")
     names = list(dict.fromkeys(_CORRUPTIONS.value))
+    if not names:
+        raise ValueError("--corruptions must have at least one name, got none")
     for name in names:
         corruptions.constants_of(name, 1)
     dataset = sources.load(_DATASET.value, _SPLIT.value, data_dir=_DATA_DIR.value)

@@ -169,6 +169,8 @@ def test_a_written_folder_gives_the_same(run, rows, tmp_path):
         one, other = (scores(found)["contrast", 5, size] for found in (made, read))
         assert one == other
         assert one["num_examples"] == 12
+        one, other = (scores(found)["clean", 0, size] for found in (made, read))
+        assert one == other
 
     for name, message in (
         ("contrast", r"cannot read .*contrast.npy: .*truncated"),
@@ -187,6 +189,52 @@ def test_a_written_folder_gives_the_same(run, rows, tmp_path):
         ValueError, match=r"has 60 images, but labels.npy has 55 labels"
     ):
         corruption([run], setting(tmp_path / "c"), corrupted_dir=str(folder), **options)
+
+
+def write_folder(path, images, *, official=False):
+    """A folder of one corruption; an official one does not say of which images."""
+    key = jax.random.key(corruptions.SEED)
+    corrupted_writer.write_cifar_c(key, path, images, names=["fog"], batch_size=8)
+    if official:
+        (path / "generated.json").unlink()
+    return {"corruptions": ("fog",), "severities": (1,), "corrupted_dir": str(path)}
+
+
+def test_clean_images_are_those_that_were_corrupted(run, tmp_path):
+    ordered = CLEAN.subset(np.argsort(CLEAN.labels, kind="stable"))
+    assert not np.array_equal(ordered.labels, CLEAN.labels)
+    options = write_folder(tmp_path / "ordered", ordered, official=True)
+    rows = corruption([run], setting(tmp_path / "a"), **options)
+    assert {row["num_examples"] for row in rows} == {20}
+    others = Dataset(CLEAN.images, np.zeros_like(CLEAN.labels))
+    for name, images, more, message in (
+        ("ordered", ordered, {"num_images": 5}, "another order than the split test, "),
+        (
+            "few",
+            CLEAN.subset(np.arange(9)),
+            {},
+            "9 images .* the split test has 20; give",
+        ),
+        ("others", others, {}, "of other classes than the split test; give the --spl"),
+    ):
+        if name != "ordered":
+            options = write_folder(tmp_path / name, images, official=True)
+        with pytest.raises(ValueError, match=f"{name} has .*{message}"):
+            corruption([run], setting(tmp_path / "b"), **options, **more)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_folder_of_another_split_is_refused(run, tmp_path):
+    some = datasets.choose(20, 12)
+    key = jax.random.key(corruptions.SEED)
+    corrupted_writer.write_cifar_c(
+        key, tmp_path / "c", CLEAN.subset(some), names=["fog"], numbers=some
+    )
+    train = suites.Setting(
+        CLEAN.subset(np.arange(11)), split="train", batch_size=8, output=tmp_path
+    )
+    with pytest.raises(ValueError, match=r"12 images .* the split train has 11; give"):
+        corruption([run], train, corruptions=("fog",), corrupted_dir=tmp_path / "c")
 
 
 @pytest.fixture
@@ -228,6 +276,11 @@ def test_normalizers_must_fit(evaluated):
         ),
         (
             str(evaluated),
+            SCOPE._replace(split="train"),
+            "split is test there and train",
+        ),
+        (
+            str(evaluated),
             SCOPE._replace(severities=(1, 2, 5)),
             "has no scores for cont",
         ),
@@ -237,6 +290,18 @@ def test_normalizers_must_fit(evaluated):
     (evaluated / "evaluation" / "metrics.json").unlink()
     with pytest.raises(ValueError, match="is not evaluated yet"):
         normalizers.load(str(evaluated), SCOPE)
+
+
+def test_normalizers_are_checked_by_their_corrupted_images(rows, tmp_path):
+    """The clean images of an evaluation may be more than the corrupted ones."""
+    named = [{"suite": "corruption", "split": "test", **row} for row in rows]
+    for row in named:
+        if row.get("severity"):
+            row["num_examples"] = 9
+    (tmp_path / "config.json").write_text("{}")
+    report.write(tmp_path / "evaluation", named, provenance={}, title="Test")
+    with pytest.raises(ValueError, match="num_examples is 9 there and 20 here"):
+        normalizers.load(str(tmp_path), SCOPE)
 
 
 def test_official_constants_know_the_error_alone():
@@ -259,6 +324,10 @@ def test_official_constants_know_the_error_alone():
     ("options", "message"),
     [
         ({"corruptions": ("fogg",)}, "unknown corruption 'fogg'; did you mean 'fog'"),
+        ({"corruptions": ()}, "corruptions must have at least one value, got none"),
+        ({"corruptions": ("fog",) * 2}, "each value once, got fog more than once"),
+        ({"severities": ()}, "severities must have at least one value, got none"),
+        ({"severities": (1, 1)}, "each value once, got 1 more than once"),
         ({"severities": (6,)}, "unknown severity '6'; choices: 1, 2, 3, 4, 5"),
         ({"num_images": -1}, "num_images must be at least 0"),
         ({"corrupted_dir": "nowhere"}, "no folder nowhere with corrupted images"),

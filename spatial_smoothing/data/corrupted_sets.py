@@ -45,6 +45,9 @@ class CorruptedSet(Protocol):
     def load(self, name: str, severity: int) -> AnyDataset:
         """Returns a version; ValueError where it is absent or damaged."""
 
+    def originals(self, clean: AnyDataset) -> AnyDataset:
+        """Returns those of a split's examples of which there are versions, if known."""
+
 
 @dataclasses.dataclass(frozen=True)
 class CorruptedDataset:
@@ -150,6 +153,9 @@ class _Generated:
         numbers = np.arange(self._clean.num_examples)
         return CorruptedDataset(self._clean, numbers, name, severity, self._constants)
 
+    def originals(self, clean: AnyDataset) -> AnyDataset:
+        return clean
+
 
 class _Arrays:
     """The layout of CIFAR-10-C."""
@@ -158,6 +164,7 @@ class _Arrays:
         about = corrupted.provenance(folder)
         self.data = GENERATED if about else f"corrupted ({folder.resolve().name})"
         self.deviations = about["deviations"] if about else {}
+        self._numbers = about.get("numbers") if about else None
         self._folder, self._source = folder, source
 
     def check(self, name: str, severity: int) -> None:
@@ -175,6 +182,11 @@ class _Arrays:
             )
         return found
 
+    def originals(self, clean: AnyDataset) -> AnyDataset:
+        if self._numbers is None or max(self._numbers) >= clean.num_examples:
+            return clean  # of a folder that does not say, or of another split
+        return clean.subset(np.asarray(self._numbers))
+
 
 class _Encoded:
     """Images that are decoded as they are needed."""
@@ -184,6 +196,9 @@ class _Encoded:
     def __init__(self, folder: epath.Path, source: Source):
         self.data = f"corrupted ({folder.resolve().name})"
         self._folder, self._source = folder, source
+
+    def originals(self, clean: AnyDataset) -> AnyDataset:
+        return clean
 
 
 class _Files(_Encoded):

@@ -84,6 +84,7 @@ def _description(
         "constants": constants,
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "examples_sha256": digest.hexdigest(),
+        "numbers": np.asarray(numbers).tolist(),
         "deviations": corruptions.DEVIATIONS,
     }
 
@@ -102,8 +103,9 @@ def _claim(folder: pathlib.Path, description: dict) -> None:
         temporary.write_text(json.dumps(description, indent=2) + "\n")
         os.replace(temporary, folder / corrupted.GENERATED)
         return
+    # The numbers are part of the digest, and too many for a message.
     for field, value in description.items():
-        if found.get(field) != value:
+        if field != "numbers" and found.get(field) != value:
             raise ValueError(
                 f"{folder} was written with another {field.replace('_', ' ')}: "
                 f"{found.get(field)}, not {value}; pass another folder"

@@ -1,8 +1,8 @@
 """Data sets: decoded in host memory, or encoded and decoded as they are needed.
 
-Contract of this file: both kinds have `num_examples`, `image_shape`, `checksum()`,
-`subset(rows)` and `batches(batch_size)`, which yields all examples in order as the
-batches of `batches`.
+Contract of this file: both kinds have `num_examples`, `image_shape`, `labels`,
+`checksum()`, `subset(rows)` and `batches(batch_size)`, which yields all examples in
+order as the batches of `batches`.
 """
 
 import zlib

@@ -69,6 +69,12 @@ class EncodedDataset:
         """H, W, C."""
         return self.size, self.size, 3
 
+    @property
+    def labels(self) -> np.ndarray:
+        """i32[N]; reads every record."""
+        numbers = map(self.record_number, range(self.num_examples))
+        return np.array([self.records.read(n)[1] for n in numbers], np.int32)
+
     def checksum(self) -> str:
         """Returns a short text that differs where data sets do: looks at a few."""
         count, value = self.num_examples, 0

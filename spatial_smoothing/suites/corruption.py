@@ -11,15 +11,14 @@ import numpy as np
 
 from spatial_smoothing import distributed, evaluation, logs
 from spatial_smoothing.data import corrupted_sets, datasets
-from spatial_smoothing.data.baselines import CLEAN
+from spatial_smoothing.data.baselines import CLEAN, Baseline
 from spatial_smoothing.data.corrupted_sets import CorruptedSet
 from spatial_smoothing.data.corruptions import NAMES, SEVERITIES
-from spatial_smoothing.data.datasets import AnyDataset
+from spatial_smoothing.data.datasets import AnyDataset, Dataset
 from spatial_smoothing.evaluation import Row
 from spatial_smoothing.suites import normalizers
-from spatial_smoothing.suites.ensemble import SIZES
-from spatial_smoothing.suites.lineup import Lineup, lineup
-from spatial_smoothing.suites.settings import Setting
+from spatial_smoothing.suites.lineup import SIZES, Lineup, lineup
+from spatial_smoothing.suites.settings import Setting, check_list
 from spatial_smoothing.workdirs import Run
 
 Pair = tuple[str, int]  # corruption and severity
@@ -40,7 +39,8 @@ def corruption(
 
     Args:
       runs: One run, or the members of a deep ensemble of one network and data set.
-      setting: Its images are the clean ones, and those to corrupt.
+      setting: Its images are the clean ones, and those to corrupt; those of a folder
+        must have been made of them.
       corruptions: Names in `data.corruptions`; the means are over those not extra.
       severities: From 1 to 5.
       corrupted_dir: Folder for `corrupted_sets.read`; None to make the images.
@@ -58,36 +58,33 @@ def corruption(
     Raises:
       ValueError: Unknown names; data or a normaliser are absent or damaged.
     """
+    check_list("corruptions", corruptions)
+    check_list("severities", severities)
     images = _images(runs, setting, corrupted_dir)
     asked = [(name, severity) for name in corruptions for severity in severities]
     for pair in asked:
         images.check(*pair)
-    num_examples = datasets.some(images.load(*asked[0]), num_images).num_examples
+    clean = _clean(images, setting, images.load(*asked[0]), num_images, corrupted_dir)
     scope = normalizers.Scope(
         runs[0].source.name,
         images.data,
         [name for name in corruptions if name in NAMES],
         severities,
-        num_examples,
+        clean.num_examples,
+        setting.split,
     )
     baseline = normalizers.load(normalizer, scope)
     members = lineup(runs, setting, sizes=sizes)
-    partial = setting.partial(
-        "corruption",
-        runs,
-        {
-            "data": images.data,
-            "folder": corrupted_dir,
-            "num_images": num_images,
-            "sizes": sizes,
-        },
-    )
+    options = {"folder": corrupted_dir, "num_images": num_images, "sizes": sizes}
+    partial = setting.partial("corruption", runs, {"images": images.data, **options})
     done = {(found["corruption"], found["severity"]) for found in partial.rows}
     left = [pair for pair in (CLEAN, *asked) if pair not in done]
     scores_of = _compiled(members, setting)
     for pair in logs.track(left, total=len(left), name="Corruptions"):
-        dataset = setting.dataset if pair == CLEAN else images.load(*pair)
-        rows = scores_of(datasets.some(dataset, num_images))
+        found = clean
+        if pair != CLEAN:
+            found = datasets.some(images.load(*pair), num_images)
+        rows = scores_of(found)
         partial.append({"corruption": pair[0], "severity": pair[1], "rows": rows})
     scores = {(f["corruption"], f["severity"]): f["rows"] for f in partial.rows}
     about = [{**row, "data": images.data} for row in members.about]
@@ -97,19 +94,7 @@ def corruption(
         for i in range(len(about))
     ]
     if scope.corruptions:
-        rows += [
-            {
-                **about[i],
-                "num_examples": num_examples,
-                "num_corruptions": len(scope.corruptions),
-                "severities": ", ".join(map(str, severities)),
-                "normalizer": baseline.name if baseline else normalizers.NONE,
-                **normalizers.aggregate(
-                    {pair: found[i] for pair, found in scores.items()}, scope, baseline
-                ),
-            }
-            for i in range(len(about))
-        ]
+        rows += _means(about, scores, scope, baseline)
     rows[0]["arrays"] = _sheet(images, corruptions, severities, setting.batch_size)
     return rows
 
@@ -118,6 +103,80 @@ def _images(runs: Sequence[Run], setting: Setting, folder: str | None) -> Corrup
     if folder is None:
         return corrupted_sets.generated(setting.dataset)
     return corrupted_sets.read(folder, runs[0].source)
+
+
+def _clean(
+    images: CorruptedSet,
+    setting: Setting,
+    corrupted: AnyDataset,
+    num_images: int,
+    folder: str | None,
+) -> AnyDataset:
+    """The clean images: the same that are looked at of each corrupted set.
+
+    What errors and means add to those of clean images would otherwise be no effect of
+    corruption.
+
+    Raises:
+      ValueError: if the folder has other images, as far as their labels tell.
+    """
+    every = images.originals(setting.dataset)
+    clean = datasets.some(every, num_images)
+    if folder is None:
+        return clean
+    counts = [data.num_examples for data in (corrupted, every)]
+    remedy = "give the --split that was corrupted, or make the folder with corrupt.py"
+    if counts[0] != counts[1]:
+        raise ValueError(
+            f"{folder} has {counts[0]} images of each corruption, but the split "
+            f"{setting.split} has {counts[1]}; {remedy}"
+        )
+    if clean.num_examples < counts[0]:
+        others = datasets.some(corrupted, num_images)
+        if not np.array_equal(clean.labels, others.labels):
+            raise ValueError(
+                f"{folder} has images in another order than the split "
+                f"{setting.split}, so that --num_images={num_images} is not the same "
+                "of both; take all with --num_images=0"
+            )
+    elif not _same_classes(clean, corrupted):
+        raise ValueError(
+            f"{folder} has images of other classes than the split {setting.split}; "
+            f"{remedy}"
+        )
+    return clean
+
+
+def _same_classes(one: AnyDataset, other: AnyDataset) -> bool:
+    """Whether two data sets have as many images of each class, in any order.
+
+    Published ones have an order of their own. True where to know would take decoding.
+    """
+    if not (isinstance(one, Dataset) and isinstance(other, Dataset)):
+        return True
+    return np.array_equal(np.sort(one.labels), np.sort(other.labels))
+
+
+def _means(
+    about: Sequence[Row],
+    scores: Mapping[Pair, Sequence[Row]],
+    scope: normalizers.Scope,
+    baseline: Baseline | None,
+) -> list[Row]:
+    """A row of means over corruptions for each ensemble."""
+    return [
+        {
+            **first,
+            "num_examples": scope.num_examples,
+            "num_corruptions": len(scope.corruptions),
+            "severities": ", ".join(map(str, scope.severities)),
+            "normalizer": baseline.name if baseline else normalizers.NONE,
+            **normalizers.aggregate(
+                {pair: found[i] for pair, found in scores.items()}, scope, baseline
+            ),
+        }
+        for i, first in enumerate(about)
+    ]
 
 
 def _compiled(members: Lineup, setting: Setting) -> Callable[[AnyDataset], list[Row]]:

@@ -39,6 +39,7 @@ class Scope(NamedTuple):
       corruptions: Those that count.
       severities: Of each.
       num_examples: Images of each.
+      split: Of the data set.
     """
 
     dataset: str
@@ -46,6 +47,7 @@ class Scope(NamedTuple):
     corruptions: Sequence[str]
     severities: Sequence[int]
     num_examples: int
+    split: str = "test"
 
 
 def load(name: str, scope: Scope) -> Baseline | None:
@@ -99,12 +101,13 @@ def _of_workdir(workdir: str, scope: Scope) -> Baseline:
             f"{workdir} has no corruptions to divide by; run evaluate.py "
             f"--workdir={workdir} --suite=corruption first"
         )
-    for field in ("dataset", "data", "num_examples"):
-        if rows[0][field] != getattr(scope, field):
-            raise ValueError(
-                f"{workdir} was evaluated on other images: {field} is "
-                f"{rows[0][field]} there and {getattr(scope, field)} here"
-            )
+    for field in ("dataset", "split", "data", "num_examples"):
+        for row in rows:
+            if row[field] != getattr(scope, field):
+                raise ValueError(
+                    f"{workdir} was evaluated on other images: {field} is "
+                    f"{row[field]} there and {getattr(scope, field)} here"
+                )
     least = min(row["num_samples"] for row in rows)
     first = [row for row in rows if row["num_samples"] == least]
     first = [row for row in first if row["run"] == first[-1]["run"]]
