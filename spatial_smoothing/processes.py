@@ -12,7 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+Value = TypeVar("Value")
 _PATIENCE = 2.0  # seconds for what takes a moment in another process
+_LONGEST = 1000  # characters of what a caller says; a stranger may say more
 
 
 def start(
@@ -146,6 +148,13 @@ def check_same(values: Mapping[str, Any]) -> None:
             raise ValueError(f"{'; '.join(different)}; all processes need the same")
 
 
+def of_first(value: Value) -> Value:
+    """Returns in all processes what is JSON-able and comes from process 0."""
+    if jax.process_count() == 1:
+        return value
+    return json.loads(_texts(json.dumps(value))[0])
+
+
 def leave(code: int) -> None:
     """Ends this process with an exit code, whatever the others do.
 
@@ -210,45 +219,68 @@ def _meet(
         hello = {"num_processes": num_processes, "process_id": process_id}
         mistake = _call(coordinator, host, int(port), hello, deadline, timeout)
     if mistake:
-        raise (TimeoutError if "within" in mistake else ValueError)(mistake)
+        raise (TimeoutError if mistake.late else ValueError)(mistake.text)
+
+
+class _Mistake(NamedTuple):
+    """What is wrong, and whether it is that somebody did not come in time."""
+
+    text: str
+    late: bool
 
 
 def _receive(
     coordinator: str, port: int, num_processes: int, deadline: float, timeout: float
-) -> str:
-    """Lets the other processes call; returns, and tells them, what is wrong, or ""."""
+) -> _Mistake | None:
+    """Lets the other processes call; returns, and tells them, what is wrong."""
     callers: dict[int, socket.socket] = {}
-    mistake = ""
+    mistake = None
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("", port)))
         while not mistake and len(callers) < num_processes - 1:
             server.settimeout(max(deadline - time.monotonic(), 0.01))
             try:
                 connection = stack.enter_context(server.accept()[0])
-                connection.settimeout(_PATIENCE)
-                hello = json.loads(connection.makefile().readline())
-                number, count = hello["process_id"], hello["num_processes"]
             except TimeoutError:
                 absent = sorted({*range(1, num_processes)} - callers.keys())
-                mistake = (
+                mistake = _Mistake(
                     f"process {', '.join(map(str, absent))} of {num_processes} did not "
-                    f"come to {coordinator} within {timeout:g} s"
+                    f"come to {coordinator} within {timeout:g} s",
+                    late=True,
                 )
                 continue
-            except (OSError, ValueError, LookupError, TypeError):
-                continue  # a stranger
+            except ConnectionError:
+                continue  # gone again
+            hello = _hello(connection)
+            if hello is None:
+                connection.close()  # a stranger
+                continue
+            number, count = hello
             if count != num_processes:
-                mistake = (
+                mistake = _Mistake(
                     f"num_processes is {num_processes} on process 0 and {count} on "
-                    f"process {number}; all processes need the same"
+                    f"process {number}; all processes need the same",
+                    late=False,
                 )
             elif number in callers:
-                mistake = f"two processes came to {coordinator} as process {number}"
+                text = f"two processes came to {coordinator} as process {number}"
+                mistake = _Mistake(text, late=False)
             callers[number if not mistake else -1] = connection
         for connection in callers.values():
             with contextlib.suppress(OSError):
                 connection.sendall((json.dumps(mistake) + "\n").encode())
     return mistake
+
+
+def _hello(connection: socket.socket) -> tuple[int, int] | None:
+    """Returns number and count as a caller says them; None of a stranger."""
+    try:
+        connection.settimeout(_PATIENCE)
+        with connection.makefile() as file:
+            hello = json.loads(file.readline(_LONGEST))
+        return int(hello["process_id"]), int(hello["num_processes"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
 
 
 def _call(
@@ -258,8 +290,8 @@ def _call(
     hello: dict[str, int],
     deadline: float,
     timeout: float,
-) -> str:
-    """Calls process 0 until it answers; returns what it says is wrong, or ""."""
+) -> _Mistake | None:
+    """Calls process 0 until it answers; returns what it says is wrong."""
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError, ValueError):
             left = max(deadline - time.monotonic(), 0.01)
@@ -267,9 +299,11 @@ def _call(
                 connection.sendall((json.dumps(hello) + "\n").encode())
                 # Process 0 may have begun to wait later.
                 connection.settimeout(timeout + _PATIENCE)
-                return json.loads(connection.makefile().readline())
+                answer = json.loads(connection.makefile().readline())
+                return None if answer is None else _Mistake(*answer)
         time.sleep(0.1)
-    return (
+    return _Mistake(
         f"process 0 did not answer at {coordinator} within {timeout:g} s; check that "
-        "it runs there and that its port can be reached"
+        "it runs there and that its port can be reached",
+        late=True,
     )

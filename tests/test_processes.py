@@ -62,21 +62,29 @@ def test_the_same_number_twice():
     assert told == [(ValueError, "two processes came to ADDRESS as process 1")] * 3
 
 
-def test_strangers_are_let_go():
-    address = free_address()
+def connected(address):
+    """A connection to process 0, which may be about to listen."""
     host, port = address.split(":")
+    while True:
+        try:
+            return socket.create_connection((host, int(port)))
+        except ConnectionRefusedError:
+            continue
+
+
+def test_strangers_are_let_go(monkeypatch):
+    monkeypatch.setattr(processes, "_PATIENCE", 0.2)  # with the silent one
+    address = free_address()
     with concurrent.futures.ThreadPoolExecutor() as pool:
         first = pool.submit(processes._meet, address, 2, 0, 10)
-        for greeting in (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b""):
-            while True:
-                try:
-                    connection = socket.create_connection((host, int(port)))
-                    break
-                except ConnectionRefusedError:
-                    continue
-            connection.sendall(greeting)
-            connection.close()
-        processes._meet(address, 2, 1, 10)
+        greetings = (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b'{"process_id": []}\n', b"")
+        for greeting in greetings:
+            with connected(address) as connection:
+                connection.sendall(greeting)
+        with connected(address) as silent:
+            silent.settimeout(5)
+            assert silent.recv(1) == b""  # as who is let go reads
+            processes._meet(address, 2, 1, 10)
         first.result()
 
 
