@@ -74,8 +74,13 @@ class Checkpoints:
                 self._manager.wait_until_finished()
 
     def steps(self) -> list[int]:
-        """Returns the steps of the complete checkpoints, increasing."""
-        return sorted(self._open().all_steps()) if self.directory.exists() else []
+        """Returns the steps of the complete checkpoints, increasing.
+
+        In all processes those that the first sees: file systems may show others later.
+        """
+        if not processes.of_first(self.directory.exists()):
+            return []
+        return processes.of_first(sorted(self._open().all_steps()))
 
     def save(
         self, step: int, items: Mapping[str, Tree], metadata: Mapping[str, Any]

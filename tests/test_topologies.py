@@ -118,6 +118,7 @@ def test_sharded_members_of_two_processes(alone, two_processes):
                 process["members"][:, member], expected, rtol=1e-5
             )
         assert process["restored"]
+        assert process["restored_step"] == [2, 2]
         assert any(
             "'member'" in spec and "'data'" in spec for spec in process["shards"]
         )

@@ -136,6 +136,23 @@ def saved_and_restored(folder, state):
     )
 
 
+def restored_step(folder, state, number):
+    """The step that is restored where only the first process sees the last one yet."""
+    items = {"variables": state.variables}
+    found = []
+    for seen in ([1], []):
+        with Checkpoints(folder / "seen") as checkpoints:
+            if not found:
+                checkpoints.save(1, items, {})
+                checkpoints.save(2, items, {})
+        with Checkpoints(folder / "seen") as checkpoints:
+            manager = checkpoints._open()
+            if number > 0:
+                manager.all_steps = lambda seen=seen: seen
+            found.append(checkpoints.restore(**abstract(items)).step)
+    return found
+
+
 def disagreements(number):
     """What processes say of mistakes that one of them makes."""
     found, data = [], dataset() if number == 0 else dataset().subset(np.arange(9))
@@ -166,6 +183,7 @@ def main(address, num_processes, number, folder):
     says = {
         "mistakes": disagreements(int(number)),
         "restored": saved_and_restored(folder, state),
+        "restored_step": restored_step(folder, state, int(number)),
         "largest": processes.largest(int(number), 3),
         "first": processes.is_first(),
         "shards": sorted(
