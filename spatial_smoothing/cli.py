@@ -7,6 +7,7 @@ cannot be read or written), 1 training that diverged, 3 another process that is 
 
 import functools
 import json
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,10 +15,19 @@ from collections.abc import Callable
 import jax
 from absl import app, flags
 
-from spatial_smoothing import compilation, cpu, logs, processes
+from spatial_smoothing import compilation, cpu, logs, paths, processes
+from spatial_smoothing.training import NonFiniteLossError
 
 # Flags in which processes of one run may differ: of the machine they run on.
 _OWN = ("process_id", "data_dir", "download", "num_workers")
+# What JAX says of a process that it cannot reach, in words and as a status. Others,
+# such as RESOURCE_EXHAUSTED, are of this process alone.
+_GLOO = "Gloo "
+_GONE = re.compile(
+    r"\b(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED)\b|"
+    r"(?i:heartbeat|coordination ?service|remote process exited|"
+    r"(connection|socket) (was |is )?(closed|reset))"
+)
 
 
 def run(
@@ -105,7 +115,7 @@ def _guarded(
             _fail(f"another process is gone ({lost}); start all again", code=3)
         if isinstance(error, (ValueError, OSError)):
             _fail(error)
-        if isinstance(error, ArithmeticError):
+        if isinstance(error, NonFiniteLossError):
             _fail(error, code=1)
         if not several:
             raise
@@ -117,9 +127,10 @@ def _lost(error: BaseException | None) -> str:
     """What a failed exchange with another process says, if that is the cause; or ""."""
     found = ""
     while error is not None:
+        of_jax = isinstance(error, jax.errors.JaxRuntimeError)
         # Those of gloo come as other errors where orbax met them.
-        if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo " in str(error):
-            found = str(error).partition("\n")[0]
+        if _GLOO in str(error) or (of_jax and _GONE.search(str(error))):
+            found = paths.first_line(error)
         error = error.__cause__ or error.__context__
     return found
 
