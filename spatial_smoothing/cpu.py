@@ -6,6 +6,7 @@ nothing does anything on accelerators. docs/performance.md has the measurements.
 
 import ctypes
 import importlib.metadata
+import importlib.util
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -70,7 +71,9 @@ def keep_memory() -> None:
     called before there are threads. Does nothing where JAX has an accelerator, and
     without the C library of GNU.
     """
-    if sys.platform != "linux" or importlib.metadata.entry_points(group="jax_plugins"):
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    # That of TPUs is no plugin: JAX looks for the module.
+    if sys.platform != "linux" or plugins or importlib.util.find_spec("libtpu"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
