@@ -69,6 +69,29 @@ def test_large_jpegs_are_decoded_smaller_and_look_the_same(seed):
     assert 0 < np.abs(found.astype(int) - np.asarray(expected)).mean() < 1
 
 
+@pytest.mark.parametrize("seed", [1, 2, 4])
+@pytest.mark.parametrize("turned", [False, True])
+def test_other_large_images_are_their_box_resized(turned, seed):
+    """Of noise, in which pixels beside the box would show."""
+    noise = np.random.default_rng(9).integers(0, 256, (750, 1000, 3)).astype(np.uint8)
+    picture, exif, kind = PIL.Image.fromarray(noise), PIL.Image.Exif(), "PNG"
+    if turned:
+        exif[0x0112], kind = 3, "JPEG"  # to be turned by 180 degrees
+    content = jpeg_images.encode(picture, kind, exif=exif)
+    pixels = np.asarray(decoded(content))
+    rng = np.random.default_rng(seed)
+    left, top, right, bottom = decoding.random_box(rng, 1000, 750)
+    assert min(right - left, bottom - top) >= 2 * 64
+    box = (pixels[::-1, ::-1] if turned else pixels)[top:bottom, left:right]
+    expected = np.asarray(PIL.Image.fromarray(box).resize((64, 64), BILINEAR))
+    if rng.random() < 0.5:
+        expected = expected[:, ::-1]
+    found = decoding.random_crop(
+        content, np.random.default_rng(seed), size=64, upright=True
+    )
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_boxes_are_drawn_as_they_are_meant_to_be():
     rng = np.random.default_rng(0)
     boxes = np.array([decoding.random_box(rng, 500, 400) for _ in range(4000)])

@@ -111,9 +111,11 @@ def _reduce(image: PIL.Image.Image, box: Box, size: int) -> tuple[float, ...] | 
       The box in the smaller image; None where nothing is to be gained.
     """
     factor = min(box[2] - box[0], box[3] - box[1]) // size
-    if factor < 2 or not hasattr(image, "draft"):
+    if factor < 2:
         return None
     width, height = image.size
     image.draft(None, (width // min(factor, 8), height // min(factor, 8)))
+    if image.size == (width, height):  # no JPEG, or one that is turned
+        return None
     x, y = image.size[0] / width, image.size[1] / height
     return box[0] * x, box[1] * y, box[2] * x, box[3] * y
