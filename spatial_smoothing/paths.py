@@ -61,5 +61,6 @@ def reason(error: Exception, directory: epath.Path) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of an error's text, not too long."""
-    return str(error).splitlines()[0][:200] if str(error) else repr(error)
+    """Returns the first line of an error's text, not too long, or else its type."""
+    text = str(error).strip()
+    return text.splitlines()[0][:500] if text else repr(error)

@@ -22,6 +22,8 @@ from etils import epath
 from tensorflow_datasets.core.download.checksums import UrlInfo
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
+from spatial_smoothing import paths
+
 IMAGE_SHAPE = (32, 32, 3)
 _HOMEPAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
 _CITATION = """@techreport{krizhevsky2009learning,
@@ -199,7 +201,7 @@ def prepare(name: str, data_dir: epath.PathLike) -> epath.Path:
 
 def _failure(builder: _Cifar, error: Exception) -> ValueError:
     archive, root = builder.archive, builder.data_dir_root
-    reason = str(error).splitlines()[0].rstrip(".:")
+    reason = paths.first_line(error).rstrip(".:")
     if getattr(error, "filename", None):  # of the operating system, not the network
         remedy = "pass a --config.data_dir that can be written to"
     else:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from etils import epath
 
+from spatial_smoothing import paths
 from spatial_smoothing.data import corruptions, folders, image_files, perturbations
 from spatial_smoothing.data.datasets import Dataset
 from spatial_smoothing.data.encoded import EncodedDataset
@@ -194,9 +195,9 @@ def _load(path: epath.Path, *, names: Sequence[str]) -> np.ndarray:
     try:
         return image_files.load_array(path)
     except (ValueError, OSError, EOFError) as error:
-        reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"cannot read {path}: {reason}; it may be truncated: {_REMEDY}"
+            f"cannot read {path}: {paths.first_line(error)}; it may be truncated: "
+            f"{_REMEDY}"
         ) from error
 
 

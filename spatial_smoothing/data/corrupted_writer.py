@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import jax
 import numpy as np
+from etils import epath
 
 from spatial_smoothing import paths
 from spatial_smoothing.data import corrupted, corruptions
@@ -99,9 +100,8 @@ def _claim(folder: pathlib.Path, description: dict) -> None:
                 f"{folder} holds corrupted data that this package did not write; pass "
                 "another folder"
             )
-        temporary = folder / f"{corrupted.GENERATED}.tmp"
-        temporary.write_text(json.dumps(description, indent=2) + "\n")
-        os.replace(temporary, folder / corrupted.GENERATED)
+        text = json.dumps(description, indent=2) + "\n"
+        paths.write_text(epath.Path(folder) / corrupted.GENERATED, text)
         return
     # The numbers are part of the digest, and too many for a message.
     for field, value in description.items():

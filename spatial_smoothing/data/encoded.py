@@ -19,6 +19,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from spatial_smoothing import paths
 from spatial_smoothing.data import batches, decoding
 
 Batch = dict[str, np.ndarray]
@@ -209,10 +210,9 @@ def _example(
             return decoding.center_crop(content, **options), label
         return decoding.random_crop(content, rng, **options), label
     except Exception as error:  # every decoder and file system raises its own
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         where = dataset.records.describe(number)
         raise ValueError(
-            f"cannot read {where}: {reason}; replace or remove it"
+            f"cannot read {where}: {paths.first_line(error)}; replace or remove it"
         ) from None
 
 

@@ -59,9 +59,9 @@ def read(path: epath.PathLike, *, size: int, resize: int | None = None) -> Image
     except PIL.UnidentifiedImageError:
         raise ValueError(f"{path} is not an image file") from None
     except Exception as error:  # every decoder raises its own
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(
-            f"cannot read {path}: {reason}; it may be truncated or damaged"
+            f"cannot read {path}: {paths.first_line(error)}; it may be truncated or "
+            "damaged"
         ) from error
     original = image.size
     try:
