@@ -47,10 +47,10 @@ def get_config() -> ConfigDict:
     config.momentum = 0.9
     config.weight_decay = 5e-4  # coupled L2 on all parameters
 
-    # Speed and monitoring. None of these changes the result.
+    # Speed and monitoring. None of these changes what is trained.
     config.num_workers = 0  # processes that decode images; 0 for threads
     config.eval_every = 1  # epochs
-    config.eval_batch_size = 128  # examples
+    config.eval_batch_size = 128  # examples; draws of dropout in test_* depend on it
     config.checkpoint_every = 1  # epochs
     config.checkpoint_minutes = 10.0  # within an epoch, since the last; 0 for not
     config.max_to_keep = 3  # checkpoints

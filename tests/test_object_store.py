@@ -19,6 +19,7 @@ from spatial_smoothing.data import (
     corrupted,
     decoding,
     image_files,
+    prepared,
     sources,
     streams,
 )
@@ -156,6 +157,12 @@ def test_data_sets_of_tfds_are_read(tmp_path, monkeypatch):
     images, labels = sources.load("cifar10", "test", data_dir="gs://bucket/tfds")
     np.testing.assert_array_equal(images, written.images["test"])
     np.testing.assert_array_equal(labels, written.labels["test"])
+    folder = prepared.find(epath.Path("gs://bucket/tfds"), "cifar10")
+    with prepared.local_copy(folder, "test") as copy:
+        copied = {path.name for path in copy.iterdir()}
+    left = {path.name for path in folder.iterdir()} - copied
+    assert left
+    assert all("-train.array_record-" in name for name in left)
     with pytest.raises(ValueError, match=r"no cifar100 of TFDS in .* gs://bucket/tfds"):
         sources.load("cifar100", "test", data_dir="gs://bucket/tfds")
 

@@ -129,8 +129,13 @@ def nothing_prepared(root: epath.Path, name: str, remedy: str) -> ValueError:
 
 
 @contextlib.contextmanager
-def local_copy(folder: epath.Path) -> Iterator[epath.Path]:
-    """Yields a folder, or a copy of one in a bucket: array_record reads only files."""
+def local_copy(folder: epath.Path, split: str) -> Iterator[epath.Path]:
+    """Yields a folder, or of one in a bucket a copy: array_record reads only files.
+
+    Args:
+      folder: Of the version.
+      split: Whose records are copied; those of others are not.
+    """
     if not paths.is_remote(folder):
         yield folder
         return
@@ -138,7 +143,8 @@ def local_copy(folder: epath.Path) -> Iterator[epath.Path]:
         copy = epath.Path(scratch) / folder.name
         copy.mkdir()
         for path in folder.iterdir():
-            (copy / path.name).write_bytes(path.read_bytes())
+            if "-of-" not in path.name or f"-{split}.array_record-" in path.name:
+                (copy / path.name).write_bytes(path.read_bytes())
         yield copy
 
 
@@ -193,8 +199,7 @@ def encoded_records(
 
 def unreadable(path: epath.Path, error: Exception) -> ValueError:
     """Returns the error for files that cannot be read."""
-    reason = str(error).strip().partition("\n")[0]
     return ValueError(
-        f"cannot read {path}: {type(error).__name__}: {reason}; if it is damaged, "
-        "remove this version and prepare it again"
+        f"cannot read {path}: {type(error).__name__}: {paths.first_line(error)}; if it "
+        "is damaged, remove this version and prepare it again"
     )

@@ -177,7 +177,7 @@ def _load_cifar(
     files = sorted((p.name, p.stat().length, p.stat().mtime) for p in folder.iterdir())
 
     def make() -> Dataset:
-        with prepared.local_copy(folder) as copy:
+        with prepared.local_copy(folder, split) as copy:
             return _read(spec, copy, split)
 
     return Dataset(*cache.cached(f"{spec.name}-{split}", [str(folder), files], make))
