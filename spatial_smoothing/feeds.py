@@ -104,6 +104,30 @@ class Timed:
             self.seconds += time.perf_counter() - begin
 
 
+class Times:
+    """Where the time of the steps since the last record went."""
+
+    def __init__(self, feed: Timed):
+        self._feed, self._waited = feed, feed.seconds
+        self._steps, self._seconds = 0, 0.0
+
+    def add(self, steps: int, seconds: float) -> None:
+        """Counts steps that this process made."""
+        self._steps += steps
+        self._seconds += seconds
+
+    def record(self, images: float) -> dict[str, float]:
+        """Means over steps of so many images; milliseconds of waiting, and the rest."""
+        if not self._steps:  # all made before the run continued
+            return {}
+        waited = self._feed.seconds - self._waited
+        return {
+            "images_per_second": images * self._steps / self._seconds,
+            "data_ms": 1e3 * waited / self._steps,
+            "compute_ms": 1e3 * (self._seconds - waited) / self._steps,
+        }
+
+
 class _Resident:
     """Examples that lie on all devices; members differ in their order."""
 

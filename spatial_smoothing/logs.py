@@ -108,6 +108,10 @@ class RunLog(Log):
             "", total=total, completed=step, epoch=self._epoch(step), eta="-:--:--"
         )
 
+    def has(self, step: int) -> bool:
+        """Whether `metrics.jsonl` had a record of this step when training started."""
+        return any(record["step"] == step for record in self._records)
+
     def progress(self, step: int) -> None:
         """Moves the bar."""
         self._progress.update(

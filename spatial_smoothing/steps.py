@@ -251,18 +251,6 @@ def compile_steps(
     else:
         each = lambda turn, of_member, shared: one(of_member, shared)
 
-    def many(state: TrainState, stop, streams, own, shared) -> TrainState:
-        return jax.lax.while_loop(
-            lambda state: (state.step < stop).all() & state.finite.all(),
-            lambda state: jax.lax.fori_loop(
-                0,
-                turns,
-                lambda turn, state: each(turn, (state, streams, own), shared),
-                state,
-            ),
-            state,
-        )
-
     def turn(state: TrainState, number, streams, own, shared) -> TrainState:
         return each(number, (state, streams, own), shared)
 
@@ -273,7 +261,7 @@ def compile_steps(
     streams = jax.jit(
         lambda: Streams.of(seed, members=members), out_shardings=by_member
     )()
-    function = many if on_device else turn
+    function = _looped(turn, turns) if on_device else turn
     compiled = cpu.compile_gradients(
         jax.jit(function, donate_argnums=0, out_shardings=lies),
         *(state, 0, streams, feed.struct, feed.shared),
@@ -298,3 +286,21 @@ def compile_steps(
         return state
 
     return advance
+
+
+def _looped(turn: Advance, turns: int) -> Advance:
+    """Returns a function that takes all turns of each step up to `stop`."""
+
+    def many(state: TrainState, stop, streams, own, shared) -> TrainState:
+        return jax.lax.while_loop(
+            lambda state: (state.step < stop).all() & state.finite.all(),
+            lambda state: jax.lax.fori_loop(
+                0,
+                turns,
+                lambda number, state: turn(state, number, streams, own, shared),
+                state,
+            ),
+            state,
+        )
+
+    return many

@@ -38,6 +38,22 @@ class NonFiniteLossError(ArithmeticError):
     """The loss or its gradient became infinite or NaN."""
 
 
+def check_batch_size(batch_size: int, dataset: AnyDataset, mesh: Mesh) -> None:
+    """Raises ValueError where `fit` would, before anything is written.
+
+    Args:
+      batch_size: Examples a step and member.
+      dataset: To train on.
+      mesh: Devices.
+    """
+    distributed.check_batch_size(batch_size, mesh, axes=("data",))
+    if batch_size > dataset.num_examples:
+        raise ValueError(
+            f"batch_size {batch_size} is more than the {dataset.num_examples} examples "
+            "to train on; use a smaller one"
+        )
+
+
 class Log:
     """What `fit` tells while it works; this one is silent."""
 
@@ -46,6 +62,10 @@ class Log:
 
     def progress(self, step: int) -> None:
         """Called after every chunk of steps."""
+
+    def has(self, step: int) -> bool:
+        """Whether an earlier call's epoch that ended with this step is recorded."""
+        return False
 
     def epoch(self, record: Record) -> None:
         """Called at the end of every epoch."""
@@ -113,12 +133,7 @@ def fit(
     mesh, log = mesh or distributed.mesh(members=members), log or Log()
     steps_per_epoch = num_batches(dataset.num_examples, batch_size)
     total = epochs * steps_per_epoch
-    distributed.check_batch_size(batch_size, mesh, axes=("data",))
-    if batch_size > dataset.num_examples:
-        raise ValueError(
-            f"batch_size {batch_size} is more than the {dataset.num_examples} examples "
-            "to train on; use a smaller one"
-        )
+    check_batch_size(batch_size, dataset, mesh)
     init = functools.partial(init_state, model, optimizer, dataset.image_shape)
     state = place_state(
         lambda: init(seed=seed, members=members), mesh, sharded=shard_state
@@ -135,10 +150,13 @@ def fit(
         )
     )
     step, num_steps, elapsed = steps_made(state), 1, 0.0
-    times, saves = _Times(feed), _Saves(checkpoints, checkpoint_minutes)
+    times, saves = feeds.Times(feed), _Saves(checkpoints, checkpoint_minutes)
+    finish = functools.partial(_finish_epoch, schedule=schedule, log=log)
     at_once = should_stop if processes.is_alone() else lambda: False
     log.start(step=step, total=total, steps_per_epoch=steps_per_epoch)
     try:
+        # A checkpoint is not written again once its epoch is recorded; the log knows.
+        recorded = bool(*processes.largest(recorded or log.has(step)))
         advance = step < total and compile_steps(
             model,
             optimizer,
@@ -172,17 +190,12 @@ def fit(
                 recorded = step % steps_per_epoch > 0
             if not recorded:
                 epoch = step // steps_per_epoch
-                record = _record(state, schedule, epoch)
-                images = float(np.sum(state.sums.count)) / steps_per_epoch
-                record |= times.record(images)
-                if evaluate and (epoch % eval_every == 0 or step == total):
-                    scores = evaluate(state.variables)
-                    if scores is None:
-                        break
-                    record |= scores
-                log.epoch(record)
-                times, recorded = _Times(feed), True
-                overdue = epoch % checkpoint_every == 0
+                is_due = epoch % eval_every == 0 or step == total
+                recorded = finish(state, epoch, times, evaluate if is_due else None)
+                if not recorded:
+                    break
+                times = feeds.Times(feed)
+                overdue = overdue or epoch % checkpoint_every == 0
             if overdue:
                 saves.save(state, recorded)
             saves.check()
@@ -193,28 +206,23 @@ def fit(
     return state
 
 
-class _Times:
-    """Where the time of the steps since the last record went."""
-
-    def __init__(self, feed: feeds.Timed):
-        self._feed, self._waited = feed, feed.seconds
-        self._steps, self._seconds = 0, 0.0
-
-    def add(self, steps: int, seconds: float) -> None:
-        """Counts steps that this process made."""
-        self._steps += steps
-        self._seconds += seconds
-
-    def record(self, images: float) -> Record:
-        """Means over steps of so many images; milliseconds of waiting, and the rest."""
-        if not self._steps:  # all made before the run continued
-            return {}
-        waited = self._feed.seconds - self._waited
-        return {
-            "images_per_second": images * self._steps / self._seconds,
-            "data_ms": 1e3 * waited / self._steps,
-            "compute_ms": 1e3 * (self._seconds - waited) / self._steps,
-        }
+def _finish_epoch(
+    state: TrainState,
+    epoch: int,
+    times: feeds.Times,
+    evaluate: Callable[[dict[str, Any]], Record | None] | None,
+    *,
+    schedule: optax.Schedule,
+    log: Log,
+) -> bool:
+    """Evaluates, where that is due, and logs; False where told to stop meanwhile."""
+    images_per_step = float(np.sum(state.sums.count)) * epoch / steps_made(state)
+    record = _record(state, schedule, epoch) | times.record(images_per_step)
+    scores = evaluate(state.variables) if evaluate else {}
+    if scores is None:
+        return False
+    log.epoch(record | scores)
+    return True
 
 
 class _Saves:
@@ -265,7 +273,8 @@ def _check_finite(state: TrainState) -> None:
     if not np.all(state.finite):
         raise NonFiniteLossError(
             f"loss or gradient is not finite at step {steps_made(state) - 1}; "
-            "checkpoints before it are kept; lower learning_rate or use dtype float32"
+            "checkpoints before it are kept; lower learning_rate or use dtype float32, "
+            "in another workdir: this one is for its config"
         )
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spatial_smoothing import distributed, models, optim, steps, training
+from spatial_smoothing import distributed, logs, models, optim, steps, training
 from spatial_smoothing.checkpoints import Checkpoints
 from spatial_smoothing.data import augment
 from spatial_smoothing.data.datasets import Dataset
@@ -131,6 +131,59 @@ def test_told_to_stop_while_it_evaluates_it_records_the_epoch_later(
     for record, expected in zip(log.records, straight[1], strict=True):
         assert record["train_loss"] == expected["train_loss"]
         assert ("images_per_second" in record) == (record["epoch"] != 1)
+
+
+def test_a_last_epoch_that_was_recorded_later_is_not_recorded_again(data, tmp_path):
+    calls, scores = [], {"test_nll": 1.0, "test_accuracy": 0.5}
+
+    def evaluate(variables):
+        calls.append(len(calls))
+        return None if len(calls) == EPOCHS else scores  # told to stop in the last
+
+    found = []
+    for _ in range(4):
+        with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+            training.fit(
+                model(),
+                data,
+                log=logs.RunLog(tmp_path, name="a run"),
+                checkpoints=checkpoints,
+                evaluate=evaluate,
+                **arguments(),
+            )
+        found.append((tmp_path / "metrics.jsonl").read_bytes())
+    assert len(calls) == EPOCHS + 1
+    assert [text.count(b"\n") for text in found] == [2, 3, 3, 3]
+    assert found[1] == found[2] == found[3]
+
+
+def test_a_save_that_is_due_at_the_end_of_an_epoch_is_made(data, tmp_path):
+    with Checkpoints(tmp_path / "c", max_to_keep=99) as checkpoints:
+        training.fit(
+            model(),
+            data,
+            checkpoints=checkpoints,
+            checkpoint_every=9,
+            checkpoint_minutes=1e-9,
+            **arguments(epochs=2),
+        )
+        checkpoints.close()
+        assert {3, 6} <= set(checkpoints.steps())
+
+
+def test_what_makes_steps_can_be_wrapped(data, straight):
+    given, asked = [], []
+
+    def profile(advance, steps_per_epoch):
+        given.append(steps_per_epoch)
+        return lambda state, stop, *rest: (
+            asked.append(stop) or advance(state, stop, *rest)
+        )
+
+    state = training.fit(model(), data, profile=profile, **arguments())
+    assert given == [3]
+    assert asked[-1] == EPOCHS * 3
+    assert_equal(state, straight[0])
 
 
 def test_saves_within_an_epoch_when_it_is_due(data, straight, tmp_path):
