@@ -3,7 +3,7 @@
 Contract of this file: a workdir holds `config.json` (the resolved config, a flat JSON
 object), `provenance.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/` and
 `evaluation/`. A workdir belongs to one config; the fields of `FREE` may change between
-calls, because they do not change the result.
+calls, because they do not change what is trained.
 """
 
 import json
@@ -136,7 +136,6 @@ def _claim(path: epath.Path, config: Mapping[str, Any]) -> None:
                 f"workdir {path} holds another config: {'; '.join(different)}; "
                 "choose another workdir"
             )
-        _sign(path)
         return
     # What is there may be from a process that was killed on its way here.
     if path.exists() and any(not p.name.endswith(".tmp") for p in path.iterdir()):
@@ -148,9 +147,34 @@ def _claim(path: epath.Path, config: Mapping[str, Any]) -> None:
     _sign(path)
 
 
-def _sign(path: epath.Path) -> None:
-    if not (path / "provenance.json").exists():
-        write_json(path / "provenance.json", provenance())
+def sign(workdir: epath.PathLike) -> None:
+    """Adds this start to `provenance.json`, if it differs from the one before.
+
+    The file has the first start, and under "continued" those of which more than the
+    time is another than of the one before. Of several processes, the first writes.
+
+    Args:
+      workdir: That the run has claimed and locked.
+
+    Raises:
+      ValueError: if the file is there and not JSON.
+      OSError: if it cannot be written.
+    """
+    with processes.together():
+        if processes.is_first():
+            _sign(epath.Path(workdir))
+
+
+def _sign(workdir: epath.Path) -> None:
+    path, now = workdir / "provenance.json", provenance()
+    if not path.exists():
+        write_json(path, now)
+        return
+    held = _read_json(path)
+    continued = held.get("continued", [])
+    last = continued[-1] if continued else held
+    if any(last.get(name) != now[name] for name in now.keys() - {"time"}):
+        write_json(path, {**held, "continued": [*continued, now]})
 
 
 def read_config(workdir: epath.PathLike) -> dict[str, Any]:
@@ -158,8 +182,12 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise ValueError(f"no run in workdir {workdir}: there is no {path}")
+    return {**_SINCE, **_read_json(path)}
+
+
+def _read_json(path: epath.Path) -> dict[str, Any]:
     try:
-        return {**_SINCE, **json.loads(path.read_text())}
+        return json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
 

@@ -147,6 +147,26 @@ def test_no_run_and_no_checkpoint(tmp_path):
         workdirs.evaluation_path(tmp_path / "run")
 
 
+def test_provenance_has_every_start_that_differs(tmp_path, monkeypatch):
+    run = workdirs.claim(tmp_path / "run", CONFIG)
+    path = tmp_path / "run" / "provenance.json"
+    first = json.loads(path.read_text())  # as older runs have it, too
+    assert first["libraries"]["jax"] == jax.__version__
+    workdirs.sign(run)
+    assert json.loads(path.read_text()) == first
+    for version in ("0.1", "0.2", "0.2"):
+        now = {**first, "libraries": {"jax": version}, "time": "later"}
+        monkeypatch.setattr(workdirs, "provenance", lambda now=now: now)
+        workdirs.sign(run)
+    held = json.loads(path.read_text())
+    continued = held.pop("continued")
+    assert held == first
+    assert [start["libraries"]["jax"] for start in continued] == ["0.1", "0.2"]
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"provenance\.json is not JSON"):
+        workdirs.sign(run)
+
+
 def test_config_that_is_not_json(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
