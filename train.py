@@ -26,7 +26,7 @@ from spatial_smoothing.checkpoints import Checkpoints
 from spatial_smoothing.data import augment, batches, datasets
 from spatial_smoothing.interrupts import Interrupts
 from spatial_smoothing.steps import Streams, steps_made
-from spatial_smoothing.training import fit
+from spatial_smoothing.training import check_batch_size, fit
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Such as configs/shapes.py.")
 _PROFILE = flags.DEFINE_integer(
@@ -43,11 +43,14 @@ def main() -> int:
     with processes.together():
         model, source = recipes.build_model(config), recipes.source(config)
         mesh = distributed.mesh(members=members)
-        distributed.check_batch_size(config["batch_size"], mesh, axes=("data",))
+        distributed.check_batch_size(
+            config["eval_batch_size"], mesh, name="eval_batch_size"
+        )
         load = recipes.loader(config, download=config["download"])
         data, held_out = datasets.hold_out(
             load(source.name, "train"), fraction=config["val_fraction"]
         )
+        check_batch_size(config["batch_size"], data, mesh)
         splits = {"test": load(source.name, "test")}
         if config["val_fraction"]:
             splits = {"val": held_out, **splits}
@@ -78,6 +81,7 @@ def main() -> int:
             path / "checkpoints", max_to_keep=config["max_to_keep"]
         ) as checkpoints,
     ):
+        workdirs.sign(path)
         state = fit(
             model,
             data,

@@ -193,12 +193,21 @@ def gather(tree: Tree) -> Tree:
     return jax.tree.map(of_leaf, tree)
 
 
-def check_batch_size(batch_size: int, mesh: Mesh, *, axes: tuple = _AXES) -> None:
-    """Raises ValueError if the devices along `axes` cannot divide a batch."""
+def check_batch_size(
+    batch_size: int, mesh: Mesh, *, axes: tuple = _AXES, name: str = "batch_size"
+) -> None:
+    """Raises ValueError if the devices along `axes` cannot divide a batch.
+
+    Args:
+      batch_size: Examples.
+      mesh: The devices.
+      axes: Along which batches are split.
+      name: What the caller calls it, for the message.
+    """
     count = math.prod(mesh.shape[axis] for axis in axes)
     if batch_size < 1 or batch_size % count:
         near = max(batch_size // count, 1) * count
         raise ValueError(
-            f"batch_size {batch_size} cannot be divided by {count} devices; "
+            f"{name} {batch_size} cannot be divided by {count} devices; "
             f"use a multiple such as {near}"
         )

@@ -142,13 +142,13 @@ def monitor(
       mesh: Devices.
       members: If more than one, of a deep ensemble whose variables are stacked.
       should_stop: Asked before every batch of a process that is alone; where True,
-        there are no scores.
+        there are no scores. One of several evaluates to the end.
 
     Returns:
       Variables -> scores such as `test_nll`; of several members the mean of theirs, and
       those of their average, such as `test_ensemble_nll`; None where told to stop.
     """
-    distributed.check_batch_size(batch_size, mesh)
+    distributed.check_batch_size(batch_size, mesh, name="eval_batch_size")
     predict = mixtures.predictor(
         model, prepare=prepare, num_members=members, dropout=model.rate > 0
     )

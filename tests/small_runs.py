@@ -55,12 +55,14 @@ def train(workdir: pathlib.Path, *arguments: str, home: pathlib.Path, epochs: in
     )
 
 
-def start(script: str, *arguments: str, home: pathlib.Path) -> subprocess.Popen:
-    """Starts a script on one device, with caches in `home`."""
+def start(
+    script: str, *arguments: str, home: pathlib.Path, num_devices: int = 1
+) -> subprocess.Popen:
+    """Starts a script on so many devices, with caches in `home`."""
     environment = {
         **os.environ,
         "SPATIAL_SMOOTHING_CACHE": str(home / "cache"),
-        "XLA_FLAGS": "",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
         "COLUMNS": "100",
     }
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
@@ -74,9 +76,9 @@ def start(script: str, *arguments: str, home: pathlib.Path) -> subprocess.Popen:
     )
 
 
-def run(script: str, *arguments: str, home: pathlib.Path) -> tuple[int, str, str]:
-    """Starts a script and waits for it; returns exit code, stdout, stderr."""
-    process = start(script, *arguments, home=home)
+def run(script: str, *arguments: str, **options) -> tuple[int, str, str]:
+    """As `start`, and waits; returns exit code, stdout, stderr."""
+    process = start(script, *arguments, **options)
     out, err = process.communicate()
     return process.returncode, out, err
 

@@ -91,3 +91,10 @@ def test_hold_out_splits_without_loss(fraction, held):
 def test_unusable_fractions_are_explained(fraction):
     with pytest.raises(ValueError, match=rf"in \[0, 1\), got {fraction}"):
         datasets.hold_out(datasets.Dataset(*data()), fraction=fraction, seed=0)
+
+
+@pytest.mark.parametrize(("fraction", "part"), [(0.02, "held out"), (0.99, "trained")])
+def test_fractions_that_leave_a_part_empty_are_explained(fraction, part):
+    message = f"of 23 images, val_fraction {fraction} leaves none to be {part}"
+    with pytest.raises(ValueError, match=message):
+        datasets.hold_out(datasets.Dataset(*data()), fraction=fraction)

@@ -191,6 +191,14 @@ MISTAKES = {
     "invalid literal for int()": ("--config.epochs=many",),
     "data directory /nowhere does not exist": ("--config.data_dir=/nowhere",),
     "epochs must be at least 1, got 0": ("--config.epochs=0",),
+    "batch_size 64 is more than the 35 examples": ("--config.batch_size=64",),
+    "error: batch_size 7 cannot be divided by 2 devices": ("--config.batch_size=7",),
+    "error: eval_batch_size 9 cannot be divided by 2 devices": (
+        "--config.eval_batch_size=9",
+    ),
+    "of 35 images, val_fraction 0.01 leaves none to be held out": (
+        "--config.val_fraction=0.01",
+    ),
     "unexpected arguments more": ("more",),
 }
 
@@ -198,7 +206,9 @@ MISTAKES = {
 @pytest.mark.parametrize("message", MISTAKES)
 def test_mistakes_are_one_line_and_leave_nothing(message, home):
     workdir = home / "mistake"
-    code, _, err = run(*train(workdir, *MISTAKES[message], home=home), home=home)
+    code, _, err = run(
+        *train(workdir, *MISTAKES[message], home=home), home=home, num_devices=2
+    )
     assert code == 2
     assert err.startswith("error: ")
     assert message in err
@@ -234,6 +244,16 @@ def test_divergence_has_its_own_code(home):
     )
     assert code == 1
     assert "loss or gradient is not finite at step" in err
+    assert "in another workdir" in err
+
+
+def test_profile_is_traced(home):
+    workdir = home / "traced"
+    command = train(workdir, "--profile=2", home=home, epochs=1)
+    code, out, err = run(*command, home=home)
+    assert (code, err) == (0, "")
+    assert f"traced steps 1 to 2, in {workdir}/profile" in out
+    assert list(workdir.glob("profile/**/*.xplane.pb"))
 
 
 def start_two(*arguments, home, second=()):

@@ -71,14 +71,21 @@ def hold_out(
       The part to train on, and the part held out.
 
     Raises:
-      ValueError: if the fraction lies outside [0, 1).
+      ValueError: if the fraction lies outside [0, 1), or one part would be empty where
+        it should not.
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"val_fraction must be in [0, 1), got {fraction}")
     size = dataset.num_examples
+    count = round(fraction * size)
+    if fraction and count in (0, size):
+        part = "trained on" if count else "held out"
+        raise ValueError(
+            f"of {size} images, val_fraction {fraction} leaves none to be {part}"
+        )
     held = np.zeros(size, bool)
     order = np.random.default_rng(seed).permutation(size)
-    held[order[: round(fraction * size)]] = True
+    held[order[:count]] = True
     return dataset.subset(~held), dataset.subset(held)
 
 
