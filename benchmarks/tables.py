@@ -10,9 +10,14 @@ SMOOTH = "resnet_mcdo_smoothing_18"
 Cases = dict[str, dict[str, Any]]
 
 
-def _smoothed(name: str, values: dict[str, Any]) -> Cases:
-    """Cases of one field of the network with smoothing."""
-    return {case: {"model": SMOOTH, name: value} for case, value in values.items()}
+# What the layer does anyway: cases that say so are those that say nothing.
+_DEFAULTS = {"squash": "tanh", "taps": (1, 1), "temperature": 10.0}
+
+
+def _smoothed(**fields: Any) -> dict[str, Any]:
+    """Fields of the network with smoothing, of which some differ."""
+    different = {k: v for k, v in fields.items() if v != _DEFAULTS[k]}
+    return {"model": SMOOTH, **different}
 
 
 TABLES: dict[str, Cases] = {
@@ -33,25 +38,23 @@ TABLES: dict[str, Cases] = {
     # The maps at the end of a stage are not negative: without a squash it is a ReLU.
     "squash": {
         "None": {"model": PLAIN},
-        **_smoothed("squash", {"Blur": "none"}),
+        "Blur": _smoothed(squash="none"),
         **{
-            f"{title}{' + blur' if blurred else ''}": {
-                "model": SMOOTH,
-                "squash": squash,
-                "taps": (1, 1) if blurred else (1,),
-            }
+            f"{title}{' + blur' if blurred else ''}": _smoothed(
+                squash=squash, taps=(1, 1) if blurred else (1,)
+            )
             for title, squash in (("tanh", "tanh"), ("ReLU6", "clip"), ("x/5", "scale"))
             for blurred in (False, True)
         },
     },
-    "taps": _smoothed(
-        "taps",
-        {"1": (1,), "2": (1, 1), "3": (1, 2, 1), "5": (1, 4, 6, 4, 1)},
-    ),
-    "temperature": _smoothed(
-        "temperature",
-        {f"t = {t:g}": t for t in (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)},
-    ),
+    "taps": {
+        str(len(taps)): _smoothed(taps=taps)
+        for taps in ((1,), (1, 1), (1, 2, 1), (1, 4, 6, 4, 1))
+    },
+    "temperature": {
+        f"t = {t:g}": _smoothed(temperature=t)
+        for t in (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+    },
     "rate": {
         f"{rate:.0%}{title}": {"model": model, "rate": rate}
         for title, model in (("", PLAIN), (" + smoothing", SMOOTH))

@@ -1,15 +1,12 @@
 import json
-import pathlib
-import sys
 
+import numpy as np
 import pytest
 from report_rows import curve
 
-from spatial_smoothing import recipes, report
-
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-from benchmarks import ablations
+from benchmarks import ablations, tables
 from benchmarks.tables import TABLES
+from spatial_smoothing import ops, recipes, report
 
 CASES = {
     f"{table}/{case}": fields
@@ -24,6 +21,16 @@ def test_every_case_is_a_network(name):
     model = recipes.build_model(config)
     for field, value in CASES[name].items():
         assert field == "model" or getattr(model, field) == value
+
+
+def test_what_a_case_leaves_out_is_what_the_layer_does():
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 3)).astype(np.float32)
+    np.testing.assert_array_equal(ops.smooth(x, **tables._DEFAULTS), ops.smooth(x))
+    model = recipes.build_model(
+        {"dataset": "shapes", "model": tables.SMOOTH, "width": 4, "stages": (1,) * 4}
+    )
+    assert (model.squash, tuple(model.taps)) == ("tanh", (1, 1))
+    assert model.temperature in (None, 10.0)
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -58,6 +65,7 @@ def test_tables_share_runs(tmp_path):
         for table, cases in TABLES.items()
     }
     assert paths["heads"] & paths["activation"] & paths["squash"]
+    assert paths["squash"] & paths["taps"] & paths["temperature"]
 
 
 def test_rows_are_labelled_by_case_and_averaged_over_seeds(tmp_path):
