@@ -37,8 +37,7 @@ def test_an_ensemble_leaves_what_is_there_of_its_members(home):
     a, both = home / "a", f"--workdir={home / 'a'},{home / 'b'}"
     few = ("--num_samples=2", "--num_replicates=0")
     for arguments in (
-        (f"--workdir={a}", "--suite=fourier", "--num_images=8"),
-        (f"--workdir={a}", *few),
+        (f"--workdir={a}", "--suite=fourier,ensemble", "--num_images=8", *few),
         (both, *few),
     ):
         code, _, err = evaluate(home, *arguments)
