@@ -205,10 +205,9 @@ def compile_steps(
     """Compiles `advance(state, stop, should_stop)`, which makes the steps up to `stop`.
 
     Where the loop over steps is not compiled too, it ends before the step at which
-    `should_stop()` is true; by default it never is.
-    All of them lie within one epoch; a step that is not finite, for any member, is the
-    last. The number of steps is no part of what is compiled, so that results do not
-    depend on how a run is cut. The state is donated.
+    `should_stop()` is true. All steps lie within one epoch; one that is not finite, for
+    any member, is the last. Their number is no part of what is compiled, so that
+    results do not depend on how a run is cut. The state is donated.
 
     Args:
       model: The network.
@@ -255,11 +254,9 @@ def compile_steps(
         return each(number, (state, streams, own), shared)
 
     lies = jax.tree.map(lambda leaf: leaf.sharding, state)
-    by_member = (distributed.by_member if state.step.ndim else distributed.replicated)(
-        mesh
-    )
+    lie = distributed.by_member if state.step.ndim else distributed.replicated
     streams = jax.jit(
-        lambda: Streams.of(seed, members=members), out_shardings=by_member
+        lambda: Streams.of(seed, members=members), out_shardings=lie(mesh)
     )()
     function = _looped(turn, turns) if on_device else turn
     compiled = cpu.compile_gradients(
@@ -292,14 +289,10 @@ def _looped(turn: Advance, turns: int) -> Advance:
     """Returns a function that takes all turns of each step up to `stop`."""
 
     def many(state: TrainState, stop, streams, own, shared) -> TrainState:
+        one = lambda number, state: turn(state, number, streams, own, shared)
         return jax.lax.while_loop(
             lambda state: (state.step < stop).all() & state.finite.all(),
-            lambda state: jax.lax.fori_loop(
-                0,
-                turns,
-                lambda number, state: turn(state, number, streams, own, shared),
-                state,
-            ),
+            lambda state: jax.lax.fori_loop(0, turns, one, state),
             state,
         )
 

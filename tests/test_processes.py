@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from spatial_smoothing import processes
+from spatial_smoothing import meeting, processes
 
 
 def free_address():
@@ -21,7 +21,7 @@ def meet(*arguments, timeout=10.0):
 
     def one(argument):
         try:
-            processes._meet(address, *argument, timeout)
+            meeting.meet(address, *argument, timeout)
         except (ValueError, TimeoutError) as error:
             return type(error), str(error).replace(address, "ADDRESS")
         return None
@@ -76,7 +76,7 @@ def test_strangers_are_let_go(monkeypatch):
     monkeypatch.setattr(processes, "_PATIENCE", 0.2)  # with the silent one
     address = free_address()
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        first = pool.submit(processes._meet, address, 2, 0, 10)
+        first = pool.submit(meeting.meet, address, 2, 0, 10)
         greetings = (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b'{"process_id": []}\n', b"")
         for greeting in greetings:
             with connected(address) as connection:
@@ -84,7 +84,7 @@ def test_strangers_are_let_go(monkeypatch):
         with connected(address) as silent:
             silent.settimeout(5)
             assert silent.recv(1) == b""  # as who is let go reads
-            processes._meet(address, 2, 1, 10)
+            meeting.meet(address, 2, 1, 10)
         first.result()
 
 
@@ -113,3 +113,15 @@ def test_a_process_alone_agrees_with_itself():
     processes.check_same({"data": lambda: 1 / 0})  # not even computed
     with pytest.raises(OSError, match="disk"), processes.together():
         raise OSError("disk")
+
+
+def test_a_foreign_service_at_the_address_is_no_process():
+    with socket.create_server(("localhost", 0)) as server:
+        address = f"localhost:{server.getsockname()[1]}"
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            late = pool.submit(meeting.meet, address, 2, 1, 0.2)
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"5\n")
+            with pytest.raises(TimeoutError, match="process 0 did not answer at"):
+                late.result()

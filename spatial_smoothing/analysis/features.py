@@ -292,10 +292,6 @@ def sample_maps(
         return pair, streamed(execute, num_samples)[0]
 
     pair, moments = compute(key, variables, images)
-    return {
-        name: {
-            "samples": pair[name],
-            "variance": moments[name][1] / (num_samples - 1),
-        }
-        for name in tap_names(model, variables, images, blocks=blocks)
-    }
+    names = tap_names(model, variables, images, blocks=blocks)
+    variances = {name: moments[name][1] / (num_samples - 1) for name in names}
+    return {n: {"samples": pair[n], "variance": variances[n]} for n in names}
