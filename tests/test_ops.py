@@ -17,7 +17,7 @@ SCIPY_MODES = {"zero": "constant", "reflect": "mirror", "edge": "nearest"} | {
     "same": "constant",
     "wrap": "grid-wrap",
 }
-TAPS = [(1,), (1, 1), (3, 1, 2), (1, 5, 2, 7)]
+TAPS = [(1,), (1, 1), (1, 3), (3, 1, 2), (1, 5, 2, 7)]
 
 modes = pytest.mark.parametrize("mode", [lambda f: f, jax.jit], ids=["eager", "jit"])
 
