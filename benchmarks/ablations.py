@@ -19,9 +19,11 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from benchmarks.tables import TABLES
-from spatial_smoothing import cli, logs, report
+from spatial_smoothing import report
+from spatial_smoothing.cli import start
 from spatial_smoothing.lookup import lookup
-from spatial_smoothing.provenance import provenance
+from spatial_smoothing.runs.provenance import provenance
+from spatial_smoothing.runtime import progress
 
 _ROOT = Path(__file__).parents[1]
 _TABLE = flags.DEFINE_list("table", list(TABLES), f"Of {', '.join(TABLES)}.")
@@ -119,7 +121,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         for one in [job(output, fields, seed=seed)]
     }
     missing = [one for one in jobs.values() if not _metrics(one).exists()]
-    for one in logs.track(missing, total=len(missing), name="Runs"):
+    for one in progress.track(missing, total=len(missing), name="Runs"):
         for command in commands(
             one, arguments=arguments, num_samples=_NUM_SAMPLES.value
         ):
@@ -143,4 +145,4 @@ def _is_largest(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bo
 
 
 if __name__ == "__main__":
-    cli.run(main, positional=True)
+    start.run(main, positional=True)

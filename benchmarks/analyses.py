@@ -17,9 +17,12 @@ from absl import flags
 from jax.flatten_util import ravel_pytree
 
 from benchmarks import timing
-from spatial_smoothing import cli, distributed, evaluation, mixtures, models
+from spatial_smoothing import evaluation, models
 from spatial_smoothing.analysis import directions, hessian, landscape
+from spatial_smoothing.cli import start
 from spatial_smoothing.data import augment, batches
+from spatial_smoothing.ensembles import mixtures
+from spatial_smoothing.runtime import sharding
 
 _MODEL = flags.DEFINE_string("model", "resnet_mcdo_smoothing_18", "One of the zoo.")
 _WIDTH = flags.DEFINE_integer("width", 16, "Channels of the first stage.")
@@ -62,8 +65,8 @@ def main() -> None:
     labels = rng.integers(0, 100, count).astype(np.int32)
     data = list(batches.sequential(images, labels, batch_size=_BATCH_SIZE.value))
     print(f"{jax.devices()[0].device_kind}, {model.width=}, {len(data)} batches a pass")
-    mesh = distributed.mesh(1)
-    data = [distributed.replicate(batch, mesh) for batch in data]
+    mesh = sharding.mesh(1)
+    data = [sharding.replicate(batch, mesh) for batch in data]
     if "landscape" in _ROW.value:
         rivals = _landscape(model, variables, data, mesh)
         show("landscape point / pass", rivals, target=1.1)
@@ -122,4 +125,4 @@ def _hessian(model, variables, batch):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    start.run(main)

@@ -12,7 +12,8 @@ import time
 
 import jax
 
-from spatial_smoothing.data import corruptions, shapes
+from spatial_smoothing.data import shapes
+from spatial_smoothing.data.corruption import transforms
 
 _SETS = 10_000  # images of a set of CIFAR-10-C
 
@@ -26,23 +27,23 @@ def main() -> None:
     parser.add_argument("--extra", action="store_true", help="also those not in mCE")
     options = parser.parse_args()
     images, _ = shapes.generate("test", size=options.num_images)
-    key = jax.random.key(corruptions.SEED)
+    key = jax.random.key(transforms.SEED)
 
     def make(name: str, stop: int) -> tuple[float, float]:
         """Makes images of all severities; returns seconds of clock and processor."""
         begin = time.perf_counter(), time.process_time()
-        for severity in corruptions.SEVERITIES:
+        for severity in transforms.SEVERITIES:
             for start in range(0, stop, options.batch_size):
                 batch = images[start : start + options.batch_size]
-                jax.block_until_ready(corruptions.corrupt(key, batch, name, severity))
+                jax.block_until_ready(transforms.corrupt(key, batch, name, severity))
         return time.perf_counter() - begin[0], time.process_time() - begin[1]
 
-    names = corruptions.CORRUPTIONS if options.extra else corruptions.NAMES
+    names = transforms.CORRUPTIONS if options.extra else transforms.NAMES
     print(
         f"{jax.device_count()} x {jax.devices()[0].device_kind}, microseconds an image"
     )
     print(f"{'':20}{'compile s':>10}{'median':>9}{'lowest':>9}{'highest':>9}")
-    per_set = 1 / (options.num_images * len(corruptions.SEVERITIES))
+    per_set = 1 / (options.num_images * len(transforms.SEVERITIES))
     compiling, making = [], []
     for name in names:
         compiling.append(make(name, options.batch_size))
@@ -52,8 +53,8 @@ def main() -> None:
         making.append((middle, min(used for _, used in passes) * per_set))
         shown = "".join(f"{1e6 * t:9.1f}" for t in (middle, min(times), max(times)))
         print(f"{name:20}{compiling[-1][0]:10.1f}{shown}", flush=True)
-    sets = len(names) * len(corruptions.SEVERITIES)
-    each = _SETS * len(corruptions.SEVERITIES)
+    sets = len(names) * len(transforms.SEVERITIES)
+    each = _SETS * len(transforms.SEVERITIES)
     for index, clock in enumerate(("by the clock", "of the processor")):
         compiled = sum(times[index] for times in compiling)
         made = each * sum(times[index] for times in making)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from tests import authors_networks
+from tests.helpers import authors_networks
 
 torch.set_num_threads(len(os.sched_getaffinity(0)))  # its default may be more
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

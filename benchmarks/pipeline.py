@@ -30,10 +30,11 @@ import psutil
 import tensorflow_datasets as tfds
 
 from benchmarks.timing import spread
-from spatial_smoothing import logs
-from spatial_smoothing.data import decoding, prepared
-from spatial_smoothing.data.encoded import EncodedDataset
-from spatial_smoothing.provenance import provenance
+from spatial_smoothing.data.images import decoding
+from spatial_smoothing.data.images.pipeline import EncodedDataset
+from spatial_smoothing.data.tfds import reader
+from spatial_smoothing.runs.provenance import provenance
+from spatial_smoothing.runtime import progress
 
 SIZES = 3 * ((500, 375), (375, 500), (500, 333), (334, 500)) + ((1024, 768),)
 SIZE, BATCH, NUM_FILES = 224, 32, 60
@@ -162,7 +163,7 @@ def measure(
     num_workers: int,
 ) -> dict:
     """Times all variants in turns; returns name -> speeds and ratios to the peer's."""
-    records = prepared.encoded_records(folder, "train", num_classes=2)
+    records = reader.encoded_records(folder, "train", num_classes=2)
     dataset = EncodedDataset(records, SIZE)
     cores = len(os.sched_getaffinity(0))
     workers = dataclasses.replace(dataset, num_workers=num_workers)
@@ -177,7 +178,7 @@ def measure(
         variants.append(Variant(name, lambda: pipeline(workers), cores))
     found = {variant.name: [] for variant in variants}
     turns = [variant for _ in range(rounds) for variant in variants]
-    for variant in logs.track(turns, total=len(turns), name="Pipelines"):
+    for variant in progress.track(turns, total=len(turns), name="Pipelines"):
         found[variant.name].append(speeds(variant, count))
     peer = found[variants[0].name]
     return {

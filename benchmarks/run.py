@@ -19,9 +19,9 @@ import jax
 
 from benchmarks import suites, timing
 from benchmarks.scales import SCALES
-from spatial_smoothing import cpu, logs
 from spatial_smoothing.lookup import lookup
-from spatial_smoothing.provenance import provenance
+from spatial_smoothing.runs.provenance import provenance
+from spatial_smoothing.runtime import cpu, messages
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
         }
     except ValueError as error:
         parser.error(str(error))
-    logs.quiet()
+    messages.quiet()
     if given.cores:  # before JAX and PyTorch make threads
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.cores])
     device = "cpu" if jax.default_backend() == "cpu" else "gpu"

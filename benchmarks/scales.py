@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks import timing
 from spatial_smoothing import models
+from spatial_smoothing.evaluation.suites.ensemble import SIZES
 from spatial_smoothing.models.network import Network
-from spatial_smoothing.suites.ensemble import SIZES
 
 Row = dict[str, Any]
 

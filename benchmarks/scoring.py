@@ -17,8 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import memory, timing
-from spatial_smoothing import ensembles, mixtures, models, scoring
+from spatial_smoothing import ensembles, models
 from spatial_smoothing.data import augment, batches
+from spatial_smoothing.ensembles import mixtures
+from spatial_smoothing.evaluation import scoring
 
 _KEY = jax.random.key(0)
 

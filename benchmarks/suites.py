@@ -15,19 +15,14 @@ import numpy as np
 from benchmarks import start
 from benchmarks.scales import Row, Scale
 from benchmarks.timing import Rival
-from spatial_smoothing import (
-    distributed,
-    ensembles,
-    feeds,
-    mixtures,
-    ops,
-    optim,
-    scoring,
-    steps,
-)
+from spatial_smoothing import ensembles, ops
 from spatial_smoothing.analysis import directions, landscape
 from spatial_smoothing.data import augment, batches
 from spatial_smoothing.data.datasets import Dataset
+from spatial_smoothing.ensembles import mixtures
+from spatial_smoothing.evaluation import scoring
+from spatial_smoothing.runtime import sharding
+from spatial_smoothing.training import feeds, optim, steps
 
 _KEY = jax.random.key(0)
 _NORMALIZE = functools.partial(augment.normalize, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -135,7 +130,7 @@ def training_rival(scale: Scale, model, batch_size: int) -> Rival:
         0.1, steps_per_epoch=100, warmup_epochs=1, milestones=(60, 120, 160), factor=0.2
     )
     optimizer = optim.sgd(schedule, momentum=0.9, weight_decay=5e-4)
-    mesh = distributed.mesh()
+    mesh = sharding.mesh()
     state = steps.place_state(
         lambda: steps.init_state(model, optimizer, (32, 32, 3), seed=0, members=1), mesh
     )
@@ -248,7 +243,7 @@ def loss_landscape(scale: Scale) -> list[Row]:
     name = "resnet_mcdo_smoothing_18"
     model, (images, labels) = scale.model(name), scale.data(scale.eval_batch)
     variables = jax.jit(model.init)(_KEY, jnp.zeros((1, 32, 32, 3)))
-    mesh = distributed.mesh(1)
+    mesh = sharding.mesh(1)
     point = landscape.compile_point(
         model, prepare=lambda key, images: _NORMALIZE(images), mesh=mesh
     )
@@ -260,7 +255,7 @@ def loss_landscape(scale: Scale) -> list[Row]:
         jnp.full((1, 2), 0.1),
     )
     data = [
-        distributed.replicate(batch, mesh)
+        sharding.replicate(batch, mesh)
         for batch in batches.sequential(images, labels, batch_size=len(labels))
     ]
     rivals = {"ours": lambda: point(state, _KEY, data)}

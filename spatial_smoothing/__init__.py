@@ -5,7 +5,7 @@ the paper are in `models`, predictions of ensembles and their scores in `ensembl
 `metrics`. Reference: Park & Kim, ICML 2022.
 """
 
-from spatial_smoothing import convert, metrics, models, ops
+from spatial_smoothing import _moved, convert, metrics, models, ops
 from spatial_smoothing.ensembles import deep_ensemble, mc_dropout, prefix_means
 from spatial_smoothing.layers import SpatialSmoothing
 from spatial_smoothing.ops import blur, box_blur, scaled_tanh, smooth
@@ -24,3 +24,5 @@ __all__ = [
     "scaled_tanh",
     "smooth",
 ]
+
+_moved.keep_old_names()

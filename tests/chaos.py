@@ -21,8 +21,10 @@ import jax
 import numpy as np
 import small_runs
 
-from spatial_smoothing import logs, workdirs
-from spatial_smoothing.checkpoints import Checkpoints
+from spatial_smoothing.runs import workdirs
+from spatial_smoothing.runtime import messages
+from spatial_smoothing.training import logs
+from spatial_smoothing.training.checkpoints import Checkpoints
 
 EPOCHS = 8
 MOMENTS = ("starting", "training", "saving")
@@ -135,7 +137,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=1, help="number of the first")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    logs.quiet()
+    messages.quiet()
     bad = 0
     with tempfile.TemporaryDirectory() as folder:
         home = pathlib.Path(folder)

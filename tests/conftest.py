@@ -44,8 +44,3 @@ def small_disk(tmp_path):
         pytest.skip("needs the right to mount a file system")
     yield path
     subprocess.run(("umount", "--lazy", path), check=True)
-
-
-def make_read_only(disk):
-    """Remounts what `small_disk` returned."""
-    subprocess.run(("mount", "-o", "remount,ro", disk), check=True)

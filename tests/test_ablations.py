@@ -6,7 +6,8 @@ from report_rows import curve
 
 from benchmarks import ablations, tables
 from benchmarks.tables import TABLES
-from spatial_smoothing import ops, recipes, report
+from spatial_smoothing import ops, report
+from spatial_smoothing.runs import recipes
 
 CASES = {
     f"{table}/{case}": fields

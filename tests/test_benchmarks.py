@@ -1,14 +1,12 @@
 import json
-import pathlib
 import subprocess
 import sys
 import time
 
 import pytest
+from checkout import ROOT
 
 from benchmarks import memory, run, timing
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import chaos
 import pytest
 import small_runs
 
-from spatial_smoothing import workdirs
+from spatial_smoothing.runs import workdirs
 
 
 @pytest.fixture(scope="module")

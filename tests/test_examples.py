@@ -1,10 +1,10 @@
-import pathlib
 import runpy
 
 import numpy as np
 import pytest
+from checkout import ROOT
 
-EXAMPLES = sorted((pathlib.Path(__file__).parent.parent / "examples").glob("*.py"))
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

@@ -1,10 +1,10 @@
-import pathlib
 import re
 
 import jax
 import numpy as np
+from checkout import ROOT
 
-README = pathlib.Path(__file__).parent.parent / "README.md"
+README = ROOT / "README.md"
 
 
 def test_the_examples_run():

@@ -14,9 +14,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from spatial_smoothing import draws
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.lookup import lookup
+from spatial_smoothing.runtime import random_bits
 
 Taps = dict[str, jax.Array]
 Row = dict[str, Any]
@@ -51,7 +51,7 @@ def taps(
         variables,
         images,
         train=False,
-        rngs={} if key is None else {"dropout": draws.fused(key)},
+        rngs={} if key is None else {"dropout": random_bits.fused(key)},
         mutable=["intermediates"],
         capture_intermediates=lambda module, _: blocks and is_block(module.name),
     )

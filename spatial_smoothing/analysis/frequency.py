@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spatial_smoothing import evaluation, mixtures
+from spatial_smoothing import evaluation
 from spatial_smoothing.data.batches import Batch
-from spatial_smoothing.evaluation import Row
+from spatial_smoothing.ensembles import mixtures
+from spatial_smoothing.evaluation.passes import Row
 from spatial_smoothing.models.network import Network
 
 FREQUENCIES = tuple(math.pi * tenths / 10 for tenths in range(1, 10))

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from spatial_smoothing import draws
 from spatial_smoothing.analysis.lanczos import Matvec, quadrature, top_eigenvalues
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.models.network import Network
-from spatial_smoothing.steps import Prepare
+from spatial_smoothing.runtime import random_bits
+from spatial_smoothing.training.steps import Prepare
 
 Loss = Callable[[dict[str, Any], jax.Array, Batch], jax.Array]
 Row = dict[str, Any]
@@ -45,7 +45,7 @@ def objective(model: Network, *, prepare: Prepare, weight_decay: float = 0.0) ->
             variables,
             prepare(prepare_key, batch["image"]),
             train=False,
-            rngs={"dropout": draws.fused(dropout_key)},
+            rngs={"dropout": random_bits.fused(dropout_key)},
         )
         log_probs = jax.nn.log_softmax(logits)
         labels, mask = batch["label"], batch["mask"]

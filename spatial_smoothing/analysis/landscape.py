@@ -18,13 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from spatial_smoothing import distributed, draws, ensembles, evaluation, metrics
+from spatial_smoothing import ensembles, evaluation, metrics
 from spatial_smoothing.analysis.directions import Directions, Params, norms, shift
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.layers import BatchNorm
 from spatial_smoothing.metrics import Tally
 from spatial_smoothing.models.network import Network
-from spatial_smoothing.steps import Prepare
+from spatial_smoothing.runtime import random_bits, sharding
+from spatial_smoothing.training.steps import Prepare
 
 Row = dict[str, float]
 
@@ -107,7 +108,7 @@ def compile_statistics(
             batch["image"],
             train=True,
             mask=batch["mask"],
-            rngs={"dropout": draws.fused(key)},
+            rngs={"dropout": random_bits.fused(key)},
             mutable=["batch_stats"],
         )
         return updates.get("batch_stats", {})
@@ -161,7 +162,7 @@ def _on_points(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
             in_specs=(State(every, own, every, own), *(every for _ in arguments)),
             out_specs=own,
         )(state, *arguments)
-        return jax.lax.with_sharding_constraint(result, distributed.replicated(mesh))
+        return jax.lax.with_sharding_constraint(result, sharding.replicated(mesh))
 
     return on_points
 
@@ -203,14 +204,14 @@ def scan(
       weight_decay / 2 sqnorm; `nll_l2_reference`, nll + weight_decay l2; and the sums
       of `directions.norms`. Scores are NaN where the network overflows.
     """
-    mesh = mesh or distributed.mesh()
+    mesh = mesh or sharding.mesh()
     size = mesh.devices.size
     point = compile_point(model, prepare=prepare, mesh=mesh, num_samples=num_samples)
     statistics = compile_statistics(model, prepare=prepare, mesh=mesh)
     norms_at = jax.jit(lambda *arguments: norms(shift(*arguments)))
-    hold = lambda batches: [distributed.replicate(batch, mesh) for batch in batches]
+    hold = lambda batches: [sharding.replicate(batch, mesh) for batch in batches]
     data, recalibration = hold(data), hold(recalibration)
-    params, stats, directions = distributed.replicate(
+    params, stats, directions = sharding.replicate(
         (variables["params"], variables.get("batch_stats", {}), directions), mesh
     )
     stats = jax.tree.map(lambda x: jnp.broadcast_to(x, (size, *x.shape)), stats)

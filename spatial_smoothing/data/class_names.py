@@ -2,8 +2,8 @@
 
 from etils import epath
 
-from spatial_smoothing import paths
 from spatial_smoothing.data import shapes, sources
+from spatial_smoothing.runtime import paths
 
 
 def class_names(name: str, *, data_dir: epath.PathLike | None = None) -> list[str]:

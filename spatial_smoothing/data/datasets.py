@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spatial_smoothing.data import batches
-from spatial_smoothing.data.encoded import EncodedDataset
+from spatial_smoothing.data.images.pipeline import EncodedDataset
 
 
 class Dataset(NamedTuple):

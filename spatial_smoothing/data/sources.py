@@ -13,10 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from etils import epath
 
-from spatial_smoothing.data import cache, folders, image_files, prepared, shapes
+from spatial_smoothing.data import shapes
 from spatial_smoothing.data.datasets import AnyDataset, Dataset
-from spatial_smoothing.data.encoded import EncodedDataset
+from spatial_smoothing.data.images import folders, image_files
+from spatial_smoothing.data.images.pipeline import EncodedDataset
+from spatial_smoothing.data.tfds import reader
 from spatial_smoothing.lookup import lookup, unknown
+from spatial_smoothing.runtime import cache
 
 FOLDER = "folder:"
 SPLITS = ("train", "test")
@@ -164,20 +167,20 @@ def _load_shapes(spec: Source, split: str, **_) -> Dataset:
 def _load_cifar(
     spec: Source, split: str, *, data_dir: epath.PathLike | None, download: bool
 ) -> Dataset:
-    root = prepared.root(data_dir)
-    folder = prepared.find(root, spec.name)
+    root = reader.root(data_dir)
+    folder = reader.find(root, spec.name)
     if folder is None:
         if not download:
             remedy = _REMEDY.format(name=spec.name)
-            raise prepared.nothing_prepared(root, spec.name, remedy)
+            raise reader.nothing_prepared(root, spec.name, remedy)
         # Imported here, because TFDS takes longer to import than all else.
-        from spatial_smoothing.data import cifar
+        from spatial_smoothing.data.tfds import builders
 
-        folder = cifar.prepare(spec.name, root)
+        folder = builders.prepare(spec.name, root)
     files = sorted((p.name, p.stat().length, p.stat().mtime) for p in folder.iterdir())
 
     def make() -> Dataset:
-        with prepared.local_copy(folder, split) as copy:
+        with reader.local_copy(folder, split) as copy:
             return _read(spec, copy, split)
 
     return Dataset(*cache.cached(f"{spec.name}-{split}", [str(folder), files], make))
@@ -186,12 +189,12 @@ def _load_cifar(
 def _load_imagenet(
     spec: Source, split: str, *, data_dir: epath.PathLike | None, **_
 ) -> EncodedDataset:
-    name, root = TFDS_NAMES[spec.name], prepared.root(data_dir)
-    folder = prepared.find(root, name)
+    name, root = TFDS_NAMES[spec.name], reader.root(data_dir)
+    folder = reader.find(root, name)
     if folder is None:
-        raise prepared.nothing_prepared(root, name, _IMAGENET_REMEDY)
+        raise reader.nothing_prepared(root, name, _IMAGENET_REMEDY)
     there = {"train": "train", "test": "validation"}[split]
-    records = prepared.encoded_records(folder, there, num_classes=spec.num_classes)
+    records = reader.encoded_records(folder, there, num_classes=spec.num_classes)
     return EncodedDataset(records, spec.image_size)
 
 
@@ -204,7 +207,7 @@ def _load_folder(spec: Source, split: str, **_) -> EncodedDataset:
 
 def _read(spec: Source, folder: epath.Path, split: str) -> Dataset:
     """Reads and decodes all records of a split, in the order of TFDS."""
-    records, shards = prepared.open_split(folder, split, num_classes=spec.num_classes)
+    records, shards = reader.open_split(folder, split, num_classes=spec.num_classes)
     size, count = spec.image_size, sum(length for _, length in shards)
     images = np.empty((count, size, size, 3), np.uint8)
     labels = np.empty(count, np.int32)
@@ -214,7 +217,7 @@ def _read(spec: Source, folder: epath.Path, split: str) -> Dataset:
         try:
             _decode(records, range(start, stop), images, labels)
         except Exception as error:  # the file, its records and their images alike
-            raise prepared.unreadable(path, error) from error
+            raise reader.unreadable(path, error) from error
     if np.any((labels < 0) | (labels >= spec.num_classes)):
         raise ValueError(f"{folder} has labels outside 0 to {spec.num_classes - 1}")
     return Dataset(images, labels)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from spatial_smoothing.data import image_files
+from spatial_smoothing.data.images import image_files
 
 
 def read_frames(

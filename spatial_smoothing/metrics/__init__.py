@@ -13,12 +13,7 @@ from spatial_smoothing.metrics.calibration import (
 )
 from spatial_smoothing.metrics.detection import aupr, auroc, fpr_at_tpr, ood
 from spatial_smoothing.metrics.examples import Examples, per_example
-from spatial_smoothing.metrics.resampling import (
-    bootstrap,
-    interval,
-    paired,
-    resample,
-)
+from spatial_smoothing.metrics.resampling import bootstrap, interval, paired, resample
 from spatial_smoothing.metrics.scores import brier, in_top, nll
 from spatial_smoothing.metrics.selective import (
     aurc,

@@ -14,13 +14,7 @@ from spatial_smoothing.report.chapter import lines as terminal_lines
 from spatial_smoothing.report.columns import column
 from spatial_smoothing.report.markup import Table
 from spatial_smoothing.report.pictures import Picture
-from spatial_smoothing.report.robustness import (
-    images,
-    largest,
-    prepared,
-    shown,
-    sized,
-)
+from spatial_smoothing.report.robustness import images, largest, prepared, shown, sized
 from spatial_smoothing.report.rows import Row, best, number, shared, text
 
 _HEADING = "Robustness to corruptions"

@@ -14,13 +14,7 @@ from spatial_smoothing.report.chapter import lines as terminal_lines
 from spatial_smoothing.report.lines import heading, scaled
 from spatial_smoothing.report.markup import Table
 from spatial_smoothing.report.pictures import Picture
-from spatial_smoothing.report.robustness import (
-    images,
-    largest,
-    prepared,
-    shown,
-    sized,
-)
+from spatial_smoothing.report.robustness import images, largest, prepared, shown, sized
 from spatial_smoothing.report.rows import Row, best, number, text
 
 if TYPE_CHECKING:

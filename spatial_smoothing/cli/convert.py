@@ -1,0 +1,192 @@
+"""Makes a workdir of a file with PyTorch weights, for `evaluate.py`.
+
+    python -m spatial_smoothing.convert IN OUT --model=resnet_dnn_50
+
+IN is .pth, .pth.tar, .pt (needs torch), .safetensors or .npz. OUT is made, and must be
+new or empty. The data set is the one with as many classes as the weights. Contract of
+this file: 0 is success and 2 the caller's mistake, which is one line on stderr and
+leaves OUT as it was.
+"""
+
+import argparse
+import hashlib
+import pathlib
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+
+from spatial_smoothing.convert.files import StateDict, load_state_dict
+from spatial_smoothing.convert.names import LAST_BIAS
+from spatial_smoothing.convert.weights import from_pytorch
+from spatial_smoothing.data import sources
+from spatial_smoothing.models.network import HEAD
+from spatial_smoothing.runs import recipes, workdirs
+from spatial_smoothing.runtime import messages
+from spatial_smoothing.training.checkpoints import Checkpoints
+
+_FLAG = {"action": "store_true", "default": None}
+# Those of `recipes.MODEL_FIELDS`; what is not given is the model's own.
+_FIELDS: dict[str, dict[str, Any]] = {
+    "stem": {"help": "cifar or imagenet; default: that of the data set"},
+    "width": {"type": int, "help": "channels of the first stage"},
+    "stages": {"type": int, "nargs": "+", "help": "blocks of each stage"},
+    "rate": {"type": float, "help": "of dropout, [0, 1)"},
+    "mc_stages": {
+        "type": lambda value: value if value == HEAD else int(value),
+        "nargs": "+",
+        "help": "stages with dropout; default: all",
+    },
+    "smoothing": {"type": int, "nargs": "+", "help": "smoothing layers a stage"},
+    "temperature": {"type": float, "help": "of smoothing, > 0"},
+    "squash": {"help": "of smoothing: tanh, sigmoid, softmax, clip, scale or none"},
+    "taps": {"type": float, "nargs": "+", "help": "one-dimensional blur kernel"},
+    "padding": {"help": "of the blur: full, zero, reflect, edge or wrap"},
+    "smoothing_norm": {**_FLAG, "help": "batch normalisation first in smoothing"},
+    "head": {"help": "gap, bn_gap, max, median, gap_clip, gap_mlp or mlp"},
+    "head_temperature": {"type": float, "help": "of gap_clip, > 0"},
+    "conv_bias": {**_FLAG, "help": "biases of AlexNet's convolutions"},
+    "dtype": {"help": "compute type: float32 or bfloat16"},
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; --help shows how")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Converts by command-line arguments; returns the exit code."""
+    messages.quiet()
+    try:
+        options = vars(_parser().parse_args(arguments))
+        source, out = options.pop("source"), options.pop("out").absolute()
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ValueError(f"{out} is there and not empty; choose another")
+        print(convert(source, out, **options))
+    except (ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def convert(
+    source: pathlib.Path,
+    out: pathlib.Path,
+    *,
+    model: str | None = None,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    **fields,
+) -> str:
+    """Writes the workdir.
+
+    Args:
+      source: File with the state dictionary.
+      out: The workdir, new or empty.
+      model: One of `models.names()`; None for the name in the file.
+      dataset: The data set that the network classifies; None for the only one with as
+        many classes.
+      data_dir: Of TFDS, for `evaluate.py`.
+      **fields: Of `recipes.MODEL_FIELDS`; None for the model's own, and for the data
+        set's stem.
+
+    Returns:
+      What was done, in words.
+
+    Raises:
+      ValueError: if the file, the model and the data set do not fit together.
+      OSError: if the file cannot be opened or the workdir not written.
+    """
+    name, state_dict = load_state_dict(source)
+    model = model or name
+    if model is None:
+        raise ValueError(f"{source} does not name its model; pass --model=NAME")
+    about = sources.source(dataset or _dataset(source, state_dict))
+    if fields.get("stem") is None:
+        fields["stem"] = about.stem
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    config = {
+        "model": model,
+        "dataset": about.name,
+        "class_names": about.class_names,
+        "data_dir": data_dir,
+        "seed": 0,
+        "converted_from": source.name,
+        "converted_sha256": digest,
+        **fields,
+    }
+    network = recipes.build_model(config)
+    given = {
+        field: getattr(network, field)
+        for field, value in fields.items()
+        if value is not None
+    }
+    variables = from_pytorch(model, state_dict, num_classes=about.num_classes, **given)
+    _write(out, config, {"batch_stats": {}, **variables})
+    count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    return (
+        f"{model} for {about.name} ({about.num_classes} classes, {network.stem} stem): "
+        f"{count:,} parameters from {source}\n"
+        f"step 0 in {out}; python evaluate.py --workdir={out}"
+    )
+
+
+def _dataset(source: pathlib.Path, state_dict: StateDict) -> str:
+    """Returns the only data set with as many classes as the weights."""
+    biases = [v for key, v in state_dict.items() if re.fullmatch(LAST_BIAS, key)]
+    count = len(biases[0]) if biases and np.ndim(biases[0]) == 1 else None
+    fitting = [n for n in sources.names() if sources.source(n).num_classes == count]
+    if len(fitting) == 1:
+        return fitting[0]
+    found = f"{count} classes" if count else "no last layer by a known name"
+    choices = ", ".join(fitting or sources.names())
+    raise ValueError(f"{source} has {found}; pass --dataset=NAME, of {choices}")
+
+
+def _write(out: pathlib.Path, config: dict[str, Any], variables: dict) -> None:
+    """Makes the workdir under a temporary name and renames it when it is complete."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        path = workdirs.claim(pathlib.Path(scratch) / out.name, config)
+        with Checkpoints(path / "checkpoints") as checkpoints:
+            checkpoints.save(0, {"variables": variables}, {"step": 0})
+        pathlib.Path(path).rename(out)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m spatial_smoothing.convert",
+        description="Makes a workdir of PyTorch weights, for evaluate.py.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "source",
+        metavar="IN",
+        type=pathlib.Path,
+        help=".pth, .pth.tar, .pt, .safetensors or .npz",
+    )
+    parser.add_argument(
+        "out", metavar="OUT", type=pathlib.Path, help="workdir, new or empty"
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help="of models.names(); default: as the file says"
+    )
+    parser.add_argument(
+        "--dataset",
+        help=f"{', '.join(sources.names())}; default: the one with as many classes",
+    )
+    parser.add_argument("--data_dir", help="of TFDS; its own default if not given")
+    for field, options in _FIELDS.items():
+        parser.add_argument(f"--{field}", **options)
+    return parser
+
+
+def run() -> NoReturn:
+    """Runs the command with the arguments of the process."""
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Corrupted and perturbed images: made here, read from official sets, written."""

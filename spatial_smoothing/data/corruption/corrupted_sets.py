@@ -1,0 +1,252 @@
+"""All corrupted versions of a data set: made on the device, or read from a folder.
+
+Contract of this file: a `CorruptedSet` has a data set, as those of `datasets`, for each
+corruption and severity. All have the same examples in the same order.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from etils import epath
+
+from spatial_smoothing.data.corruption import official_sets, transforms
+from spatial_smoothing.data.datasets import AnyDataset, Dataset
+from spatial_smoothing.data.images.pipeline import EncodedDataset
+from spatial_smoothing.data.sources import Source
+from spatial_smoothing.data.tfds import reader
+
+GENERATED = "corrupted (generated)"
+_SMALL = 64  # pixels, up to which images are corrupted as those of CIFAR
+# Name of a data set -> that of its corrupted versions in TFDS, and their split.
+_TFDS = {
+    "cifar10": ("cifar10_corrupted", "test"),
+    "imagenet": ("imagenet2012_corrupted", "validation"),
+}
+# Names that TFDS has for corruptions of CIFAR-10.
+_TFDS_NAMES = {"glass_blur": "frosted_glass_blur", "elastic_transform": "elastic"}
+
+
+class CorruptedSet(Protocol):
+    """The corrupted versions of a data set.
+
+    Attributes:
+      data: What the images are, for reports.
+      deviations: Corruption -> how it departs from the official one, in a word.
+    """
+
+    data: str
+    deviations: Mapping[str, str]
+
+    def check(self, name: str, severity: int) -> None:
+        """Raises ValueError unless there is such a version."""
+
+    def load(self, name: str, severity: int) -> AnyDataset:
+        """Returns a version; ValueError where it is absent or damaged."""
+
+    def originals(self, clean: AnyDataset) -> AnyDataset:
+        """Returns those of a split's examples of which there are versions, if known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CorruptedDataset:
+    """A data set whose images are corrupted, on the device, as they are needed.
+
+    Attributes:
+      clean: The images to corrupt.
+      numbers: i64[N], of their examples, by which chance is drawn.
+      name: Of the corruption.
+      severity: From 1 to 5.
+      constants: As for `corruptions.corrupt`.
+    """
+
+    clean: AnyDataset
+    numbers: np.ndarray
+    name: str
+    severity: int
+    constants: str
+
+    @property
+    def num_examples(self) -> int:
+        """N."""
+        return len(self.numbers)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """H, W, C."""
+        return self.clean.image_shape
+
+    def subset(self, rows: np.ndarray) -> "CorruptedDataset":
+        """Returns the examples of these rows: numbers, or a mask."""
+        return dataclasses.replace(
+            self, clean=self.clean.subset(rows), numbers=self.numbers[rows]
+        )
+
+    def batches(
+        self, batch_size: int, *, rows: Sequence[int] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yields all examples in order, images on the device; see `datasets`."""
+        part = np.arange(batch_size) if rows is None else np.asarray(rows)
+        for index, batch in enumerate(self.clean.batches(batch_size, rows=rows)):
+            places = np.minimum(index * batch_size + part, self.num_examples - 1)
+            images = transforms.corrupt(
+                jax.random.key(transforms.SEED),
+                batch["image"],
+                self.name,
+                self.severity,
+                constants=self.constants,
+                numbers=self.numbers[places],
+            )
+            yield {**batch, "image": images}
+
+
+def generated(clean: AnyDataset) -> CorruptedSet:
+    """Returns the versions that this package makes, the same in every run."""
+    return _Generated(clean)
+
+
+def read(folder: epath.PathLike, source: Source) -> CorruptedSet:
+    """Returns the versions in a folder, whose layout is found out.
+
+    Args:
+      folder: In the layout of CIFAR-10-C or of ImageNet-C, or a directory of TFDS with
+        cifar10_corrupted or imagenet2012_corrupted.
+      source: The data set of which they are.
+
+    Raises:
+      ValueError: The folder is absent, or of none of these layouts.
+    """
+    path = epath.Path(folder).expanduser()
+    if not path.is_dir():
+        raise ValueError(f"no folder {path} with corrupted images")
+    tfds, _ = _TFDS.get(source.name, ("", ""))
+    if tfds and (path / tfds).is_dir():
+        return _Prepared(path, source)
+    if any(path.glob("*.npy")):
+        return _Arrays(path, source)
+    if any((path / name).is_dir() for name in transforms.CORRUPTIONS):
+        return _Files(path, source)
+    raise ValueError(
+        f"{path} holds no corrupted images of {source.name}: neither <corruption>.npy "
+        "with labels.npy, nor <corruption>/<severity>/<class>/"
+        + (f", nor {tfds} of TFDS" if tfds else "")
+    )
+
+
+def constants_for(clean: AnyDataset) -> str:
+    """Returns the set of constants of `corruptions` for images of this size."""
+    return "cifar" if clean.image_shape[0] <= _SMALL else "imagenet"
+
+
+class _Generated:
+    data, deviations = GENERATED, transforms.DEVIATIONS
+
+    def __init__(self, clean: AnyDataset):
+        self._clean = clean
+        self._constants = constants_for(clean)
+
+    def check(self, name: str, severity: int) -> None:
+        transforms.constants_of(name, severity, constants=self._constants)
+
+    def load(self, name: str, severity: int) -> AnyDataset:
+        numbers = np.arange(self._clean.num_examples)
+        return CorruptedDataset(self._clean, numbers, name, severity, self._constants)
+
+    def originals(self, clean: AnyDataset) -> AnyDataset:
+        return clean
+
+
+class _Arrays:
+    """The layout of CIFAR-10-C."""
+
+    def __init__(self, folder: epath.Path, source: Source):
+        about = official_sets.provenance(folder)
+        self.data = GENERATED if about else f"corrupted ({folder.resolve().name})"
+        self.deviations = about["deviations"] if about else {}
+        self._numbers = about.get("numbers") if about else None
+        self._folder, self._source = folder, source
+
+    def check(self, name: str, severity: int) -> None:
+        self.load(name, severity)
+
+    def load(self, name: str, severity: int) -> Dataset:
+        found = official_sets.read_cifar_c(
+            self._folder, name, severity, num_classes=self._source.num_classes
+        )
+        size = self._source.image_size
+        if found.image_shape != (size, size, 3):
+            raise ValueError(
+                f"{official_sets.array_file(self._folder, name)} has images "
+                f"{list(found.image_shape)}, not {[size, size, 3]}"
+            )
+        return found
+
+    def originals(self, clean: AnyDataset) -> AnyDataset:
+        if self._numbers is None or max(self._numbers) >= clean.num_examples:
+            return clean  # of a folder that does not say, or of another split
+        return clean.subset(np.asarray(self._numbers))
+
+
+class _Encoded:
+    """Images that are decoded as they are needed."""
+
+    deviations: Mapping[str, str] = {}
+
+    def __init__(self, folder: epath.Path, source: Source):
+        self.data = f"corrupted ({folder.resolve().name})"
+        self._folder, self._source = folder, source
+
+    def originals(self, clean: AnyDataset) -> AnyDataset:
+        return clean
+
+
+class _Files(_Encoded):
+    """The layout of ImageNet-C; a folder is listed when it is needed."""
+
+    def check(self, name: str, severity: int) -> None:
+        official_sets.imagenet_c_folder(self._folder, name, severity)
+
+    def load(self, name: str, severity: int) -> EncodedDataset:
+        return official_sets.read_imagenet_c(
+            self._folder,
+            name,
+            severity,
+            num_classes=self._source.num_classes,
+            size=self._source.image_size,
+        )
+
+
+class _Prepared(_Encoded):
+    """Of TFDS, one data set for each corruption and severity."""
+
+    def __init__(self, folder: epath.Path, source: Source):
+        super().__init__(folder, source)
+        self._name, self._split = _TFDS[source.name]
+        self.data = f"corrupted (TFDS {self._name})"
+
+    def check(self, name: str, severity: int) -> None:
+        self._version(name, severity)
+
+    def load(self, name: str, severity: int) -> EncodedDataset:
+        records = reader.encoded_records(
+            self._version(name, severity),
+            self._split,
+            num_classes=self._source.num_classes,
+        )
+        size = self._source.image_size
+        return EncodedDataset(records, size, resize=size)
+
+    def _version(self, name: str, severity: int) -> epath.Path:
+        transforms.constants_of(name, severity)  # checks both
+        if self._name == "cifar10_corrupted":
+            name = _TFDS_NAMES.get(name, name)
+        config = f"{name}_{severity}"
+        found = reader.find(self._folder / self._name, config)
+        if found is None:
+            raise ValueError(
+                f"no {self._name}/{config} in {self._folder}; prepare it: tfds build "
+                f"{self._name} --config={config} --file_format=array_record"
+            )
+        return found

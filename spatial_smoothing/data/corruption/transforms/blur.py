@@ -1,0 +1,135 @@
+"""Blurs: out of focus, through frosted glass, in motion, zooming, Gaussian.
+
+Contract of this file: functions of (key, image f32[H, H, C] in [0, 1] with values of 8
+bits, constants) to an image that the caller clips to [0, 1]. Lengths are in pixels.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spatial_smoothing.data.corruption.transforms import draws, linear
+
+
+def gaussian_blur(key: jax.Array, image: jax.Array, sigma: float) -> jax.Array:
+    """Blurs by a Gaussian of four standard deviations on each side."""
+    del key
+    return _gaussian(image, sigma)
+
+
+def _gaussian(image: jax.Array, sigma: float) -> jax.Array:
+    size = image.shape[0]
+    matrix = linear.gaussian(size, sigma, border="nearest", truncate=4.0)
+    return linear.apply(matrix, matrix, image)
+
+
+def defocus_blur(
+    key: jax.Array, image: jax.Array, radius: float, alias_sigma: float
+) -> jax.Array:
+    """Blurs by a disc whose edge is smoothed by a Gaussian of `alias_sigma`."""
+    del key
+    kernel = disc(radius, alias_sigma)
+    return linear.apply_sum(
+        *linear.kernel(image.shape[0], kernel, border="mirror"), image
+    )
+
+
+def disc(radius: float, alias_sigma: float) -> np.ndarray:
+    """Returns the kernel of `defocus_blur`, [K, K] with sum one."""
+    reach, smoothing = (8, 1) if radius <= 8 else (int(radius), 2)
+    grid = np.arange(-reach, reach + 1)
+    inside = (grid[:, None] ** 2 + grid**2 <= radius**2).astype(float)
+    taps = linear.gaussian_taps(alias_sigma, smoothing)
+    matrix = linear.correlation(len(grid), taps, border="mirror")
+    return matrix @ (inside / inside.sum()) @ matrix.T
+
+
+def zoom_blur(key: jax.Array, image: jax.Array, step: float, count: int) -> jax.Array:
+    """Averages the image and its magnifications by 1 + i * step, i = 0..count - 1."""
+    del key
+    # As arange sums them up: the last bit decides about the size of a magnification.
+    factors = np.arange(1, 1 + (count - 0.5) * step, step)
+    matrices = np.stack([linear.zoom(image.shape[0], factor) for factor in factors])
+    return (image + linear.apply_sum(matrices, matrices, image)) / (count + 1)
+
+
+def motion_blur(
+    key: jax.Array, image: jax.Array, radius: int, sigma: float
+) -> jax.Array:
+    """Blurs along a line up to 45 degrees off the horizontal."""
+    angle = draws.uniform(key, (), low=-45.0, high=45.0)
+    return streak(image, angle, radius, sigma)
+
+
+def streak(image: jax.Array, angle: jax.Array, radius: int, sigma: float) -> jax.Array:
+    """Blurs to one side along a line, as ImageMagick's motion blur does.
+
+    out(p) = sum_i w_i image(p + ceil(i (sin a, cos a) - 1/2)), w_i ~ exp(-i^2 / 2
+    sigma^2), i = 0..2 radius, edges replicated.
+
+    Args:
+      image: f32[H, W, C] in [0, 1].
+      angle: In degrees; 0 reads to the right, 90 downward.
+      radius: In pixels.
+      sigma: In pixels.
+
+    Returns:
+      f32[H, W, C], rounded to 8 bits.
+    """
+    reach = 2 * radius
+    along = np.arange(reach + 1)
+    weights = np.exp(-0.5 * (along / sigma) ** 2)
+    weights = np.float32(weights / weights.sum())
+    radians = jnp.deg2rad(angle)
+    direction = jnp.stack([jnp.sin(radians), jnp.cos(radians)])
+    shifts = jnp.ceil(along[:, None] * direction[None] - 0.5).astype(int)
+    pad = (reach, reach)
+    padded = jnp.pad(image, (pad, pad, (0, 0)), mode="edge")
+
+    def add(total: jax.Array, tap: tuple) -> tuple:
+        weight, (down, right) = tap
+        start = (reach + down, reach + right, 0)
+        part = jax.lax.dynamic_slice(padded, start, image.shape)
+        return total + weight * part, None
+
+    blurred = jax.lax.scan(add, jnp.zeros_like(image), (weights, shifts))[0]
+    return jnp.round(255 * blurred) / 255
+
+
+def glass_blur(
+    key: jax.Array, image: jax.Array, sigma: float, delta: int, iterations: int
+) -> jax.Array:
+    """Blurs, lets pixels take the colour of a random one nearby, and blurs again."""
+    blurred = jnp.floor(255 * _gaussian(image, sigma) + 1e-4)
+    pixels = blurred.reshape(-1, image.shape[-1])
+    for one in jax.random.split(key, iterations):
+        pixels = pixels[_neighbours(one, image.shape[0], delta)]
+    return _gaussian(pixels.reshape(image.shape) / 255, sigma)
+
+
+def _neighbours(key: jax.Array, size: int, delta: int) -> jax.Array:
+    """Returns for each pixel the one whose colour it takes, i32[size * size].
+
+    The definition visits the pixels in order, last row and last column first, and each
+    copies the pixel at a random offset in [-delta, delta). Where that one was visited
+    before, it already has the colour of another: such chains are followed to their end,
+    doubling the stride, instead of visiting pixel after pixel.
+    """
+    offsets = draws.uniform(key, (2, size, size), low=-delta, high=delta)
+    offsets = jnp.floor(offsets).astype(int)
+    row, column = jnp.meshgrid(jnp.arange(size), jnp.arange(size), indexing="ij")
+    visited = (row > delta) & (row <= size - delta)
+    visited &= (column > delta) & (column <= size - delta)
+    here = row * size + column
+    target = jnp.where(visited, here + offsets[0] * size + offsets[1], here).ravel()
+    chained = visited.ravel()[target] & (target > here.ravel())
+
+    def follow(state: Sequence[jax.Array]) -> tuple:
+        target, chained = state
+        return jnp.where(chained, target[target], target), chained & chained[target]
+
+    return jax.lax.while_loop(lambda state: state[1].any(), follow, (target, chained))[
+        0
+    ]

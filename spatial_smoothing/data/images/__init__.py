@@ -1,0 +1,1 @@
+"""Image files: decoding, folders of classes, and the input pipeline."""

@@ -1,0 +1,1 @@
+"""Data sets in the format of TFDS: building them and reading them."""

@@ -1,0 +1,205 @@
+"""Data sets as TFDS prepares them: DIR/NAME/VERSION, in array_record.
+
+That format is read without TensorFlow. TFDS is imported inside the functions, because
+it takes longer to import than all else.
+"""
+
+import contextlib
+import dataclasses
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from spatial_smoothing.runtime import paths
+
+
+class Split(NamedTuple):
+    """A split of a prepared data set.
+
+    Attributes:
+      records: Examples by number, decoded; dictionaries with `image` and `label`.
+      shards: Path and number of examples of each file, in order.
+    """
+
+    records: Sequence[Mapping[str, Any]]
+    shards: list[tuple[epath.Path, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedRecords:
+    """Encoded images and labels of a split, by number.
+
+    Attributes:
+      source: Of TFDS.
+      name: Of the split, for messages.
+      num_classes: Above every label.
+    """
+
+    source: Sequence[Mapping[str, Any]]
+    name: str
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, number: int) -> tuple[bytes, int]:
+        """Returns content and label of a record."""
+        example = self.source[number]
+        label = int(example["label"])
+        if not 0 <= label < self.num_classes:
+            raise ValueError(f"label {label} is not in 0 to {self.num_classes - 1}")
+        return example["image"], label
+
+    def describe(self, number: int) -> str:
+        """Returns split and number of a record."""
+        return f"record {number} of {self.name}"
+
+
+def root(data_dir: epath.PathLike | None) -> epath.Path:
+    """Returns the directory of TFDS; None is its own default."""
+    if not data_dir:
+        from tensorflow_datasets.core import constants
+
+        data_dir = constants.DATA_DIR
+    return paths.absolute(data_dir)
+
+
+def find(root: epath.Path, name: str) -> epath.Path | None:
+    """Returns the newest version in the directory of TFDS that is array_record.
+
+    Raises:
+      ValueError: There are versions, but all in other formats.
+    """
+    formats = {folder: _formats(folder) for folder in _versions(root / name)}
+    for folder, found in formats.items():
+        if "array_record" in found:
+            return folder
+    if not formats:
+        return None
+    folder, found = next(iter(formats.items()))
+    raise ValueError(
+        f"{folder} is prepared as {', '.join(found) or 'no known format'}, which takes "
+        "TensorFlow to read; write array_record beside it (tfds convert_format "
+        f"--dataset_version_dir={folder} --out_file_format=array_record), or pass "
+        "another --config.data_dir"
+    )
+
+
+def _versions(folder: epath.Path) -> list[epath.Path]:
+    """Returns the prepared versions in the folder of a data set, newest first.
+
+    One that is not complete has no dataset_info.json, or another name than a version.
+    """
+    if not folder.is_dir():
+        return []
+    versions = [
+        path
+        for path in folder.iterdir()
+        if re.fullmatch(r"\d+\.\d+\.\d+", path.name)
+        and (path / "dataset_info.json").exists()
+    ]
+    return sorted(versions, key=lambda p: [*map(int, p.name.split("."))], reverse=True)
+
+
+def _formats(folder: epath.Path) -> list[str]:
+    """Returns the file formats in a version: "array_record", "tfrecord", ..."""
+    matches = (re.search(r"\.(\w+)-\d+-of-\d+$", p.name) for p in folder.iterdir())
+    return sorted({match[1] for match in matches if match})
+
+
+def nothing_prepared(root: epath.Path, name: str, remedy: str) -> ValueError:
+    """Returns the error for a data set of which there is nothing."""
+    if not root.exists():
+        return ValueError(f"data directory {root} does not exist; {remedy}")
+    if not root.is_dir():
+        return ValueError(f"data directory {root} is not a directory; {remedy}")
+    if (root / "dataset_info.json").exists():
+        remedy = f"did you mean --config.data_dir={root.parent.parent}?"
+    elif _versions(root):
+        remedy = f"did you mean --config.data_dir={root.parent}?"
+    others = {p.parent.parent.name for p in root.glob("*/[0-9]*/dataset_info.json")}
+    return ValueError(
+        f"no {name} of TFDS in data directory {root} "
+        f"(no {name}/VERSION/dataset_info.json; prepared there: "
+        f"{', '.join(sorted(others)) or 'nothing'}); {remedy}"
+    )
+
+
+@contextlib.contextmanager
+def local_copy(folder: epath.Path, split: str) -> Iterator[epath.Path]:
+    """Yields a folder, or of one in a bucket a copy: array_record reads only files.
+
+    Args:
+      folder: Of the version.
+      split: Whose records are copied; those of others are not.
+    """
+    if not paths.is_remote(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = epath.Path(scratch) / folder.name
+        copy.mkdir()
+        for path in folder.iterdir():
+            if "-of-" not in path.name or f"-{split}.array_record-" in path.name:
+                (copy / path.name).write_bytes(path.read_bytes())
+        yield copy
+
+
+def open_split(
+    folder: epath.Path, split: str, *, num_classes: int, encoded: bool = False
+) -> Split:
+    """Opens a split of a version.
+
+    Args:
+      folder: Of the version.
+      split: Its name in TFDS.
+      num_classes: That the label must have.
+      encoded: Whether images are left as the bytes of their files.
+
+    Raises:
+      ValueError: There is no such split, or the data are damaged or others.
+    """
+    import tensorflow_datasets as tfds
+
+    decoders = {"image": tfds.decode.SkipDecoding()} if encoded else None
+    try:
+        builder = tfds.builder_from_directory(folder)
+        found = builder.info.features["label"].num_classes
+        records = builder.as_data_source(file_format="array_record", decoders=decoders)
+    except Exception as error:  # TFDS, protobuf and json each raise their own
+        raise unreadable(folder, error) from error
+    if found != num_classes:
+        raise ValueError(f"{folder} has {found} classes, not {num_classes}")
+    if split not in records:
+        raise ValueError(
+            f"{folder} has no split {split!r}, only {', '.join(records)}; "
+            "pass a --config.data_dir that has it"
+        )
+    info = builder.info.splits[split]
+    shards = list(zip(info.filepaths, info.shard_lengths, strict=True))
+    return Split(records[split], shards)
+
+
+def encoded_records(
+    folder: epath.Path, split: str, *, num_classes: int
+) -> EncodedRecords:
+    """Opens a split as `open_split` does, leaving images encoded."""
+    if paths.is_remote(folder):
+        raise ValueError(
+            f"array_record cannot be read in a bucket: {folder}; mount the bucket as a "
+            "file system (gcsfuse), or copy the folder to a disk, and pass that as "
+            "--config.data_dir"
+        )
+    records, _ = open_split(folder, split, num_classes=num_classes, encoded=True)
+    return EncodedRecords(records, f"{split} in {folder}", num_classes)
+
+
+def unreadable(path: epath.Path, error: Exception) -> ValueError:
+    """Returns the error for files that cannot be read."""
+    return ValueError(
+        f"cannot read {path}: {type(error).__name__}: {paths.first_line(error)}; if it "
+        "is damaged, remove this version and prepare it again"
+    )

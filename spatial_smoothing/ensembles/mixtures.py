@@ -1,0 +1,222 @@
+"""An ensemble as the mixture of its predictions, summed up one by one.
+
+Contract of this file: a `Mixture` holds sums over predictions, so that mixtures of the
+parts of an ensemble add, and memory does not grow with its size. The mean is that of
+probabilities, computed on their logarithms. Its fields may carry leading axes.
+"""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spatial_smoothing.ensembles import sampling
+from spatial_smoothing.ensembles.members import map_members
+from spatial_smoothing.ensembles.sampling import Variables
+from spatial_smoothing.ensembles.sizes import segments
+
+
+@flax.struct.dataclass
+class Mixture:
+    """Sums over the predictions of an ensemble for B images.
+
+    Attributes:
+      size: f32[], predictions, or the sum of their weights.
+      log_total: f32[B, K], log of the sum of their probabilities.
+      entropy: f32[B], sum of their entropies, in nats.
+      votes: f32[B, K], predictions whose most probable class this is.
+      energy: f32[B], sum of -log sum exp of their logits.
+    """
+
+    size: jax.Array
+    log_total: jax.Array
+    entropy: jax.Array
+    votes: jax.Array
+    energy: jax.Array
+
+    def __add__(self, other: "Mixture") -> "Mixture":
+        """Joins two ensembles for the same images."""
+        return Mixture(
+            self.size + other.size,
+            jnp.logaddexp(self.log_total, other.log_total),
+            self.entropy + other.entropy,
+            self.votes + other.votes,
+            self.energy + other.energy,
+        )
+
+    def sum(self) -> "Mixture":
+        """Joins the ensembles along the first axis."""
+        total = jax.tree.map(lambda leaf: leaf.sum(0), self)
+        return total.replace(log_total=jax.nn.logsumexp(self.log_total, axis=0))
+
+    def weighted(self, weights: jax.Array) -> "Mixture":
+        """Counts every prediction `weights` > 0 times; of the shape of `size`."""
+        log_weights = _trailing(jnp.log(weights), self.log_total)
+        return Mixture(
+            self.size * weights,
+            self.log_total + log_weights,
+            self.entropy * _trailing(weights, self.entropy),
+            self.votes * _trailing(weights, self.votes),
+            self.energy * _trailing(weights, self.energy),
+        )
+
+    def log_probs(self) -> jax.Array:
+        """Logarithm of the mean of the probabilities, f32[B, K]."""
+        return self.log_total - jnp.log(_trailing(self.size, self.log_total))
+
+    def mutual_information(self) -> jax.Array:
+        """Entropy of the mean minus the mean entropy, in nats, f32[B].
+
+        Source: Houlsby et al. 2011, equation 2. Rounding does not make it negative.
+        """
+        entropy = jax.scipy.special.entr(jnp.exp(self.log_probs())).sum(-1)
+        mean = self.entropy / _trailing(self.size, self.entropy)
+        return jnp.maximum(entropy - mean, 0)
+
+    def variation_ratio(self) -> jax.Array:
+        """Share of the predictions that are not of the most frequent class, f32[B]."""
+        return 1 - self.votes.max(-1) / _trailing(self.size, self.entropy)
+
+    def mean_energy(self) -> jax.Array:
+        """Mean of -log sum exp of the logits, f32[B]. Source: Liu et al. 2020."""
+        return self.energy / _trailing(self.size, self.energy)
+
+
+def single(logits: jax.Array) -> Mixture:
+    """Returns the mixture of one prediction, given its logits f[B, K]."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    log_probs = jax.nn.log_softmax(logits)
+    return Mixture(
+        size=jnp.ones((), logits.dtype),
+        log_total=log_probs,
+        entropy=jax.scipy.special.entr(jnp.exp(log_probs)).sum(-1),
+        votes=jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=logits.dtype),
+        energy=-jax.nn.logsumexp(logits, axis=-1),
+    )
+
+
+def empty(like: Mixture) -> Mixture:
+    """Returns the mixture of no predictions, shaped like another; it adds nothing."""
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
+    return zeros.replace(log_total=jnp.full_like(zeros.log_total, -jnp.inf))
+
+
+def mc_mixtures(
+    key: jax.Array,
+    model: nn.Module,
+    variables: Variables,
+    images: jax.Array,
+    *,
+    sizes: Sequence[int],
+    chunk: int | None = None,
+) -> Mixture:
+    """Mixtures of the first N of the samples of `mc_logits`, for all N at once.
+
+    Memory does not grow with the largest size: each sample is added up and forgotten.
+
+    Args:
+      key: As for `mc_logits`, as the next three and `chunk`.
+      model: The network.
+      variables: Its variables.
+      images: f32[B, H, W, 3].
+      sizes: Increasing ensemble sizes N, at least 1.
+      chunk: Samples computed at once.
+
+    Returns:
+      A `Mixture` whose fields have a leading axis of sizes.
+
+    Raises:
+      ValueError: for sizes that do not increase, and as `mc_logits`.
+    """
+    num_samples = segments(sizes, max(sizes, default=0))[-1][1]
+    chunk = sampling.checked_chunk(chunk, num_samples)
+    sample = sampling.sampler(model, variables, images)
+    # Where the sum up to each sample goes: the last to be written there stays.
+    slots = np.searchsorted(np.asarray(sizes), np.arange(num_samples) + 1)
+
+    def add(carry, inputs):
+        (total, kept), (logits, slot) = carry, inputs
+        total = total + single(logits)
+        kept = jax.tree.map(lambda all_, one: all_.at[slot].set(one), kept, total)
+        return (total, kept), None
+
+    def add_chunk(carry, inputs):
+        indices, slots = inputs
+        logits = jax.vmap(sample)(sampling.sample_keys(key, indices))
+        return jax.lax.scan(add, carry, (logits, slots))
+
+    like = jax.eval_shape(lambda key: single(sample(key)), key)
+    total = empty(like)
+    kept = jax.tree.map(lambda x: jnp.zeros((len(sizes), *x.shape), x.dtype), like)
+    samples = (jnp.arange(num_samples), jnp.asarray(slots))
+    whole = num_samples // chunk * chunk
+    chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk), samples)
+    carry, _ = jax.lax.scan(add_chunk, (total, kept), chunks)
+    if whole < num_samples:
+        carry, _ = add_chunk(carry, jax.tree.map(lambda x: x[whole:], samples))
+    return carry[1]
+
+
+def predictor(
+    model: nn.Module,
+    *,
+    prepare: Callable[[jax.Array], jax.Array],
+    sizes: Sequence[int] = (1,),
+    num_members: int = 1,
+    dropout: bool = True,
+    chunk: int | None = None,
+) -> Callable[[Variables, jax.Array, jax.Array], Mixture]:
+    """Returns `predict(variables, key, images)` to mixtures, for `evaluation`.
+
+    Args:
+      model: The network.
+      prepare: Raw images to those the network takes.
+      sizes: Samples N of each member, increasing from 1.
+      num_members: M; if more than one, `variables` have a leading axis of members.
+      dropout: Whether to draw samples; if not, `sizes` must be (1,), the mean network.
+      chunk: As for `mc_logits`.
+
+    Returns:
+      A function to a `Mixture` with a leading axis of R ensembles: the N sizes of one
+      network; or, of M members with S = len(sizes), first M - 1 + S deep ensembles, one
+      sample of the first 1, ..., M - 1 members and N samples of all M, then the S
+      sizes of each member, R = M - 1 + S + M S.
+    """
+
+    def member(variables, key, index, images):
+        if not dropout:
+            logits = model.apply(variables, images, train=False)
+            return jax.tree.map(lambda leaf: leaf[None], single(logits))
+        key = jax.random.fold_in(key, index)
+        return mc_mixtures(key, model, variables, images, sizes=sizes, chunk=chunk)
+
+    def predict(variables, key, images):
+        prepared = prepare(images)
+        if num_members == 1:
+            return member(variables, key, 0, prepared)
+        members = map_members(
+            lambda variables, index: member(variables, key, index, prepared), variables
+        )
+        return _with_deep_ensembles(members)
+
+    return predict
+
+
+def _with_deep_ensembles(members: Mixture) -> Mixture:
+    """Mixtures [M, S, ...] to the R of `predictor`."""
+    count = len(members.size)
+    first = [
+        jax.tree.map(lambda leaf, m=m: leaf[:m, :1], members).sum()
+        for m in range(1, count)
+    ]
+    each = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), members)
+    parts = [*first, members.sum(), each]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+def _trailing(size: jax.Array, values: jax.Array) -> jax.Array:
+    """Gives `size` the rank of `values`, whose first axes are its own."""
+    return size.reshape(size.shape + (1,) * (values.ndim - size.ndim))

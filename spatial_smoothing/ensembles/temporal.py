@@ -1,0 +1,289 @@
+"""Temporal smoothing: the prediction of a frame averaged with those around it.
+
+Contract of this file: `probs` are f[T, ..., K], frames first, the oldest first, K
+probabilities that sum to one. A frame t frames away weighs exp(-decay |t|). Averages
+are of probabilities, in at least float32; each frame is predicted once. Source:
+Park et al., "Vector Quantized Bayesian Neural Network Inference for Data Streams", AAAI
+2021, whose time constant tau is 1 / decay.
+"""
+
+import functools
+import math
+import operator
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spatial_smoothing.ensembles import sampling
+from spatial_smoothing.ensembles.mixtures import Mixture
+from spatial_smoothing.ensembles.sampling import Variables
+
+
+def importance(*, past: int = 5, future: int = 0, decay: float = 0.8) -> jax.Array:
+    """Weights of the frames of a window: exp(-decay |t|), normalised.
+
+    Args:
+      past: Frames before the present one, at least 0.
+      future: Frames after it, at least 0; they delay the prediction.
+      decay: Per frame, at least 0; 0 weighs all frames alike.
+
+    Returns:
+      f32[past + 1 + future], oldest first, of sum one.
+
+    Raises:
+      ValueError: for numbers out of range.
+    """
+    return jnp.asarray(np.exp(_log_importance(past, future, decay)), jnp.float32)
+
+
+def temporal_smooth(
+    probs: jax.Array, *, past: int = 5, future: int = 0, decay: float = 0.8
+) -> jax.Array:
+    """Smooths the predictions of a sequence: a weighted mean over a sliding window.
+
+    Args:
+      probs: f[T, ..., K], one prediction a frame.
+      past: As for `importance`, like the rest.
+      future: Frames after the present one.
+      decay: Per frame.
+
+    Returns:
+      f32[T - past - future, ..., K], of the frames that have a whole window: `past` to
+      T - future - 1.
+
+    Raises:
+      ValueError: if no frame has a whole window, and as `importance`.
+    """
+    weights = np.exp(_log_importance(past, future, decay))
+    return sum(
+        float(weight) * part
+        for weight, part in zip(weights, _shifted(probs, past, future), strict=True)
+    )
+
+
+def temporal_log_smooth(
+    log_probs: jax.Array, *, past: int = 5, future: int = 0, decay: float = 0.8
+) -> jax.Array:
+    """Logarithm of `temporal_smooth`, without underflow: a log-sum-exp.
+
+    Args:
+      log_probs: f[T, ..., K], log-probabilities; the rest as there.
+      past: Frames before the present one.
+      future: Frames after it.
+      decay: Per frame.
+
+    Returns:
+      f32[T - past - future, ..., K]; finite wherever one of the frames is.
+    """
+    weights = _log_importance(past, future, decay)
+    parts = _shifted(log_probs, past, future)
+    terms = [part + float(w) for w, part in zip(weights, parts, strict=True)]
+    return jax.nn.logsumexp(jnp.stack(terms), axis=0)
+
+
+def smooth_mixtures(frames: Mixture, *, past: int = 5, decay: float = 0.8) -> Mixture:
+    """Smooths ensembles over time: `temporal_log_smooth` of all that they sum up.
+
+    Predictions of different frames may disagree, as those of different samples do.
+
+    Args:
+      frames: With a leading axis of T frames, each a mixture of as many predictions.
+      past: As for `importance`, like the rest.
+      decay: Per frame.
+
+    Returns:
+      Mixtures with a leading axis of T - past frames.
+
+    Raises:
+      ValueError: as `temporal_smooth`.
+    """
+    weights = np.exp(_log_importance(past, 0, decay))
+    parts = zip(
+        weights, *(_shifted(x, past, 0) for x in jax.tree.leaves(frames)), strict=True
+    )
+    structure = jax.tree.structure(frames)
+    windows = [
+        jax.tree.unflatten(structure, leaves).weighted(
+            jnp.full(leaves[0].shape, weight, jnp.float32)
+        )
+        for weight, *leaves in parts
+    ]
+    return functools.reduce(operator.add, windows)
+
+
+@flax.struct.dataclass
+class TemporalState:
+    """What has been seen of a stream, however long.
+
+    Attributes:
+      total: f32[..., K], weighted sum of the probabilities of all frames.
+      weight: f32[], sum of the weights; tends to 1 / (1 - exp(-decay)).
+    """
+
+    total: jax.Array
+    weight: jax.Array
+
+
+def init_state(shape: tuple[int, ...]) -> TemporalState:
+    """Returns the state before the first frame, for predictions of `shape`."""
+    return TemporalState(jnp.zeros(shape, jnp.float32), jnp.zeros((), jnp.float32))
+
+
+def steady_state(probs: jax.Array, *, decay: float = 0.8) -> TemporalState:
+    """Returns the state as if all frames so far had been predicted as `probs`.
+
+    From the steady state of the first prediction, `update` is the plain exponential
+    moving average of the paper: q = a p + (1 - a) q with a = 1 - exp(-decay).
+
+    Args:
+      probs: f[..., K].
+      decay: Above 0, for the weight is 1 / a.
+
+    Raises:
+      ValueError: for another decay.
+    """
+    rate = 1 - math.exp(-_checked_decay(decay))
+    if rate == 0:
+        raise ValueError("a decay of 0 has no steady state")
+    return TemporalState(probs.astype(jnp.float32) / rate, jnp.float32(1 / rate))
+
+
+def update(
+    state: TemporalState, probs: jax.Array, *, decay: float = 0.8
+) -> tuple[TemporalState, jax.Array]:
+    """Takes in one frame: the mean of all so far, weighed by exp(-decay age).
+
+    With d = exp(-decay): S <- p + d S and Z <- 1 + d Z, the mean is S / Z. Weights sum
+    to one from the first frame on, and rounding errors decay with the frames.
+
+    Args:
+      state: Of the frames before; from `init_state`.
+      probs: f[..., K], of this frame.
+      decay: Per frame, at least 0; a number, the same for all frames.
+
+    Returns:
+      The new state, and f32[..., K].
+
+    Raises:
+      ValueError: for a negative decay.
+    """
+    kept = math.exp(-_checked_decay(decay))
+    total = probs.astype(jnp.float32) + kept * state.total
+    weight = 1 + kept * state.weight
+    return TemporalState(total, weight), total / weight
+
+
+@flax.struct.dataclass
+class StreamState:
+    """Where a stream of frames stands.
+
+    Attributes:
+      frame: i32[], number of the next frame, which draws from `fold_in(key, frame)`.
+      smoothing: Of the predictions so far.
+      latest: f32[B, K], the last frame's own prediction, not smoothed.
+    """
+
+    frame: jax.Array
+    smoothing: TemporalState
+    latest: jax.Array
+
+
+class Stream(NamedTuple):
+    """A classifier of streams, as two pure functions.
+
+    Attributes:
+      init: Frame u8[B, H, W, 3] -> the state before the first; only shapes matter.
+      step: (state, key, frame) -> the new state, and smoothed probabilities f32[B, K].
+        Give the same key at every step.
+    """
+
+    init: Callable[[jax.Array], StreamState]
+    step: Callable[[StreamState, jax.Array, jax.Array], tuple[StreamState, jax.Array]]
+
+
+def stream(
+    model: nn.Module,
+    variables: Variables,
+    *,
+    prepare: Callable[[jax.Array], jax.Array],
+    num_samples: int = 1,
+    decay: float = 0.8,
+    chunk: int | None = None,
+) -> Stream:
+    """Classifies B streams at once, smoothed over all frames so far.
+
+    Args:
+      model: As for `sampling.mc_logits`, like `variables` and `chunk`.
+      variables: Of the model.
+      prepare: Raw frames to those the network takes.
+      num_samples: Dropout samples of each frame, at least 1: passes of the network.
+      decay: Per frame, at least 0.
+      chunk: Samples at once.
+
+    Returns:
+      Functions for `jit`, and for `lax.scan` over the frames.
+
+    Raises:
+      ValueError: for numbers out of range.
+    """
+    _checked_decay(decay)
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+
+    def logits(key: jax.Array, frame: jax.Array) -> jax.Array:
+        return sampling.mc_logits(
+            key,
+            model,
+            variables,
+            prepare(frame),
+            num_samples=num_samples,
+            chunk=chunk,
+        )
+
+    def init(frame: jax.Array) -> StreamState:
+        shape = jax.eval_shape(logits, jax.random.key(0), frame).shape[1:]
+        latest = jnp.zeros(shape, jnp.float32)
+        return StreamState(jnp.int32(0), init_state(shape), latest)
+
+    def step(
+        state: StreamState, key: jax.Array, frame: jax.Array
+    ) -> tuple[StreamState, jax.Array]:
+        samples = logits(jax.random.fold_in(key, state.frame), frame)
+        latest = jax.nn.softmax(samples.astype(jnp.float32)).mean(0)
+        smoothing, probs = update(state.smoothing, latest, decay=decay)
+        return StreamState(state.frame + 1, smoothing, latest), probs
+
+    return Stream(init, step)
+
+
+def _checked_decay(decay: float) -> float:
+    if not 0 <= decay < math.inf:
+        raise ValueError(f"decay must be at least 0 and finite, got {decay}")
+    return decay
+
+
+def _log_importance(past: int, future: int, decay: float) -> np.ndarray:
+    """Logarithm of `importance`, in float64 on the host."""
+    for name, value in (("past", past), ("future", future)):
+        if value < 0:
+            raise ValueError(f"{name} must be at least 0, got {value}")
+    exponents = -_checked_decay(decay) * np.abs(np.arange(-past, future + 1))
+    return exponents - np.log(np.exp(exponents).sum())
+
+
+def _shifted(values: jax.Array, past: int, future: int) -> list[jax.Array]:
+    """The sequence as each frame of a window sees it, oldest first."""
+    window = past + 1 + future
+    length = len(values) - window + 1
+    if length < 1:
+        raise ValueError(
+            f"a window of {past} past and {future} future frames needs a sequence of "
+            f"at least {window} frames, got {len(values)}"
+        )
+    wide = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return [wide[start : start + length] for start in range(window)]

@@ -1,0 +1,207 @@
+"""Evaluations that are there: kept by later ones, and compared side by side."""
+
+import contextlib
+import io
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from spatial_smoothing import report
+from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing.evaluation.suites.settings import SMOOTHED, recipe
+from spatial_smoothing.metrics import Examples
+from spatial_smoothing.runs import workdirs
+from spatial_smoothing.runs.workdirs import FREE
+from spatial_smoothing.runtime import paths
+
+_FILE = "examples.npz"
+# What tells the rows of a label, run and number of samples apart.
+_KINDS = (
+    *("suite", "dataset", "split", "data", "corruption", "severity"),
+    *("perturbation", "frequency", "network", "tap"),
+)
+
+
+def distinct_labels(
+    groups: Mapping[str, Sequence[Row]], configs: Mapping[str, Mapping[str, Any]]
+) -> list[Row]:
+    """Joins the rows of several workdirs, telling apart those of one label.
+
+    Args:
+      groups: Workdir -> its rows.
+      configs: Workdir -> the config of its run.
+
+    Returns:
+      All rows, of those that are in several workdirs the first. Where workdirs share a
+      label and differ in more than the seed, or share it but for smoothing and differ
+      in more than that, the label is followed by the workdir's name.
+    """
+    same, alike = {}, {}
+    for workdir, rows in groups.items():
+        config = configs[workdir]
+        for row in rows:
+            same.setdefault(row["label"], set()).add(recipe(config))
+            others = alike.setdefault(row["label"].replace(SMOOTHED, ""), set())
+            others.add(recipe(config, smoothing=False))
+    found: dict[tuple, Row] = {}
+    for workdir, rows in groups.items():
+        for row in rows:
+            name = label = row["label"]
+            if len(same[name]) > 1 or len(alike[name.replace(SMOOTHED, "")]) > 1:
+                label = f"{name} ({workdir})"
+            kind = (name, row.get("run", workdir), row.get("num_samples"))
+            kind += tuple(row.get(key) for key in _KINDS)
+            found.setdefault(kind, {**row, "label": label})
+    return list(found.values())
+
+
+def pack_examples(rows: Sequence[Row]) -> tuple[list[Row], dict[str, bytes]]:
+    """Returns the rows without their `examples`, and a file for these.
+
+    The file is to be written with the report of the rows: it tells them by number. Rows
+    with examples come first, because a report has those of ensembles first.
+    """
+    rows = [dict(row) for row in sorted(rows, key=lambda row: "examples" not in row)]
+    found = [row.pop("examples", None) for row in rows]
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        **{
+            f"{index}/{name}": value
+            for index, examples in enumerate(found)
+            if examples is not None
+            for name, value in vars(examples).items()
+        },
+    )
+    return rows, {_FILE: buffer.getvalue()}
+
+
+def read(workdir: epath.PathLike) -> tuple[list[Row], dict[str, Any]]:
+    """Returns the rows of an evaluation, with examples, and their provenance.
+
+    Args:
+      workdir: A run that was evaluated, or the directory of an evaluation.
+
+    Raises:
+      ValueError: if it is not evaluated, or was by a version that wrote less.
+    """
+    path = epath.Path(workdir) / "metrics.json"
+    if not path.exists():
+        path = workdirs.evaluation_path(workdir)
+    rows, where = report.read(path)
+    rows = load_examples(path.parent, rows)
+    if "config" not in where or any("split" not in row for row in rows):
+        raise ValueError(f"{path} lacks what is compared; evaluate {workdir} anew")
+    return rows, where
+
+
+def load_examples(output: epath.PathLike, rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows of a report with the `examples` that were saved with them.
+
+    Raises:
+      ValueError: if what was saved is damaged, or of an older version.
+    """
+    path = epath.Path(output) / _FILE
+    if not path.exists():
+        return list(rows)
+    fields: dict[int, dict[str, np.ndarray]] = {}
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                index, name = key.split("/")
+                fields.setdefault(int(index), {})[name] = arrays[key]
+        examples = {index: Examples(**values) for index, values in fields.items()}
+    except (TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is damaged or of an older version; evaluate anew"
+        ) from error
+    return [
+        {**row, "examples": examples[index]} if index in examples else row
+        for index, row in enumerate(rows)
+    ]
+
+
+def default_output(names: Sequence[epath.PathLike]) -> epath.Path:
+    """Returns the directory of an evaluation of workdirs, in the first of them.
+
+    An ensemble of several has one of its own, beside that of the first workdir alone.
+    """
+    several = f"-of-{len(names)}" if len(names) > 1 else ""
+    return paths.absolute(names[0]) / f"evaluation{several}"
+
+
+def earlier(
+    output: epath.PathLike, where: Mapping[str, Any], *, without: Collection[str]
+) -> tuple[list[Row], dict[str, Any]]:
+    """Returns what a report already says of the same runs by other suites.
+
+    Args:
+      output: Directory of the report, if there is one.
+      where: Of the new rows: `runs`, `split` and `config`. What the report says of
+        other steps of the same runs is of no use any more, and left out.
+      without: Suites that are evaluated anew.
+
+    Returns:
+      Rows, and suite -> numbers and provenance of its evaluation.
+
+    Raises:
+      ValueError: if the report is of other runs, or of another split, which would be
+        lost.
+    """
+    try:
+        rows, before = report.read(epath.Path(output) / "metrics.json")
+    except (OSError, ValueError):
+        return [], {}
+    where = report.plain(dict(where))
+    there, here = (_subject(about) for about in (before, where))
+    if there != here:
+        raise ValueError(
+            f"{output} holds an evaluation of {there}, which one of {here} would "
+            "replace; choose another --output=DIR"
+        )
+    different = [
+        name
+        for name in sorted({*before["config"], *where["config"]} - FREE)
+        if before["config"].get(name) != where["config"].get(name)
+    ]
+    if different:
+        raise ValueError(
+            f"{output} holds an evaluation of {there} as trained with another "
+            f"{', '.join(different)}; choose another --output=DIR"
+        )
+    if before["runs"] != where["runs"]:
+        return [], {}
+    with contextlib.suppress(OSError, ValueError):  # the scores are good without
+        rows = load_examples(output, rows)
+    shared = {name: before[name] for name in before.keys() - where.keys()}
+    evaluations = shared.pop("evaluations", {})
+    kept = {
+        name: {**shared, **value}
+        for name, value in evaluations.items()
+        if name not in without
+    }
+    return [row for row in rows if row.get("suite") in kept], kept
+
+
+def check_comparison(output: epath.PathLike) -> None:
+    """Raises ValueError if a comparison would replace the evaluation of runs."""
+    try:
+        _, before = report.read(epath.Path(output) / "metrics.json")
+    except (OSError, ValueError):
+        return
+    if "runs" in before:
+        raise ValueError(
+            f"{output} holds an evaluation of {_subject(before)}, which a comparison "
+            "would replace; choose another --output=DIR"
+        )
+
+
+def _subject(where: Mapping[str, Any]) -> str:
+    """What a report is of, in words."""
+    if not {"runs", "split", "config"} <= where.keys():
+        return "something else"
+    names = ", ".join(run["workdir"] for run in where["runs"])
+    return f"{names} on the split {where['split']}"

@@ -1,0 +1,228 @@
+"""Robustness to corruptions: all scores of every corruption, severity and ensemble.
+
+Contract of this file: a suite, as those of `suites`. One compiled step serves all sets
+of images, whose batches are made or read while the device computes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+
+from spatial_smoothing import evaluation
+from spatial_smoothing.data import datasets
+from spatial_smoothing.data.corruption import corrupted_sets
+from spatial_smoothing.data.corruption.baselines import CLEAN, Baseline
+from spatial_smoothing.data.corruption.corrupted_sets import CorruptedSet
+from spatial_smoothing.data.corruption.transforms import NAMES, SEVERITIES
+from spatial_smoothing.data.datasets import AnyDataset, Dataset
+from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing.evaluation.suites import normalizers
+from spatial_smoothing.evaluation.suites.lineup import SIZES, Lineup, lineup
+from spatial_smoothing.evaluation.suites.settings import Setting, check_list
+from spatial_smoothing.runs.workdirs import Run
+from spatial_smoothing.runtime import progress, sharding
+
+Pair = tuple[str, int]  # corruption and severity
+
+
+def corruption(
+    runs: Sequence[Run],
+    setting: Setting,
+    *,
+    corruptions: tuple[str, ...] = NAMES,
+    severities: tuple[int, ...] = SEVERITIES,
+    corrupted_dir: str | None = None,
+    normalizer: str = normalizers.NONE,
+    sizes: tuple[int, ...] = SIZES,
+    num_images: int = 0,
+) -> list[Row]:
+    """Scores clean and corrupted images, and the means over corruptions.
+
+    Args:
+      runs: One run, or the members of a deep ensemble of one network and data set.
+      setting: Its images are the clean ones, and those to corrupt; those of a folder
+        must have been made of them.
+      corruptions: Names in `data.corruptions`; the means are over those not extra.
+      severities: From 1 to 5.
+      corrupted_dir: Folder for `corrupted_sets.read`; None to make the images.
+      normalizer: By what the means are divided; see `normalizers.load`.
+      sizes: Samples N of dropout, as for `ensemble`.
+      num_images: Of each set, chosen at random, the same of all; 0 for all.
+
+    Returns:
+      For each ensemble a row of the clean images, with `corruption` "clean" and
+      `severity` 0, and one for each corruption and severity, with the scores of
+      `evaluation.rows`; and, unless all corruptions are extra, a row without these two
+      that has the means of `normalizers.aggregate` and the name of the `normalizer`.
+      The first row has `arrays`, the first image of every corruption by severity.
+
+    Raises:
+      ValueError: Unknown names; data or a normaliser are absent or damaged.
+    """
+    check_list("corruptions", corruptions)
+    check_list("severities", severities)
+    images = _images(runs, setting, corrupted_dir)
+    asked = [(name, severity) for name in corruptions for severity in severities]
+    for pair in asked:
+        images.check(*pair)
+    clean = _clean(images, setting, images.load(*asked[0]), num_images, corrupted_dir)
+    scope = normalizers.Scope(
+        runs[0].source.name,
+        images.data,
+        [name for name in corruptions if name in NAMES],
+        severities,
+        clean.num_examples,
+        setting.split,
+    )
+    baseline = normalizers.load(normalizer, scope)
+    members = lineup(runs, setting, sizes=sizes)
+    options = {"folder": corrupted_dir, "num_images": num_images, "sizes": sizes}
+    partial = setting.partial("corruption", runs, {"images": images.data, **options})
+    done = {(found["corruption"], found["severity"]) for found in partial.rows}
+    left = [pair for pair in (CLEAN, *asked) if pair not in done]
+    scores_of = _compiled(members, setting)
+    for pair in progress.track(left, total=len(left), name="Corruptions"):
+        found = clean
+        if pair != CLEAN:
+            found = datasets.some(images.load(*pair), num_images)
+        rows = scores_of(found)
+        partial.append({"corruption": pair[0], "severity": pair[1], "rows": rows})
+    scores = {(f["corruption"], f["severity"]): f["rows"] for f in partial.rows}
+    about = [{**row, "data": images.data} for row in members.about]
+    rows = [
+        {**about[i], **_named(images, pair), **scores[pair][i]}
+        for pair in (CLEAN, *asked)
+        for i in range(len(about))
+    ]
+    if scope.corruptions:
+        rows += _means(about, scores, scope, baseline)
+    rows[0]["arrays"] = _sheet(images, corruptions, severities, setting.batch_size)
+    return rows
+
+
+def _images(runs: Sequence[Run], setting: Setting, folder: str | None) -> CorruptedSet:
+    if folder is None:
+        return corrupted_sets.generated(setting.dataset)
+    return corrupted_sets.read(folder, runs[0].source)
+
+
+def _clean(
+    images: CorruptedSet,
+    setting: Setting,
+    corrupted: AnyDataset,
+    num_images: int,
+    folder: str | None,
+) -> AnyDataset:
+    """The clean images: the same that are looked at of each corrupted set.
+
+    What errors and means add to those of clean images would otherwise be no effect of
+    corruption.
+
+    Raises:
+      ValueError: if the folder has other images, as far as their labels tell.
+    """
+    every = images.originals(setting.dataset)
+    clean = datasets.some(every, num_images)
+    if folder is None:
+        return clean
+    counts = [data.num_examples for data in (corrupted, every)]
+    remedy = "give the --split that was corrupted, or make the folder with corrupt.py"
+    if counts[0] != counts[1]:
+        raise ValueError(
+            f"{folder} has {counts[0]} images of each corruption, but the split "
+            f"{setting.split} has {counts[1]}; {remedy}"
+        )
+    if clean.num_examples < counts[0]:
+        others = datasets.some(corrupted, num_images)
+        if not np.array_equal(clean.labels, others.labels):
+            raise ValueError(
+                f"{folder} has images in another order than the split "
+                f"{setting.split}, so that --num_images={num_images} is not the same "
+                "of both; take all with --num_images=0"
+            )
+    elif not _same_classes(clean, corrupted):
+        raise ValueError(
+            f"{folder} has images of other classes than the split {setting.split}; "
+            f"{remedy}"
+        )
+    return clean
+
+
+def _same_classes(one: AnyDataset, other: AnyDataset) -> bool:
+    """Whether two data sets have as many images of each class, in any order.
+
+    Published ones have an order of their own. True where to know would take decoding.
+    """
+    if not (isinstance(one, Dataset) and isinstance(other, Dataset)):
+        return True
+    return np.array_equal(np.sort(one.labels), np.sort(other.labels))
+
+
+def _means(
+    about: Sequence[Row],
+    scores: Mapping[Pair, Sequence[Row]],
+    scope: normalizers.Scope,
+    baseline: Baseline | None,
+) -> list[Row]:
+    """A row of means over corruptions for each ensemble."""
+    return [
+        {
+            **first,
+            "num_examples": scope.num_examples,
+            "num_corruptions": len(scope.corruptions),
+            "severities": ", ".join(map(str, scope.severities)),
+            "normalizer": baseline.name if baseline else normalizers.NONE,
+            **normalizers.aggregate(
+                {pair: found[i] for pair, found in scores.items()}, scope, baseline
+            ),
+        }
+        for i, first in enumerate(about)
+    ]
+
+
+def _compiled(members: Lineup, setting: Setting) -> Callable[[AnyDataset], list[Row]]:
+    """Returns a function of a data set to the scores of each ensemble."""
+    tally = evaluation.compile_tally(members.predict)
+    key = jax.random.key(setting.seed)
+
+    def scores(dataset: AnyDataset) -> list[Row]:
+        data = sharding.load_batches(dataset, setting.batch_size, members.mesh)
+        rows = evaluation.rows(
+            tally(members.variables, key, data),
+            sizes=[row["num_samples"] for row in members.about],
+        )
+        for row in rows:
+            del row["num_samples"], row["reliability"]
+        return rows
+
+    return scores
+
+
+def _named(images: CorruptedSet, pair: Pair) -> dict[str, str | int]:
+    name, severity = pair
+    deviation = images.deviations.get(name)
+    return {
+        "corruption": name,
+        "severity": severity,
+        **({"deviation": deviation} if deviation else {}),
+    }
+
+
+def _sheet(
+    images: CorruptedSet,
+    corruptions: Sequence[str],
+    severities: Sequence[int],
+    batch_size: int,
+) -> Mapping[str, np.ndarray]:
+    """Corruption -> u8[S, H, W, 3], the first image at every severity."""
+
+    def first(name: str, severity: int) -> np.ndarray:
+        dataset = images.load(name, severity).subset(np.arange(1))
+        # A batch of the size that is compiled already.
+        return np.asarray(next(iter(dataset.batches(batch_size)))["image"][0])
+
+    return {
+        name: np.stack([first(name, severity) for severity in severities])
+        for name in corruptions
+    }

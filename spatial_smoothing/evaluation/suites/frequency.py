@@ -1,0 +1,81 @@
+"""Robustness to noise of one frequency as a suite."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+
+from spatial_smoothing.analysis import frequency as analysis
+from spatial_smoothing.data import datasets
+from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing.evaluation.suites.settings import Setting, check_list
+from spatial_smoothing.evaluation.suites.subjects import subject
+from spatial_smoothing.runs.workdirs import Run
+from spatial_smoothing.runtime import progress, sharding
+
+SCORES = ("num_samples", "num_examples", "nll", "accuracy", "top5", "brier", "ece")
+
+
+def frequency(
+    runs: Sequence[Run],
+    setting: Setting,
+    *,
+    num_images: int = 2000,
+    frequencies: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    epsilon: float = analysis.EPSILON,
+    half_width: float = analysis.HALF_WIDTH,
+) -> list[Row]:
+    """Scores under noise that is limited to a ring of frequencies.
+
+    Args:
+      runs: One run.
+      setting: Its `num_samples` are averaged by every prediction.
+      num_images: Of the split, drawn at random; 0 for all.
+      frequencies: In units of pi, in (0, 1].
+      epsilon: Amplitude of the noise before limitation, in units of normalised images.
+      half_width: Of the rings, in radians.
+
+    Returns:
+      A row without noise, whose `frequency` is None, then one for each frequency, in
+      units of pi, with the scores of `evaluation.rows`.
+
+    Raises:
+      ValueError: for more than one run, or unusable numbers.
+    """
+    check_list("frequencies", frequencies)
+    network = subject(runs, setting, suite="frequency")
+    dataset = datasets.some(setting.dataset, num_images, seed=setting.seed)
+    options = {
+        "num_images": num_images,
+        "frequencies": frequencies,
+        "epsilon": epsilon,
+        "half_width": half_width,
+    }
+    partial = setting.partial("frequency", runs, options)
+    done = {row["frequency"] for row in partial.rows}
+    rows = analysis.robustness(
+        network.model,
+        network.variables,
+        list(sharding.load_batches(dataset, setting.batch_size, network.mesh)),
+        key=jax.random.key(setting.seed),
+        prepare=network.normalize,
+        frequencies=[math.pi * value for value in frequencies],
+        half_width=half_width,
+        epsilon=epsilon,
+        num_samples=setting.num_samples if network.stochastic else 0,
+        chunk=setting.chunk,
+        done=done,
+    )
+    total = 1 + len(frequencies) - len(done)
+    for row in progress.track(rows, total=total, name="Noise of one frequency"):
+        partial.append(row)
+    found = [
+        {
+            **network.about,
+            "frequency": row["frequency"] and row["frequency"] / math.pi,
+            **{name: row[name] for name in SCORES},
+        }
+        for row in partial.rows
+    ]
+    found[0]["arrays"] = analysis.arrays(found)
+    return found

@@ -1,0 +1,207 @@
+"""What every suite is asked: on what data, with how many samples.
+
+Contract of this package: a suite is a function of the runs that make up an ensemble
+(most often one) and a `Setting`, with options of its own, and returns rows for
+`report`.
+"""
+
+import dataclasses
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from etils import epath
+
+from spatial_smoothing.data import datasets
+from spatial_smoothing.data.datasets import AnyDataset
+from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing.evaluation.suites.partial import Partial
+from spatial_smoothing.models.network import HEAD, Network
+from spatial_smoothing.runs.workdirs import FREE, Run
+
+SMOOTHED = " + smoothing"
+# Fields of a config in which seeds of one thing may differ.
+_SEEDS = FREE | {"members", "seed"}
+# Fields that say how a network smooths: those without smoothing have no use for them.
+_SMOOTHING = frozenset(
+    {"smoothing", "temperature", "squash", "taps", "padding", "smoothing_norm"}
+)
+
+
+class Suite(NamedTuple):
+    """An evaluation that `evaluate.py` can run.
+
+    Attributes:
+      function: `(runs, setting, *, option=default, ...) -> rows`. An option's type is
+        that of its default: int, float, str, bool or a tuple of these; None is for str.
+      options: Name of each option -> what it says.
+    """
+
+    function: Callable[..., list[Row]]
+    options: Mapping[str, str] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """An evaluation.
+
+    Attributes:
+      dataset: The test images and labels.
+      split: Which split of the data set these are.
+      held_out: Images of the training split on which no run was trained, to fit
+        temperatures on; None for no temperatures.
+      ood: Name of another data set and its images, to be told from those of
+        `dataset`; None for no detection.
+      num_samples: Monte Carlo dropout samples of each run, at least 1; a network
+        without dropout makes one prediction whatever this says.
+      batch_size: Images at once.
+      chunk: Samples at once; None for what suits the device.
+      num_replicates: Of the bootstrap; 0 for no intervals.
+      seed: Of the dropout masks and the bootstrap.
+      load: Name and split of a data set -> its examples, for suites that need others
+        than `dataset`.
+      output: Where the report will be; for what a suite leaves there on the way.
+
+    Raises:
+      ValueError: for a number that is too small, or OOD images of another size.
+    """
+
+    dataset: AnyDataset
+    split: str = "test"
+    held_out: AnyDataset | None = None
+    ood: tuple[str, AnyDataset] | None = None
+    num_samples: int = 50
+    batch_size: int = 128
+    chunk: int | None = None
+    num_replicates: int = 1000
+    seed: int = 0
+    load: Callable[[str, str], AnyDataset] | None = None
+    output: epath.Path | None = None
+
+    def partial(
+        self, suite: str, runs: Sequence[Run], options: Mapping[str, Any]
+    ) -> Partial:
+        """Returns the rows of an interrupted evaluation with just these arguments.
+
+        Args:
+          suite: Its name.
+          runs: What is evaluated.
+          options: All others that determine the rows, JSON-able.
+        """
+        about = {
+            "runs": [[run.name, run.step] for run in runs],
+            "configs": [
+                {name: run.config[name] for name in sorted(run.config.keys() - FREE)}
+                for run in runs
+            ],
+            "split": self.split,
+            "data": self.dataset.checksum(),
+            "num_samples": self.num_samples,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            **options,
+        }
+        return Partial(self.output, suite, about)
+
+    def __post_init__(self):
+        for name, least in (("num_samples", 1), ("num_replicates", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} must be at least {least}, got {getattr(self, name)}"
+                )
+        if self.ood is not None:
+            name, dataset = self.ood
+            sizes = [list(data.image_shape) for data in (dataset, self.dataset)]
+            if sizes[0] != sizes[1]:
+                raise ValueError(
+                    f"images of {name} are {sizes[0]}, those tested on {sizes[1]}"
+                )
+
+
+def held_out(
+    runs: Sequence[Run], load: Callable[[str, str], AnyDataset]
+) -> AnyDataset | None:
+    """Returns the training images on which no run was trained; None for none.
+
+    Args:
+      runs: Of one data set.
+      load: Name and split of a data set to its examples.
+    """
+    fractions = {run.config.get("val_fraction") or 0.0 for run in runs}
+    if fractions == {0.0} or len(fractions) > 1:
+        return None
+    dataset = load(runs[0].config["dataset"], "train")
+    return datasets.hold_out(dataset, fraction=fractions.pop())[1]
+
+
+def label(model: Network, *, num_members: int = 1) -> str:
+    """Returns what a method is called in reports, such as "MC dropout + smoothing".
+
+    Args:
+      model: The network as it was built: a config may have given a row of the table
+        dropout or smoothing, or taken them away.
+      num_members: Of a deep ensemble.
+    """
+    method = "MC dropout" if model.rate else "Deterministic"
+    if num_members > 1:
+        method = "Deep ensemble" + (" of MC dropout" if model.rate else "")
+    if model.rate and model.mc_stages is not None:
+        stages = [f"stage {part}" for part in model.mc_stages if part != HEAD]
+        head = [HEAD] if HEAD in model.mc_stages else []
+        method += f" in {', '.join([*stages, *head])}"
+    return method + (SMOOTHED if any(model.smoothing) else "")
+
+
+def recipe(config: Mapping[str, Any], *, smoothing: bool = True) -> str:
+    """Returns a short text that differs where configs differ in more than the seed.
+
+    Args:
+      config: Of a run.
+      smoothing: Whether it differs also where smoothing does; if not, a network with
+        and one without smoothing that are alike in all else have the same.
+    """
+    ignored = _SEEDS if smoothing else _SEEDS | _SMOOTHING
+    fields = {name: value for name, value in config.items() if name not in ignored}
+    if not smoothing and "model" in fields:
+        fields["model"] = fields["model"].replace("_smoothing", "")
+    return f"{zlib.crc32(json.dumps(fields, sort_keys=True).encode()):08x}"
+
+
+def check_list(name: str, values: Sequence[Any]) -> None:
+    """Raises ValueError if a list that is averaged over is empty, or repeats a value.
+
+    Args:
+      name: Of the option.
+      values: Its value.
+    """
+    if not values:
+        raise ValueError(
+            f"{name} must have at least one value, got none; leave it out for the "
+            "default"
+        )
+    repeated = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+    if repeated:
+        raise ValueError(
+            f"{name} must name each value once, got {', '.join(map(str, repeated))} "
+            "more than once"
+        )
+
+
+def check_members(runs: Sequence[Run]) -> None:
+    """Raises ValueError unless the runs are of one network and data set.
+
+    Members of an ensemble may differ in seed, and in nothing that shapes them.
+    """
+    for run in runs[1:]:
+        different = [
+            f"{name} ({runs[0].config.get(name)!r} and {run.config.get(name)!r})"
+            for name in sorted({*runs[0].config, *run.config} - {"seed"})
+            if runs[0].config.get(name) != run.config.get(name)
+        ]
+        same_data = run.config["dataset"] == runs[0].config["dataset"]
+        if run.model != runs[0].model or not same_data:
+            raise ValueError(
+                f"{runs[0].path} and {run.path} cannot be one ensemble: they differ in "
+                f"{', '.join(different)}"
+            )

@@ -1,0 +1,1 @@
+"""Smoothing and Monte Carlo dropout put into existing models."""

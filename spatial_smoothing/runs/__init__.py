@@ -1,0 +1,1 @@
+"""What a run leaves behind: its workdir, recipe, locks and provenance."""

@@ -1,0 +1,258 @@
+"""Work directories: what a run leaves behind, and how to read it again.
+
+Contract of this file: a workdir holds `config.json` (the resolved config, a flat JSON
+object), `provenance.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/` and
+`evaluation/`. A workdir belongs to one config; the fields of `FREE` may change between
+calls, because they do not change what is trained.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+
+from spatial_smoothing import ensembles
+from spatial_smoothing.data.sources import Source
+from spatial_smoothing.models.network import Network
+from spatial_smoothing.runs import recipes
+from spatial_smoothing.runs.provenance import provenance
+from spatial_smoothing.runtime import paths, processes, sharding
+from spatial_smoothing.training import feeds
+from spatial_smoothing.training.checkpoints import Checkpoints, abstract
+
+FREE = frozenset(
+    {
+        "checkpoint_every",
+        "checkpoint_minutes",
+        "data_dir",
+        "download",
+        "eval_batch_size",
+        "eval_every",
+        "max_to_keep",
+        "num_workers",
+        "shard_state",
+    }
+)
+# Fields that configs of older runs lack, and what these mean.
+_SINCE = {"members": 1, "shard_state": False}
+# Smallest value of the fields that are numbers.
+_AT_LEAST = {
+    "batch_size": 1,
+    "checkpoint_every": 1,
+    "checkpoint_minutes": 0,
+    "epochs": 1,
+    "eval_batch_size": 1,
+    "eval_every": 1,
+    "factor": 0,
+    "learning_rate": 0,
+    "max_to_keep": 1,
+    "members": 1,
+    "momentum": 0,
+    "num_workers": 0,
+    "seed": 0,
+    "warmup_epochs": 0,
+    "weight_decay": 0,
+}
+
+
+class Run(NamedTuple):
+    """A trained network, ready to predict.
+
+    Attributes:
+      path: The workdir.
+      config: Its config.
+      model: The network.
+      variables: `{"params", "batch_stats"}`, on all devices.
+      step: Of the checkpoint.
+      member: Which one of the workdir's members; None where it is all there is.
+    """
+
+    path: epath.Path
+    config: dict[str, Any]
+    model: Network
+    variables: dict[str, Any]
+    step: int
+    member: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in reports: the workdir, and which member."""
+        return str(self.path) + ("" if self.member is None else f" #{self.member}")
+
+    @property
+    def source(self) -> Source:
+        """The data set that it was trained on."""
+        return recipes.source(self.config)
+
+
+def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
+    """Makes a workdir for a config, or checks that it is the config's already.
+
+    Of several processes, the first does so for all.
+
+    Args:
+      workdir: A path, local or remote.
+      config: JSON-able.
+
+    Returns:
+      The absolute path.
+
+    Raises:
+      ValueError: if a number in the config is out of range, or the workdir holds
+        another config, or something that is not a run, or not all processes see it; or
+        several members are to be trained on images that are not in memory.
+    """
+    for name, least in _AT_LEAST.items():
+        if name in config and not config[name] >= least:
+            raise ValueError(f"{name} must be at least {least}, got {config[name]}")
+    if config.get("members", 1) > 1 and recipes.source(config).augments_on_host:
+        raise ValueError(feeds.NO_MEMBERS)
+    path = paths.absolute(workdir)
+    with processes.together():
+        if processes.is_first():
+            _claim(path, config)
+    with processes.together():
+        if not (path / "config.json").exists():
+            raise ValueError(
+                f"there is no {path / 'config.json'}, which process 0 has; choose a "
+                "workdir that all processes share"
+            )
+    return path
+
+
+def _claim(path: epath.Path, config: Mapping[str, Any]) -> None:
+    config = {**_SINCE, **config}
+    if names := recipes.source(config).class_names:
+        config["class_names"] = names  # so that the run can do without the folder
+    config = json.loads(json.dumps(config))  # tuples become lists, as when read
+    if (path / "config.json").exists():
+        held = read_config(path)
+        different = [
+            f"{name} is {held.get(name)!r} there and {config.get(name)!r} here"
+            for name in sorted({*held, *config} - FREE)
+            if held.get(name) != config.get(name)
+        ]
+        if different:
+            raise ValueError(
+                f"workdir {path} holds another config: {'; '.join(different)}; "
+                "choose another workdir"
+            )
+        return
+    # What is there may be from a process that was killed on its way here.
+    if path.exists() and any(not p.name.endswith(".tmp") for p in path.iterdir()):
+        raise ValueError(
+            f"workdir {path} is not empty and holds no config.json; choose another"
+        )
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / "config.json", config)
+    _sign(path)
+
+
+def sign(workdir: epath.PathLike) -> None:
+    """Adds this start to `provenance.json`, if it differs from the one before.
+
+    The file has the first start, and under "continued" those of which more than the
+    time is another than of the one before. Of several processes, the first writes.
+
+    Args:
+      workdir: That the run has claimed and locked.
+
+    Raises:
+      ValueError: if the file is there and not JSON.
+      OSError: if it cannot be written.
+    """
+    with processes.together():
+        if processes.is_first():
+            _sign(epath.Path(workdir))
+
+
+def _sign(workdir: epath.Path) -> None:
+    path, now = workdir / "provenance.json", provenance()
+    if not path.exists():
+        write_json(path, now)
+        return
+    held = _read_json(path)
+    continued = held.get("continued", [])
+    last = continued[-1] if continued else held
+    if any(last.get(name) != now[name] for name in now.keys() - {"time"}):
+        write_json(path, {**held, "continued": [*continued, now]})
+
+
+def read_config(workdir: epath.PathLike) -> dict[str, Any]:
+    """Reads the config of a workdir; ValueError where there is none."""
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        raise ValueError(f"no run in workdir {workdir}: there is no {path}")
+    return {**_SINCE, **_read_json(path)}
+
+
+def _read_json(path: epath.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def load(workdir: epath.PathLike) -> Run:
+    """Loads the newest good checkpoint of a workdir of one network.
+
+    Raises:
+      ValueError: if it holds several, and as `load_members`.
+    """
+    count = read_config(workdir)["members"]
+    if count > 1:
+        raise ValueError(
+            f"{workdir} holds the {count} members of a deep ensemble; evaluate.py "
+            "takes them all, and this a run with members = 1"
+        )
+    return load_members(workdir)[0]
+
+
+def load_members(workdir: epath.PathLike) -> list[Run]:
+    """Loads the newest good checkpoint of a workdir, as it is, moving nothing.
+
+    Returns:
+      A run for each member, in the order of their seeds; one where it is no ensemble.
+
+    Raises:
+      ValueError: if there is no run, or no good checkpoint.
+    """
+    path = paths.absolute(workdir)
+    config = read_config(path)
+    count = config["members"]
+    model = recipes.build_model(config)
+    size = recipes.source(config).image_size
+    shapes = recipes.abstract_variables(model, image_size=size)
+    if count > 1:
+        shapes = jax.eval_shape(lambda tree: ensembles.stack([tree] * count), shapes)
+    everywhere = sharding.replicated(sharding.mesh())
+    with Checkpoints(path / "checkpoints", read_only=True) as checkpoints:
+        restored = checkpoints.restore(variables=abstract(shapes, sharding=everywhere))
+    if restored is None:
+        raise ValueError(
+            f"no checkpoint in workdir {path} yet; train for an epoch first"
+        )
+    variables, step = restored.items["variables"], restored.step
+    if count == 1:
+        return [Run(path, config, model, variables, step)]
+    return [
+        Run(path, {**config, "seed": config["seed"] + member}, model, one, step, member)
+        for member, one in enumerate(ensembles.unstack(variables))
+    ]
+
+
+def evaluation_path(workdir: epath.PathLike) -> epath.Path:
+    """Returns the scores of an evaluated workdir; ValueError where there are none."""
+    path = epath.Path(workdir) / "evaluation" / "metrics.json"
+    if not path.exists():
+        raise ValueError(
+            f"{workdir} is not evaluated yet; run evaluate.py --workdir={workdir}"
+        )
+    return path
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+    """Writes JSON in one piece."""
+    paths.write_text(path, json.dumps(value, indent=2) + "\n")

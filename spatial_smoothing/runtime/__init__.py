@@ -1,0 +1,1 @@
+"""The machine: devices, processes, compilation, random bits, interrupts, progress."""

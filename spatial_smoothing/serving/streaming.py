@@ -1,0 +1,142 @@
+"""Streaming: trained networks as classifiers of the frames of a stream.
+
+Contract of this file: frames are u8[B, H, W, 3], one of each of B streams, RGB and not
+normalised, of the height and width of the data set. What is predicted for a frame
+depends on the frames so far and the seed; each is given to the network once.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from spatial_smoothing.data import augment
+from spatial_smoothing.ensembles import temporal
+from spatial_smoothing.ensembles.temporal import StreamState
+from spatial_smoothing.runs import workdirs
+from spatial_smoothing.serving.predictor import Description
+from spatial_smoothing.serving.runs import describe
+
+
+class FramePrediction(NamedTuple):
+    """Class probabilities of a frame.
+
+    Attributes:
+      probs: f32[K], smoothed over the frames so far.
+      entropy: Of `probs`, in nats.
+      frame_probs: f32[K], of this frame alone.
+    """
+
+    probs: np.ndarray
+    entropy: float
+    frame_probs: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamPredictor:
+    """Classifies a stream, frame by frame.
+
+    `init` and `step` are those of `temporal.Stream`, compiled, for any B; the call is a
+    loop over them for one stream.
+
+    Attributes:
+      description: Of the network, its data set and its number of samples.
+      decay: Per frame.
+      init: Frame -> state.
+      step: (state, key, frame) -> state, smoothed probabilities f32[B, K].
+    """
+
+    description: Description
+    decay: float
+    init: Callable[[jax.Array], StreamState]
+    step: Callable[[StreamState, jax.Array, jax.Array], tuple[StreamState, jax.Array]]
+
+    def __call__(
+        self, frames: Iterable[np.ndarray], *, seed: int = 0
+    ) -> Iterator[FramePrediction]:
+        """Yields the prediction of each frame as soon as it has come.
+
+        Args:
+          frames: u8[T, H, W, 3], or any source of u8[H, W, 3], without end if need be.
+          seed: Of the dropout masks, in [0, 2^32).
+
+        Raises:
+          ValueError: for frames of another shape or type, or such a seed.
+        """
+        if not 0 <= seed < 2**32:
+            raise ValueError(f"seed must be in [0, 2^32), got {seed}")
+        return self._predictions(frames, jax.random.key(np.uint32(seed)))
+
+    def _predictions(
+        self, frames: Iterable[np.ndarray], key: jax.Array
+    ) -> Iterator[FramePrediction]:
+        state, size = None, self.description.image_size
+        for number, frame in enumerate(frames):
+            frame = np.asarray(frame)
+            if frame.shape != (size, size, 3) or frame.dtype != np.uint8:
+                raise ValueError(
+                    f"frame {number} must be uint8 [{size}, {size}, 3], got "
+                    f"{frame.dtype} {list(frame.shape)}"
+                )
+            if state is None:
+                state = self.init(frame[None])
+            state, (probs,) = self.step(state, key, frame[None])
+            entropy = float(jax.scipy.special.entr(probs).sum())
+            yield FramePrediction(
+                np.asarray(probs), entropy, np.asarray(state.latest[0])
+            )
+
+
+def load_stream(
+    workdir: epath.PathLike,
+    *,
+    num_samples: int = 1,
+    decay: float = 0.8,
+    chunk: int | None = None,
+) -> StreamPredictor:
+    """Loads the newest good checkpoint of a run, ready to classify streams.
+
+    Args:
+      workdir: Of the run.
+      num_samples: Dropout samples of each frame, at least 1; a network without dropout
+        makes one pass whatever this says.
+      decay: A frame t frames ago weighs exp(-decay t).
+      chunk: As for `ensembles.mc_logits`.
+
+    Raises:
+      ValueError: if there is no run or checkpoint, or for unusable numbers.
+
+    Example:
+      >>> predictor = load_stream("runs/shapes")
+      >>> for probs, entropy, frame_probs in predictor(frames):
+      ...     print(probs.argmax(), entropy)
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    run = workdirs.load(workdir)
+    description = describe(run, num_samples=num_samples)
+    make = functools.partial(
+        temporal.stream,
+        run.model,
+        prepare=functools.partial(
+            augment.normalize, mean=description.mean, std=description.std
+        ),
+        num_samples=description.num_samples,
+        decay=decay,
+        chunk=chunk,
+    )
+    make({})  # refuses unusable numbers now
+    variables = jax.device_put(run.variables, jax.local_devices()[0])
+    # Variables are arguments of the compiled programs, not constants in them.
+    init = jax.jit(lambda variables, *args: make(variables).init(*args))
+    step = jax.jit(lambda variables, *args: make(variables).step(*args))
+    return StreamPredictor(
+        description,
+        decay,
+        functools.partial(init, variables),
+        functools.partial(step, variables),
+    )

@@ -1,0 +1,180 @@
+import json
+import shutil
+
+import jax
+import jpeg_images
+import numpy as np
+import pytest
+
+from spatial_smoothing.runs import recipes, workdirs
+from spatial_smoothing.training.checkpoints import Checkpoints
+
+CONFIG = {
+    "model": "resnet_mcdo_smoothing_18",
+    "dataset": "shapes",
+    "width": 4,
+    "stages": (1,),
+    "seed": 0,
+    "epochs": 2,
+    "eval_every": 1,
+}
+
+
+def trained(path, **changes):
+    """A workdir with initial values for a checkpoint."""
+    config = {**CONFIG, **changes}
+    workdirs.claim(path, config)
+    model = recipes.build_model(config)
+    images = np.zeros((1, 32, 32, 3), np.float32)
+    variables = jax.jit(model.init)(jax.random.key(config["seed"]), images)
+    if config.get("members", 1) > 1:
+        variables = jax.tree.map(lambda x: np.stack([x, x + 1]), variables)
+    with Checkpoints(path / "checkpoints") as checkpoints:
+        checkpoints.save(5, {"variables": variables}, {})
+    return variables
+
+
+def test_loads_what_was_saved(tmp_path):
+    variables = trained(tmp_path / "run")
+    run = workdirs.load(tmp_path / "run")
+    assert (run.step, run.config["model"]) == (5, CONFIG["model"])
+    assert run.model.stages == (1,)
+    jax.tree.map(np.testing.assert_array_equal, run.variables, variables)
+
+
+def test_same_config_may_claim_again_and_free_fields_may_change(tmp_path):
+    workdirs.claim(tmp_path / "run", CONFIG)
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    workdirs.claim(tmp_path / "run", {**CONFIG, "eval_every": 7})
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+
+
+def test_field_that_an_older_config_lacks_has_its_default(tmp_path):
+    workdirs.claim(tmp_path / "run", CONFIG)
+    path = tmp_path / "run" / "config.json"
+    held = json.loads(path.read_text())
+    del held["members"]
+    path.write_text(json.dumps(held))
+    workdirs.claim(tmp_path / "run", {**CONFIG, "members": 1})
+    with pytest.raises(ValueError, match="members is 1 there and 2 here"):
+        workdirs.claim(tmp_path / "run", {**CONFIG, "members": 2})
+
+
+def test_members_are_loaded_as_runs(tmp_path):
+    variables = trained(tmp_path / "run", seed=3, members=2)
+    runs = workdirs.load_members(tmp_path / "run")
+    assert [run.config["seed"] for run in runs] == [3, 4]
+    assert [run.name for run in runs] == [f"{tmp_path}/run #{m}" for m in range(2)]
+    for member, run in enumerate(runs):
+        jax.tree.map(
+            lambda a, b, m=member: np.testing.assert_array_equal(a, b[m]),
+            run.variables,
+            variables,
+        )
+    with pytest.raises(ValueError, match="holds the 2 members of a deep ensemble"):
+        workdirs.load(tmp_path / "run")
+
+
+def test_other_config_may_not(tmp_path):
+    workdirs.claim(tmp_path / "run", CONFIG)
+    message = r"another config: seed is 0 there and 1 here; width is 4 there and 8 here"
+    with pytest.raises(ValueError, match=message):
+        workdirs.claim(tmp_path / "run", {**CONFIG, "seed": 1, "width": 8})
+
+
+def test_folder_with_something_else_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match="is not empty and holds no"):
+        workdirs.claim(tmp_path, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("epochs", 0, "epochs must be at least 1, got 0"),
+        ("learning_rate", -0.1, "learning_rate must be at least 0, got -0.1"),
+        ("learning_rate", float("nan"), "learning_rate must be at least 0, got nan"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_written(
+    field, value, message, tmp_path
+):
+    with pytest.raises(ValueError, match=message):
+        workdirs.claim(tmp_path / "run", {**CONFIG, field: value})
+    assert not (tmp_path / "run").exists()
+
+
+def test_members_on_imagenet_are_refused_before_anything_is_written(tmp_path):
+    config = {**CONFIG, "dataset": "imagenet", "members": 2}
+    with pytest.raises(ValueError, match="members are trained at once on data sets in"):
+        workdirs.claim(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_classes_of_a_folder_stay_with_the_run(tmp_path):
+    root = jpeg_images.write_folder(tmp_path / "pets", count=1)
+    config = {**CONFIG, "dataset": f"folder:{root}", "image_size": 32}
+    held = workdirs.read_config(workdirs.claim(tmp_path / "run", config))
+    assert held["class_names"] == ["ant", "bee"]
+    shutil.rmtree(root)
+    assert recipes.build_model(held).num_classes == 2
+    assert recipes.source(held).class_names == ("ant", "bee")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("dataset", "shape", "unknown data set 'shape'; did you mean 'shapes'"),
+        ("dtype", "float16", "unknown dtype 'float16'"),
+        ("temperature", -1.0, "temperature must be positive"),
+        ("padding", "sam", "unknown padding 'sam'"),
+        ("head", "gapp", "unknown head 'gapp'; did you mean 'gap'"),
+        ("smoothing", (1, 1), "one entry for each of the stages"),
+    ],
+)
+def test_networks_that_cannot_be(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        recipes.build_model({**CONFIG, field: value})
+
+
+def test_no_run_and_no_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match="no run in"):
+        workdirs.load(tmp_path)
+    workdirs.claim(tmp_path / "run", CONFIG)
+    with pytest.raises(ValueError, match=r"no checkpoint in .* yet"):
+        workdirs.load(tmp_path / "run")
+    with pytest.raises(ValueError, match="is not evaluated yet"):
+        workdirs.evaluation_path(tmp_path / "run")
+
+
+def test_provenance_has_every_start_that_differs(tmp_path, monkeypatch):
+    run = workdirs.claim(tmp_path / "run", CONFIG)
+    path = tmp_path / "run" / "provenance.json"
+    first = json.loads(path.read_text())  # as older runs have it, too
+    assert first["libraries"]["jax"] == jax.__version__
+    workdirs.sign(run)
+    assert json.loads(path.read_text()) == first
+    for version in ("0.1", "0.2", "0.2"):
+        now = {**first, "libraries": {"jax": version}, "time": "later"}
+        monkeypatch.setattr(workdirs, "provenance", lambda now=now: now)
+        workdirs.sign(run)
+    held = json.loads(path.read_text())
+    continued = held.pop("continued")
+    assert held == first
+    assert [start["libraries"]["jax"] for start in continued] == ["0.1", "0.2"]
+    path.write_text("{")
+    with pytest.raises(ValueError, match=r"provenance\.json is not JSON"):
+        workdirs.sign(run)
+
+
+def test_config_that_is_not_json(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        workdirs.read_config(tmp_path)
+
+
+def test_json_is_complete_or_not_there(tmp_path):
+    path = workdirs.epath.Path(tmp_path / "a.json")
+    workdirs.write_json(path, {"a": [1]})
+    assert json.loads(path.read_text()) == {"a": [1]}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
