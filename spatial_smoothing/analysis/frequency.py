@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spatial_smoothing import evaluation
+from spatial_smoothing import ensembles
 from spatial_smoothing.data.batches import Batch
-from spatial_smoothing.ensembles import mixtures
-from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing.ensembles import Ensemble, Predictions, named
+from spatial_smoothing.evaluation.rows import Row, tally_row
+from spatial_smoothing.evaluation.tallies import compile_tallies
 from spatial_smoothing.models.network import Network
 
 FREQUENCIES = tuple(math.pi * tenths / 10 for tenths in range(1, 10))
@@ -142,8 +143,8 @@ def robustness(
       done: Frequencies to leave out, such as those of an earlier call.
 
     Yields:
-      A row of `evaluation.rows` without noise, whose `frequency` is None, then one for
-      each frequency.
+      A row of `evaluation.tally_row` without noise, whose `frequency` is None, then
+      one for each frequency.
 
     Raises:
       ValueError: as `ring`, or if there are no batches.
@@ -153,27 +154,25 @@ def robustness(
         raise ValueError("there is nothing to evaluate: no batches")
     size = data[0]["image"].shape[1]
     sizes = (max(num_samples, 1),)
-    sample = mixtures.predictor(
-        model,
-        prepare=lambda images: images,
-        sizes=sizes,
-        dropout=num_samples > 0,
-        chunk=chunk,
+    predict_noisy = ensembles.predictor(
+        model, sizes=sizes, dropout=num_samples > 0, chunk=chunk
     )
 
-    def predict(state, key, images):
+    def predict(state, key, images) -> Predictions:
         variables, mask = state
         noise_key, dropout_key = jax.random.split(key)
         noisy = perturb(noise_key, prepare(images), mask, epsilon=epsilon)
-        return sample(variables, dropout_key, noisy).log_probs()
+        return predict_noisy(variables, dropout_key, noisy)
 
-    tally = evaluation.compile_tally(predict)
+    tallies_of = compile_tallies(predict)
     masks = {None: np.zeros((size, size), np.float32)}
     for frequency in frequencies:
         masks[frequency] = ring(frequency, size=size, half_width=half_width)
     for frequency, mask in masks.items():
         if frequency not in done:
-            (row,) = evaluation.rows(tally((variables, mask), key, data), sizes=sizes)
+            tallies = named(tallies_of((variables, mask), key, data))
+            name = Ensemble((0,), sizes[-1])
+            row = {"num_samples": sizes[-1], **tally_row(tallies[name])}
             yield {"frequency": frequency, **row}
 
 

@@ -18,9 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from spatial_smoothing import ensembles, evaluation, metrics
+from spatial_smoothing import ensembles, metrics
 from spatial_smoothing.analysis.directions import Directions, Params, norms, shift
 from spatial_smoothing.data.batches import Batch
+from spatial_smoothing.ensembles import Predictions, mixtures
+from spatial_smoothing.ensembles.mixtures import Mixture
+from spatial_smoothing.evaluation.tallies import compile_tallies
 from spatial_smoothing.layers import BatchNorm
 from spatial_smoothing.metrics import Tally
 from spatial_smoothing.models.network import Network
@@ -71,23 +74,24 @@ def compile_point(
     Returns:
       A function to a `Tally` whose fields have a leading axis of D points.
     """
+    network = ensembles.as_apply(model)
 
-    def log_probs(variables, key: jax.Array, images: jax.Array) -> jax.Array:
+    def of_point(variables, key: jax.Array, images: jax.Array) -> Mixture:
         if not num_samples:
-            return jax.nn.log_softmax(model.apply(variables, images, train=False))
-        logits = ensembles.mc_logits(
-            key, model, variables, images, num_samples=num_samples
+            return mixtures.single(network.apply(variables, images, None))
+        of_sizes = mixtures.mc_mixtures(
+            key, network, variables, images, sizes=(num_samples,)
         )
-        samples = jax.nn.log_softmax(logits)
-        return ensembles.prefix_log_means(samples, sizes=(num_samples,))[0]
+        return jax.tree.map(lambda leaf: leaf[0], of_sizes)
 
-    predict_points = _on_points(log_probs, mesh)
+    predict_points = _on_points(of_point, mesh)
 
-    def predict(state: State, key: jax.Array, images: jax.Array) -> jax.Array:
+    def predict(state: State, key: jax.Array, images: jax.Array) -> Predictions:
         prepare_key, dropout_key = jax.random.split(key)
-        return predict_points(state, dropout_key, prepare(prepare_key, images))
+        images = prepare(prepare_key, images)
+        return Predictions(predict_points(state, dropout_key, images))
 
-    return evaluation.compile_tally(predict)
+    return compile_tallies(predict)
 
 
 def compile_statistics(

@@ -5,17 +5,21 @@ parts of an ensemble add, and memory does not grow with its size. The mean is th
 probabilities, computed on their logarithms. Its fields may carry leading axes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from spatial_smoothing.ensembles import sampling
-from spatial_smoothing.ensembles.members import map_members
-from spatial_smoothing.ensembles.sampling import Variables
+from spatial_smoothing.ensembles.apply import (
+    Variables,
+    as_apply,
+    check_stochastic,
+    variables_of,
+)
 from spatial_smoothing.ensembles.sizes import segments
 
 
@@ -24,11 +28,11 @@ class Mixture:
     """Sums over the predictions of an ensemble for B images.
 
     Attributes:
-      size: f32[], predictions, or the sum of their weights.
-      log_total: f32[B, K], log of the sum of their probabilities.
-      entropy: f32[B], sum of their entropies, in nats.
-      votes: f32[B, K], predictions whose most probable class this is.
-      energy: f32[B], sum of -log sum exp of their logits.
+      size: f32[], the number of predictions, or the sum of their weights.
+      log_total: f32[B, K], logarithm of the sum of the predicted probabilities.
+      entropy: f32[B], sum of the entropies of the predictions, in nats.
+      votes: f32[B, K], number of predictions whose most probable class is each one.
+      energy: f32[B], sum of -log sum exp of the logits of the predictions.
     """
 
     size: jax.Array
@@ -53,7 +57,11 @@ class Mixture:
         return total.replace(log_total=jax.nn.logsumexp(self.log_total, axis=0))
 
     def weighted(self, weights: jax.Array) -> "Mixture":
-        """Counts every prediction `weights` > 0 times; of the shape of `size`."""
+        """Counts every prediction more or less than once.
+
+        Args:
+          weights: f32, of the shape of `size`, above 0: how often to count.
+        """
         log_weights = _trailing(jnp.log(weights), self.log_total)
         return Mixture(
             self.size * weights,
@@ -106,24 +114,26 @@ def empty(like: Mixture) -> Mixture:
 
 def mc_mixtures(
     key: jax.Array,
-    model: nn.Module,
+    model: Any,
     variables: Variables,
     images: jax.Array,
     *,
     sizes: Sequence[int],
     chunk: int | None = None,
 ) -> Mixture:
-    """Mixtures of the first N of the samples of `mc_logits`, for all N at once.
+    """Mixtures of the first N dropout samples of a network, for all N at once.
 
-    Memory does not grow with the largest size: each sample is added up and forgotten.
+    The samples are those of `mc_logits`. Memory does not grow with the largest size:
+    each sample is added to a sum and forgotten.
 
     Args:
-      key: As for `mc_logits`, as the next three and `chunk`.
-      model: The network.
-      variables: Its variables.
-      images: f32[B, H, W, 3].
-      sizes: Increasing ensemble sizes N, at least 1.
-      chunk: Samples computed at once.
+      key: Key of the dropout masks.
+      model: A Linen module, an NNX module, or a function `(variables, images, key) ->
+        logits`; see `as_apply`.
+      variables: Variables of the network; None for those of an NNX module itself.
+      images: f[B, H, W, C], as the network takes them.
+      sizes: Increasing ensemble sizes N, each at least 1.
+      chunk: Number of samples computed at once; see `mc_logits`.
 
     Returns:
       A `Mixture` whose fields have a leading axis of sizes.
@@ -133,8 +143,12 @@ def mc_mixtures(
     """
     num_samples = segments(sizes, max(sizes, default=0))[-1][1]
     chunk = sampling.checked_chunk(chunk, num_samples)
-    sample = sampling.sampler(model, variables, images)
-    # Where the sum up to each sample goes: the last to be written there stays.
+    network = as_apply(model)
+    variables = variables_of(model, variables)
+    check_stochastic(network, variables, images, key)
+    sample = sampling.sampler(network, variables, images)
+    # The sum up to sample i is written to the slot of the smallest size that it is a
+    # part of. Later samples overwrite it, so that the sum up to the size itself stays.
     slots = np.searchsorted(np.asarray(sizes), np.arange(num_samples) + 1)
 
     def add(carry, inputs):
@@ -152,6 +166,7 @@ def mc_mixtures(
     total = empty(like)
     kept = jax.tree.map(lambda x: jnp.zeros((len(sizes), *x.shape), x.dtype), like)
     samples = (jnp.arange(num_samples), jnp.asarray(slots))
+    # Whole chunks run in a loop; what is left over is a smaller one after it.
     whole = num_samples // chunk * chunk
     chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk), samples)
     carry, _ = jax.lax.scan(add_chunk, (total, kept), chunks)
@@ -160,63 +175,6 @@ def mc_mixtures(
     return carry[1]
 
 
-def predictor(
-    model: nn.Module,
-    *,
-    prepare: Callable[[jax.Array], jax.Array],
-    sizes: Sequence[int] = (1,),
-    num_members: int = 1,
-    dropout: bool = True,
-    chunk: int | None = None,
-) -> Callable[[Variables, jax.Array, jax.Array], Mixture]:
-    """Returns `predict(variables, key, images)` to mixtures, for `evaluation`.
-
-    Args:
-      model: The network.
-      prepare: Raw images to those the network takes.
-      sizes: Samples N of each member, increasing from 1.
-      num_members: M; if more than one, `variables` have a leading axis of members.
-      dropout: Whether to draw samples; if not, `sizes` must be (1,), the mean network.
-      chunk: As for `mc_logits`.
-
-    Returns:
-      A function to a `Mixture` with a leading axis of R ensembles: the N sizes of one
-      network; or, of M members with S = len(sizes), first M - 1 + S deep ensembles, one
-      sample of the first 1, ..., M - 1 members and N samples of all M, then the S
-      sizes of each member, R = M - 1 + S + M S.
-    """
-
-    def member(variables, key, index, images):
-        if not dropout:
-            logits = model.apply(variables, images, train=False)
-            return jax.tree.map(lambda leaf: leaf[None], single(logits))
-        key = jax.random.fold_in(key, index)
-        return mc_mixtures(key, model, variables, images, sizes=sizes, chunk=chunk)
-
-    def predict(variables, key, images):
-        prepared = prepare(images)
-        if num_members == 1:
-            return member(variables, key, 0, prepared)
-        members = map_members(
-            lambda variables, index: member(variables, key, index, prepared), variables
-        )
-        return _with_deep_ensembles(members)
-
-    return predict
-
-
-def _with_deep_ensembles(members: Mixture) -> Mixture:
-    """Mixtures [M, S, ...] to the R of `predictor`."""
-    count = len(members.size)
-    first = [
-        jax.tree.map(lambda leaf, m=m: leaf[:m, :1], members).sum()
-        for m in range(1, count)
-    ]
-    each = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), members)
-    parts = [*first, members.sum(), each]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-
-
 def _trailing(size: jax.Array, values: jax.Array) -> jax.Array:
-    """Gives `size` the rank of `values`, whose first axes are its own."""
+    """Gives `size` the rank of `values`, which has the axes of `size` first."""
     return size.reshape(size.shape + (1,) * (values.ndim - size.ndim))

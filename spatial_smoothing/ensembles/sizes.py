@@ -15,11 +15,11 @@ def prefix_means(probs: jax.Array, *, sizes: Sequence[int]) -> jax.Array:
     """Means of the first N samples, for all N at once.
 
     Args:
-      probs: f[S, B, K], probabilities.
+      probs: f[S, B, ..., K], class probabilities of S samples.
       sizes: Increasing ensemble sizes N, in [1, S].
 
     Returns:
-      f32[len(sizes), B, K].
+      f32[len(sizes), B, ..., K].
 
     Raises:
       ValueError: for sizes that do not increase or lie outside [1, S].
@@ -36,11 +36,14 @@ def prefix_log_means(log_probs: jax.Array, *, sizes: Sequence[int]) -> jax.Array
     """Logarithms of `prefix_means`, without underflow: a log-mean-exp.
 
     Args:
-      log_probs: f[S, B, K], log-probabilities.
-      sizes: As in `prefix_means`.
+      log_probs: f[S, B, ..., K], log-probabilities of S samples.
+      sizes: Increasing ensemble sizes N, in [1, S].
 
     Returns:
-      f32[len(sizes), B, K]; finite wherever one of the samples is.
+      f32[len(sizes), B, ..., K]; finite wherever one of the samples is.
+
+    Raises:
+      ValueError: for sizes that do not increase or lie outside [1, S].
     """
     wide = log_probs.astype(jnp.promote_types(log_probs.dtype, jnp.float32))
     total, means = -jnp.inf, []
@@ -52,7 +55,18 @@ def prefix_log_means(log_probs: jax.Array, *, sizes: Sequence[int]) -> jax.Array
 
 
 def segments(sizes: Sequence[int], num_samples: int) -> list[tuple[int, int]]:
-    """Returns what each size adds to the one before it, as (start, stop)."""
+    """Returns which samples each size adds to the size before it.
+
+    Args:
+      sizes: Increasing ensemble sizes N, in [1, S].
+      num_samples: Number of samples S.
+
+    Returns:
+      A pair (start, stop) for each size.
+
+    Raises:
+      ValueError: for sizes that do not increase or lie outside [1, S].
+    """
     edges = [0, *(int(size) for size in sizes)]
     segments = list(itertools.pairwise(edges))
     if not segments or any(start >= stop for start, stop in segments):

@@ -11,26 +11,32 @@ import functools
 import math
 import operator
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from spatial_smoothing.ensembles import sampling
+from spatial_smoothing.ensembles.apply import (
+    Variables,
+    as_apply,
+    is_stochastic,
+    variables_of,
+)
 from spatial_smoothing.ensembles.mixtures import Mixture
-from spatial_smoothing.ensembles.sampling import Variables
 
 
 def importance(*, past: int = 5, future: int = 0, decay: float = 0.8) -> jax.Array:
     """Weights of the frames of a window: exp(-decay |t|), normalised.
 
     Args:
-      past: Frames before the present one, at least 0.
-      future: Frames after it, at least 0; they delay the prediction.
-      decay: Per frame, at least 0; 0 weighs all frames alike.
+      past: Number of frames before the present one, at least 0.
+      future: Number of frames after the present one, at least 0. They delay the
+        prediction.
+      decay: Decay of the weights per frame, at least 0; with 0 all frames weigh the
+        same.
 
     Returns:
       f32[past + 1 + future], oldest first, of sum one.
@@ -48,9 +54,9 @@ def temporal_smooth(
 
     Args:
       probs: f[T, ..., K], one prediction a frame.
-      past: As for `importance`, like the rest.
-      future: Frames after the present one.
-      decay: Per frame.
+      past: Number of frames before the present one, at least 0.
+      future: Number of frames after the present one, at least 0.
+      decay: Decay of the weights per frame, at least 0.
 
     Returns:
       f32[T - past - future, ..., K], of the frames that have a whole window: `past` to
@@ -72,10 +78,10 @@ def temporal_log_smooth(
     """Logarithm of `temporal_smooth`, without underflow: a log-sum-exp.
 
     Args:
-      log_probs: f[T, ..., K], log-probabilities; the rest as there.
-      past: Frames before the present one.
-      future: Frames after it.
-      decay: Per frame.
+      log_probs: f[T, ..., K], log-probabilities, one prediction a frame.
+      past: Number of frames before the present one, at least 0.
+      future: Number of frames after the present one, at least 0.
+      decay: Decay of the weights per frame, at least 0.
 
     Returns:
       f32[T - past - future, ..., K]; finite wherever one of the frames is.
@@ -92,9 +98,9 @@ def smooth_mixtures(frames: Mixture, *, past: int = 5, decay: float = 0.8) -> Mi
     Predictions of different frames may disagree, as those of different samples do.
 
     Args:
-      frames: With a leading axis of T frames, each a mixture of as many predictions.
-      past: As for `importance`, like the rest.
-      decay: Per frame.
+      frames: Mixtures with a leading axis of T frames, all of one size.
+      past: Number of frames before the present one, at least 0.
+      decay: Decay of the weights per frame, at least 0.
 
     Returns:
       Mixtures with a leading axis of T - past frames.
@@ -141,8 +147,8 @@ def steady_state(probs: jax.Array, *, decay: float = 0.8) -> TemporalState:
     moving average of the paper: q = a p + (1 - a) q with a = 1 - exp(-decay).
 
     Args:
-      probs: f[..., K].
-      decay: Above 0, for the weight is 1 / a.
+      probs: f[..., K], class probabilities.
+      decay: Decay of the weights per frame, above 0, because the weight is 1 / a.
 
     Raises:
       ValueError: for another decay.
@@ -162,9 +168,10 @@ def update(
     to one from the first frame on, and rounding errors decay with the frames.
 
     Args:
-      state: Of the frames before; from `init_state`.
-      probs: f[..., K], of this frame.
-      decay: Per frame, at least 0; a number, the same for all frames.
+      state: State after the frames before; the first is that of `init_state`.
+      probs: f[..., K], class probabilities of this frame.
+      decay: Decay of the weights per frame, at least 0: a number, the same for all
+        frames.
 
     Returns:
       The new state, and f32[..., K].
@@ -184,7 +191,7 @@ class StreamState:
 
     Attributes:
       frame: i32[], number of the next frame, which draws from `fold_in(key, frame)`.
-      smoothing: Of the predictions so far.
+      smoothing: State of the smoothing after the predictions so far.
       latest: f32[B, K], the last frame's own prediction, not smoothed.
     """
 
@@ -207,7 +214,7 @@ class Stream(NamedTuple):
 
 
 def stream(
-    model: nn.Module,
+    model: Any,
     variables: Variables,
     *,
     prepare: Callable[[jax.Array], jax.Array],
@@ -215,15 +222,17 @@ def stream(
     decay: float = 0.8,
     chunk: int | None = None,
 ) -> Stream:
-    """Classifies B streams at once, smoothed over all frames so far.
+    """Makes a network a classifier of streams.
 
     Args:
-      model: As for `sampling.mc_logits`, like `variables` and `chunk`.
-      variables: Of the model.
-      prepare: Raw frames to those the network takes.
-      num_samples: Dropout samples of each frame, at least 1: passes of the network.
-      decay: Per frame, at least 0.
-      chunk: Samples at once.
+      model: A Linen module, an NNX module, or a function `(variables, images, key) ->
+        logits`; see `as_apply`.
+      variables: Variables of the network; None for those of an NNX module itself.
+      prepare: Raw frames to those that the network takes.
+      num_samples: Number of dropout samples of each frame, at least 1: passes of the
+        network. A network without dropout makes one pass whatever this says.
+      decay: Decay of the weights per frame, at least 0.
+      chunk: Number of samples computed at once; see `mc_logits`.
 
     Returns:
       Functions for `jit`, and for `lax.scan` over the frames.
@@ -234,15 +243,15 @@ def stream(
     _checked_decay(decay)
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    network = as_apply(model)
+    variables = variables_of(model, variables)
 
     def logits(key: jax.Array, frame: jax.Array) -> jax.Array:
+        images = prepare(frame)
+        if not is_stochastic(network, variables, images, key):
+            return network.apply(variables, images, None)[None]
         return sampling.mc_logits(
-            key,
-            model,
-            variables,
-            prepare(frame),
-            num_samples=num_samples,
-            chunk=chunk,
+            key, network, variables, images, num_samples=num_samples, chunk=chunk
         )
 
     def init(frame: jax.Array) -> StreamState:
@@ -268,7 +277,7 @@ def _checked_decay(decay: float) -> float:
 
 
 def _log_importance(past: int, future: int, decay: float) -> np.ndarray:
-    """Logarithm of `importance`, in float64 on the host."""
+    """The logarithm of `importance`, in float64 on the host."""
     for name, value in (("past", past), ("future", future)):
         if value < 0:
             raise ValueError(f"{name} must be at least 0, got {value}")
@@ -277,7 +286,7 @@ def _log_importance(past: int, future: int, decay: float) -> np.ndarray:
 
 
 def _shifted(values: jax.Array, past: int, future: int) -> list[jax.Array]:
-    """The sequence as each frame of a window sees it, oldest first."""
+    """The sequence, shifted to each frame of the window, oldest first."""
     window = past + 1 + future
     length = len(values) - window + 1
     if length < 1:

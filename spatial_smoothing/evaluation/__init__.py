@@ -1,21 +1,23 @@
 """Evaluation: passes over data, and the suites that `evaluate.py` runs."""
 
-from spatial_smoothing.evaluation.passes import (
-    Predict,
-    Row,
-    compile_tally,
-    evaluate,
-    monitor,
-    rows,
-    summaries,
+from spatial_smoothing.evaluation.monitor import monitor
+from spatial_smoothing.evaluation.rows import Row, scored_row, tally_row
+from spatial_smoothing.evaluation.scores import (
+    Scored,
+    Scores,
+    compile_scores,
+    compile_temperatures,
 )
+from spatial_smoothing.evaluation.tallies import compile_tallies
 
 __all__ = [
-    "Predict",
     "Row",
-    "compile_tally",
-    "evaluate",
+    "Scored",
+    "Scores",
+    "compile_scores",
+    "compile_tallies",
+    "compile_temperatures",
     "monitor",
-    "rows",
-    "summaries",
+    "scored_row",
+    "tally_row",
 ]

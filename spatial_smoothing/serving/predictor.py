@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spatial_smoothing import ensembles, metrics
+from spatial_smoothing.ensembles.mixtures import Mixture
 
 
 class Prediction(NamedTuple):
@@ -38,12 +38,13 @@ class Description:
     Attributes:
       model: Name of the network.
       dataset: Name of the data set that it was trained on.
-      step: Of the checkpoint.
-      num_samples: Monte Carlo dropout samples; 1 for a network without dropout.
-      image_size: Height and width in pixels.
-      mean: Per channel, of images in [0, 1]; subtracted inside.
-      std: Per channel; divided by inside.
-      class_names: K names, numbers where the data set's are not at hand.
+      step: Number of the training step at which the checkpoint was saved.
+      num_samples: Number of Monte Carlo dropout samples; 1 for a network without
+        dropout.
+      image_size: Height and width of the images, in pixels.
+      mean: Mean of each channel, of images in [0, 1]; it is subtracted inside.
+      std: Standard deviation of each channel; it is divided by inside.
+      class_names: K names; numbers where those of the data set are not at hand.
       resize: Shorter side to which image files are resized before the centre is taken,
         in pixels; None where the whole square is.
     """
@@ -64,8 +65,8 @@ class Predictor:
 
     Args:
       predict: (u8 or f32 [B, H, W, 3], u32[] seed) -> the fields of `Prediction`.
-      description: Kept as an attribute.
-      batch_size: Images at once. Fewer are padded to the next power of two.
+      description: What is predicted, and from what; kept as an attribute.
+      batch_size: Number of images at once. Fewer are padded to the next power of two.
       dtypes: Types of images that `predict` takes.
     """
 
@@ -89,7 +90,7 @@ class Predictor:
 
         Args:
           images: u8[B, H, W, 3], or floating in [0, 1]; B may be 0.
-          seed: Of the dropout masks, in [0, 2^32).
+          seed: Seed of the dropout masks, in [0, 2^32).
 
         Returns:
           A `Prediction` of NumPy arrays.
@@ -117,21 +118,17 @@ class Predictor:
         )
 
 
-def uncertainty(log_probs: jax.Array) -> dict[str, jax.Array]:
-    """Mean and uncertainty of the predictions of an ensemble.
+def uncertainty(mixture: Mixture) -> dict[str, jax.Array]:
+    """Returns the fields of `Prediction`.
 
     Args:
-      log_probs: f32[S, B, K].
-
-    Returns:
-      The fields of `Prediction`.
+      mixture: The predictions of an ensemble; it may have leading axes.
     """
-    sizes = [len(log_probs)]
-    probs = jnp.exp(ensembles.prefix_log_means(log_probs, sizes=sizes)[0])
+    probs = jnp.exp(mixture.log_probs())
     return {
         "probs": probs,
-        "entropy": metrics.entropy(probs),
-        "mutual_information": metrics.mutual_information(jnp.exp(log_probs)),
+        "entropy": jax.scipy.special.entr(probs).sum(-1),
+        "mutual_information": mixture.mutual_information(),
     }
 
 

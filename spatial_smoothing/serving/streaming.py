@@ -18,8 +18,8 @@ from spatial_smoothing.data import augment
 from spatial_smoothing.ensembles import temporal
 from spatial_smoothing.ensembles.temporal import StreamState
 from spatial_smoothing.runs import workdirs
+from spatial_smoothing.serving.loading import describe
 from spatial_smoothing.serving.predictor import Description
-from spatial_smoothing.serving.runs import describe
 
 
 class FramePrediction(NamedTuple):
@@ -27,7 +27,7 @@ class FramePrediction(NamedTuple):
 
     Attributes:
       probs: f32[K], smoothed over the frames so far.
-      entropy: Of `probs`, in nats.
+      entropy: Entropy of `probs`, in nats.
       frame_probs: f32[K], of this frame alone.
     """
 
@@ -44,9 +44,9 @@ class StreamPredictor:
     loop over them for one stream.
 
     Attributes:
-      description: Of the network, its data set and its number of samples.
-      decay: Per frame.
-      init: Frame -> state.
+      description: The network, its data set and its number of samples.
+      decay: Decay of the weights per frame.
+      init: Frame -> state before it.
       step: (state, key, frame) -> state, smoothed probabilities f32[B, K].
     """
 
@@ -62,7 +62,7 @@ class StreamPredictor:
 
         Args:
           frames: u8[T, H, W, 3], or any source of u8[H, W, 3], without end if need be.
-          seed: Of the dropout masks, in [0, 2^32).
+          seed: Seed of the dropout masks, in [0, 2^32).
 
         Raises:
           ValueError: for frames of another shape or type, or such a seed.
@@ -101,11 +101,11 @@ def load_stream(
     """Loads the newest good checkpoint of a run, ready to classify streams.
 
     Args:
-      workdir: Of the run.
-      num_samples: Dropout samples of each frame, at least 1; a network without dropout
-        makes one pass whatever this says.
-      decay: A frame t frames ago weighs exp(-decay t).
-      chunk: As for `ensembles.mc_logits`.
+      workdir: Workdir of the run.
+      num_samples: Number of dropout samples of each frame, at least 1; a network
+        without dropout makes one pass whatever this says.
+      decay: A frame t frames ago weighs exp(-decay t); at least 0.
+      chunk: Number of samples computed at once; see `ensembles.mc_logits`.
 
     Raises:
       ValueError: if there is no run or checkpoint, or for unusable numbers.

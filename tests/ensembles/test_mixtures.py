@@ -11,7 +11,7 @@ import scipy.stats
 
 import spatial_smoothing as ss
 from spatial_smoothing import ensembles
-from spatial_smoothing.ensembles import mixtures
+from spatial_smoothing.ensembles import Ensemble, mixtures
 
 KEY = jax.random.key(0)
 SIZES = (1, 2, 5)
@@ -130,10 +130,11 @@ def test_unusable_sizes_are_explained(sizes):
 
 
 def predict(variables, *, rate=0.4, **options):
-    predictor = mixtures.predictor(
+    """Name -> mixture of every ensemble."""
+    predictor = ensembles.predictor(
         Linear(rate), prepare=lambda images: images / 2, **options
     )
-    return jax.jit(predictor)(variables, KEY, 2 * X)
+    return ensembles.named(jax.jit(predictor)(variables, KEY, 2 * X).mixtures)
 
 
 def samples_of(index, variables, count):
@@ -144,28 +145,32 @@ def samples_of(index, variables, count):
 def test_predictor_of_one_network():
     found = predict(VARIABLES, sizes=(1, 3))
     samples = samples_of(0, VARIABLES, 3)
-    for index, size in enumerate((1, 3)):
-        part = jax.tree.map(lambda leaf, i=index: leaf[i], found)
-        check(part, np.asarray(samples[:size]))
+    assert list(found) == [Ensemble((0,), 1), Ensemble((0,), 3)]
+    for name, mixture in found.items():
+        check(mixture, np.asarray(samples[: name.num_samples]))
 
 
 def test_predictor_has_deep_ensembles_first_and_then_their_members():
     parts = members(3)
     found = predict(ensembles.stack(parts), num_members=3, sizes=(1, 2))
     samples = np.stack([samples_of(i, part, 2) for i, part in enumerate(parts)])
-    flat = lambda array: array.reshape(-1, *array.shape[2:])
-    expected = [
-        *(samples[:1, 0], samples[:2, 0], samples[:3, 0], flat(samples)),
-        *(samples[m, :n] for m in range(3) for n in (1, 2)),
+    deep = functools.partial(Ensemble, together=True)
+    assert list(found) == [
+        *(deep((0,), 1), deep((0, 1), 1), deep((0, 1, 2), 1), deep((0, 1, 2), 2)),
+        *(Ensemble((member,), size) for member in range(3) for size in (1, 2)),
     ]
-    assert len(found.size) == len(expected) == 3 - 1 + 2 + 3 * 2
-    for index, group in enumerate(expected):
-        check(jax.tree.map(lambda leaf, i=index: leaf[i], found), group)
+    assert list(found) == ensembles.names_of((1, 2), num_members=3)
+    for name, mixture in found.items():
+        group = samples[list(name.members), : name.num_samples]
+        check(mixture, group.reshape(-1, *group.shape[2:]))
 
 
 def test_predictor_of_mean_networks():
     parts = members(3)
     found = predict(ensembles.stack(parts), num_members=3, dropout=False)
     deep = ss.deep_ensemble(Linear(), ensembles.stack(parts), X)
-    expected = [*ss.prefix_means(deep, sizes=(1, 2, 3)), *deep]
-    np.testing.assert_allclose(jnp.exp(found.log_probs()), expected, rtol=1e-5)
+    for name, mixture in found.items():
+        expected = deep[jnp.asarray(name.members)].mean(0)
+        np.testing.assert_allclose(
+            jnp.exp(mixture.log_probs()), expected, rtol=1e-5, err_msg=str(name)
+        )

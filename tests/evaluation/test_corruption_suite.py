@@ -4,11 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from spatial_smoothing import evaluation, report
+from spatial_smoothing import ensembles, evaluation, report
 from spatial_smoothing.data import datasets, shapes
 from spatial_smoothing.data.corruption import transforms, writer
 from spatial_smoothing.data.datasets import Dataset
-from spatial_smoothing.ensembles import mixtures
 from spatial_smoothing.evaluation import suites
 from spatial_smoothing.evaluation.suites import normalizers
 from spatial_smoothing.evaluation.suites.corruption import corruption
@@ -44,7 +43,7 @@ def setting(output, **options):
 def traces(monkeypatch):
     """Counts how often a prediction is traced."""
     found = []
-    real = mixtures.predictor
+    real = ensembles.predictor
 
     def counting(*args, **options):
         predict = real(*args, **options)
@@ -55,7 +54,7 @@ def traces(monkeypatch):
 
         return counted
 
-    monkeypatch.setattr(mixtures, "predictor", counting)
+    monkeypatch.setattr(ensembles, "predictor", counting)
     return found
 
 
@@ -86,7 +85,7 @@ def test_rows_are_those_of_an_evaluation_of_the_corrupted_images(run, rows):
     key = jax.random.key(transforms.SEED)
     images = np.asarray(transforms.corrupt(key, CLEAN.images, "contrast", 5))
     source = run.source
-    predict = mixtures.predictor(
+    predict = ensembles.predictor(
         run.model,
         prepare=lambda x: (
             (x / 255.0 - np.array([[[source.mean]]], np.float32))
@@ -94,13 +93,13 @@ def test_rows_are_those_of_an_evaluation_of_the_corrupted_images(run, rows):
         ),
         sizes=(1, 2),
     )
-    expected = evaluation.evaluate(
-        lambda *inputs: predict(*inputs).log_probs(),
-        run.variables,
-        Dataset(images, CLEAN.labels).batches(8),
-        key=jax.random.key(0),
-        sizes=(1, 2),
+    tallies = evaluation.compile_tallies(predict)(
+        run.variables, jax.random.key(0), Dataset(images, CLEAN.labels).batches(8)
     )
+    expected = [
+        {"num_samples": name.num_samples, **evaluation.tally_row(tally)}
+        for name, tally in ensembles.named(tallies).items()
+    ]
     for row in expected:
         found = scores(rows)["contrast", 5, row["num_samples"]]
         for name in ("nll", "accuracy", "ece", "brier"):

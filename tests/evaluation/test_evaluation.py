@@ -8,7 +8,7 @@ import pytest
 from spatial_smoothing import ensembles, evaluation, metrics, models
 from spatial_smoothing.data import augment, batches
 from spatial_smoothing.data.datasets import Dataset
-from spatial_smoothing.ensembles import mixtures
+from spatial_smoothing.ensembles import Ensemble, Predictions, mixtures
 from spatial_smoothing.runtime import sharding
 
 normalize = functools.partial(augment.normalize, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -33,8 +33,13 @@ def initial(model, seed):
 
 def predictor(model, **options):
     defaults = {"sizes": (1, 2, 5), "chunk": 2}
-    mixture = mixtures.predictor(model, prepare=normalize, **{**defaults, **options})
-    return lambda *inputs: mixture(*inputs).log_probs()
+    return ensembles.predictor(model, prepare=normalize, **{**defaults, **options})
+
+
+def read_off(images):
+    """Predictions that are read off the images, without a network."""
+    logits = images[:, 0, 0].astype(jnp.float32) / 64
+    return Predictions(mixtures.single(logits))
 
 
 def test_rows_are_the_scores_of_every_size(network, data):
@@ -42,13 +47,12 @@ def test_rows_are_the_scores_of_every_size(network, data):
     model, variables = network
     images, labels = data
     key = jax.random.key(3)
-    rows = evaluation.evaluate(
-        predictor(model),
-        variables,
-        batches.sequential(images, labels, batch_size=13),
-        key=key,
-        sizes=(1, 2, 5),
+    tallies = evaluation.compile_tallies(predictor(model))(
+        variables, key, batches.sequential(images, labels, batch_size=13)
     )
+    found = ensembles.named(tallies)
+    assert list(found) == [Ensemble((0,), size) for size in (1, 2, 5)]
+    rows = [evaluation.tally_row(tally) for tally in found.values()]
     stream = jax.random.fold_in(jax.random.fold_in(key, 0), 0)
 
     @jax.jit
@@ -62,25 +66,20 @@ def test_rows_are_the_scores_of_every_size(network, data):
         expected = -np.log(mean[np.arange(13), labels]).mean()
         assert row["nll"] == pytest.approx(expected, rel=1e-5)
         assert row["accuracy"] == np.mean(mean.argmax(-1) == labels)
-        assert (row["num_samples"], row["num_examples"]) == (size, 13)
+        assert row["num_examples"] == 13
 
 
 def test_batches_of_any_size_count_every_example_once(data):
     """With a predictor that reads the answer off the image, and no dropout."""
     images, labels = data
 
-    def predict(variables, key, images):
-        return jax.nn.log_softmax(images[None, :, 0, 0].astype(jnp.float32) / 64)
-
+    tally = evaluation.compile_tallies(lambda variables, key, x: read_off(x))
     summaries = [
         metrics.summary(
-            jax.tree.map(
-                lambda leaf: leaf[0],
-                evaluation.compile_tally(predict)(
-                    {},
-                    jax.random.key(0),
-                    batches.sequential(images, labels, batch_size=size),
-                ),
+            tally(
+                {},
+                jax.random.key(0),
+                batches.sequential(images, labels, batch_size=size),
             )
         )
         for size in (1, 4, 13, 50)
@@ -95,9 +94,9 @@ def test_compiled_once_for_many_data_sets(data):
     def predict(variables, key, images):
         nonlocal traces
         traces += 1
-        return jax.nn.log_softmax(images[None, :, 0, 0].astype(jnp.float32))
+        return read_off(images)
 
-    tally = evaluation.compile_tally(predict)
+    tally = evaluation.compile_tallies(predict)
     for _ in range(3):
         tally({}, jax.random.key(0), batches.sequential(*data, batch_size=4))
     assert traces == 1
@@ -109,7 +108,7 @@ def test_tallies_are_equal_on_any_number_of_devices(network, data):
     results = []
     for count in (1, 2, 8):
         mesh = sharding.mesh(count)
-        tally = evaluation.compile_tally(predictor(model))(
+        tally = evaluation.compile_tallies(predictor(model))(
             sharding.replicate(variables, mesh),
             jax.random.key(0),
             sharding.split_batches(
@@ -125,7 +124,7 @@ def test_tallies_are_equal_on_any_number_of_devices(network, data):
 
 def test_nothing_to_evaluate(network):
     with pytest.raises(ValueError, match="nothing to evaluate"):
-        evaluation.compile_tally(predictor(network[0]))({}, jax.random.key(0), [])
+        evaluation.compile_tallies(predictor(network[0]))({}, jax.random.key(0), [])
 
 
 def test_monitor_of_members_has_their_mean_and_their_average(network, data):

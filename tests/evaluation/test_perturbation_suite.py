@@ -2,10 +2,10 @@ import jax
 import numpy as np
 import pytest
 
+from spatial_smoothing import ensembles
 from spatial_smoothing.data import datasets, shapes
 from spatial_smoothing.data.corruption import perturbations, transforms
 from spatial_smoothing.data.datasets import Dataset
-from spatial_smoothing.ensembles import mixtures
 from spatial_smoothing.evaluation import suites
 from spatial_smoothing.evaluation.suites.perturbation import perturbation
 from spatial_smoothing.runs import recipes, workdirs
@@ -84,7 +84,7 @@ def test_scores_are_those_of_whole_sequences(run, expected, tmp_path):
 
 def test_one_compiled_step_serves_all_lengths(run, tmp_path, monkeypatch):
     traces = []
-    real = mixtures.predictor
+    real = ensembles.predictor
 
     def counting(*args, **options):
         predict = real(*args, **options)
@@ -95,7 +95,7 @@ def test_one_compiled_step_serves_all_lengths(run, tmp_path, monkeypatch):
 
         return counted
 
-    monkeypatch.setattr(mixtures, "predictor", counting)
+    monkeypatch.setattr(ensembles, "predictor", counting)
     evaluate(run, tmp_path)
     assert traces == [(8, 32, 32, 3)]
 

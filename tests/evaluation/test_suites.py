@@ -5,16 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spatial_smoothing import metrics, models, report
+from spatial_smoothing import ensembles, metrics, models, report
 from spatial_smoothing.data.sources import Dataset
 from spatial_smoothing.evaluation import suites
-from spatial_smoothing.evaluation.suites.ensemble import _seconds
-from spatial_smoothing.evaluation.suites.lineup import (
-    about_line,
-    ensemble_sizes,
-    lines_of,
-)
+from spatial_smoothing.evaluation.suites.lineup import about_ensembles, ensemble_sizes
+from spatial_smoothing.evaluation.times import shared_seconds
 from spatial_smoothing.runs import recipes, workdirs
+from spatial_smoothing.runtime import sharding
 
 CONFIG = {
     "model": "resnet_mcdo_smoothing_18",
@@ -63,10 +60,14 @@ def test_what_samples_share_is_timed_on_all_devices():
         jax.debug.inspect_array_sharding(images, callback=found.append)
         return images / 255
 
-    assert _seconds(run("a"), prepare, setting(), repeats=1) > 0
-    (sharding,) = found
     assert jax.device_count() == 8
-    assert sharding.shard_shape((8, 32, 32, 3)) == (1, 32, 32, 3)
+    images = next(sharding.load_batches(dataset(), 8, sharding.mesh()))["image"]
+    network = ensembles.as_apply(run("a").model)
+    variables = run("a").variables
+    assert shared_seconds(network, variables, images, prepare=prepare) > 0
+    assert {each.shard_shape((8, 32, 32, 3)) for each in found} == {(1, 32, 32, 3)}
+    undivided = ensembles.from_function(network.apply)
+    assert shared_seconds(undivided, variables, images) == 0
 
 
 def test_several_runs_are_a_deep_ensemble_and_themselves():
@@ -433,10 +434,11 @@ def test_smoothing_is_not_credited_with_another_difference():
 
 def test_recipes_differ_where_more_than_smoothing_and_seed_does():
     def recipe(**changes):
-        (found, *_) = lines_rows(run("a", initial=False, **changes))
-        return found["recipe"]
+        name = ensembles.Ensemble((0,), 1)
+        return about_ensembles([name], [run("a", initial=False, **changes)])[name][
+            "recipe"
+        ]
 
-    lines_rows = lambda one: [about_line(line, [one]) for line in lines_of([one], (1,))]
     same = recipe()
     plain = "resnet_mcdo_18"
     for changes in (

@@ -19,10 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spatial_smoothing import evaluation, layers, ops
+from spatial_smoothing import ensembles, evaluation, layers, ops
 from spatial_smoothing.data import augment
 from spatial_smoothing.data.datasets import Dataset
-from spatial_smoothing.ensembles import mixtures
 from spatial_smoothing.runtime import processes, sharding
 from spatial_smoothing.training import feeds, optim, steps
 from spatial_smoothing.training.checkpoints import Checkpoints, abstract, fingerprint
@@ -102,11 +101,11 @@ def train(mesh, dtype="float32", *, seed=SEED, on_device=None, **options):
 
 def evaluate(mesh):
     """Returns the tally of two ensemble sizes of the first state."""
-    predict = mixtures.predictor(MODEL, prepare=normalize, sizes=(1, 2))
-    tally = evaluation.compile_tally(lambda *inputs: predict(*inputs).log_probs())
+    predict = ensembles.predictor(MODEL, prepare=normalize, sizes=(1, 2))
+    tallies = evaluation.compile_tallies(predict)
     variables = first_state(mesh).variables
     data = sharding.load_batches(dataset(), BATCH, mesh)
-    return tally(variables, jax.random.key(0), data)
+    return tallies(variables, jax.random.key(0), data)
 
 
 def leaves(tree):

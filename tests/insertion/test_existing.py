@@ -11,8 +11,7 @@ import pytest
 from checkout import ROOT
 
 import spatial_smoothing as ss
-from spatial_smoothing import evaluation
-from spatial_smoothing.ensembles import mixtures
+from spatial_smoothing import ensembles, evaluation
 from spatial_smoothing.insertion.linen import add_mc_dropout, add_smoothing
 
 KEY = jax.random.key(0)
@@ -481,16 +480,15 @@ def test_ensembles_and_evaluation_take_a_wrapped_model():
     probs = ss.mc_dropout(KEY, wrapped, variables, IMAGES, num_samples=4)
     assert probs.shape == (4, 3, 5)
     assert len(np.unique(probs[:, 0, 0])) == 4
-    mixture = mixtures.predictor(wrapped, prepare=identity, sizes=(1, 4))
-    predict = lambda *args: mixture(*args).log_probs()
+    predict = ensembles.predictor(wrapped, prepare=identity, sizes=(1, 4))
     batch = {
         "image": IMAGES,
         "label": jnp.array([0, 1, 2]),
         "mask": jnp.ones(3, bool),
     }
-    rows = evaluation.evaluate(predict, variables, [batch], key=KEY, sizes=(1, 4))
-    assert [row["num_samples"] for row in rows] == [1, 4]
-    assert rows[0]["nll"] != rows[1]["nll"]
+    tallies = evaluation.compile_tallies(predict)(variables, KEY, [batch])
+    one, four = ensembles.named(tallies).values()
+    assert one.nll != four.nll
 
 
 def test_the_documentation_runs():

@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from spatial_smoothing import report
-from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.settings import SMOOTHED, recipe
 from spatial_smoothing.metrics import Examples
 from spatial_smoothing.runs import workdirs

@@ -9,17 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from spatial_smoothing import evaluation
+from spatial_smoothing import ensembles
 from spatial_smoothing.data import datasets
 from spatial_smoothing.data.corruption import corrupted_sets
 from spatial_smoothing.data.corruption.baselines import CLEAN, Baseline
 from spatial_smoothing.data.corruption.corrupted_sets import CorruptedSet
 from spatial_smoothing.data.corruption.transforms import NAMES, SEVERITIES
 from spatial_smoothing.data.datasets import AnyDataset, Dataset
-from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing.evaluation.rows import Row, tally_row
 from spatial_smoothing.evaluation.suites import normalizers
-from spatial_smoothing.evaluation.suites.lineup import SIZES, Lineup, lineup
+from spatial_smoothing.evaluation.suites.lineup import SIZES, Contest, contest
 from spatial_smoothing.evaluation.suites.settings import Setting, check_list
+from spatial_smoothing.evaluation.tallies import compile_tallies
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import progress, sharding
 
@@ -53,8 +54,8 @@ def corruption(
     Returns:
       For each ensemble a row of the clean images, with `corruption` "clean" and
       `severity` 0, and one for each corruption and severity, with the scores of
-      `evaluation.rows`; and, unless all corruptions are extra, a row without these two
-      that has the means of `normalizers.aggregate` and the name of the `normalizer`.
+      `evaluation.tally_row`; and, unless all corruptions are extra, a row without these
+      two, with the means of `normalizers.aggregate` and the name of the `normalizer`.
       The first row has `arrays`, the first image of every corruption by severity.
 
     Raises:
@@ -76,7 +77,7 @@ def corruption(
         setting.split,
     )
     baseline = normalizers.load(normalizer, scope)
-    members = lineup(runs, setting, sizes=sizes)
+    members = contest(runs, setting, sizes=sizes)
     options = {"folder": corrupted_dir, "num_images": num_images, "sizes": sizes}
     partial = setting.partial("corruption", runs, {"images": images.data, **options})
     done = {(found["corruption"], found["severity"]) for found in partial.rows}
@@ -89,7 +90,7 @@ def corruption(
         rows = scores_of(found)
         partial.append({"corruption": pair[0], "severity": pair[1], "rows": rows})
     scores = {(f["corruption"], f["severity"]): f["rows"] for f in partial.rows}
-    about = [{**row, "data": images.data} for row in members.about]
+    about = [{**row, "data": images.data} for row in members.about.values()]
     rows = [
         {**about[i], **_named(images, pair), **scores[pair][i]}
         for pair in (CLEAN, *asked)
@@ -181,19 +182,17 @@ def _means(
     ]
 
 
-def _compiled(members: Lineup, setting: Setting) -> Callable[[AnyDataset], list[Row]]:
+def _compiled(members: Contest, setting: Setting) -> Callable[[AnyDataset], list[Row]]:
     """Returns a function of a data set to the scores of each ensemble."""
-    tally = evaluation.compile_tally(members.predict)
+    tallies_of = compile_tallies(members.predict)
     key = jax.random.key(setting.seed)
 
     def scores(dataset: AnyDataset) -> list[Row]:
         data = sharding.load_batches(dataset, setting.batch_size, members.mesh)
-        rows = evaluation.rows(
-            tally(members.variables, key, data),
-            sizes=[row["num_samples"] for row in members.about],
-        )
+        tallies = ensembles.named(tallies_of(members.variables, key, data))
+        rows = [tally_row(tallies[name]) for name in members.about]
         for row in rows:
-            del row["num_samples"], row["reliability"]
+            del row["reliability"]
         return rows
 
     return scores

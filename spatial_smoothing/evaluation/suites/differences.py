@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spatial_smoothing import metrics, report
-from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.metrics import Examples
 
 

@@ -1,22 +1,17 @@
 """Ensembles: MC dropout, deep ones, both, over time; all sizes from one pass."""
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import jax
+from jax.sharding import Mesh
 
-from spatial_smoothing.data import batches
-from spatial_smoothing.data.datasets import AnyDataset
-from spatial_smoothing.evaluation import scoring
-from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing import ensembles
+from spatial_smoothing.evaluation.ensembles import score_ensembles
+from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.lineup import (
     SIZES,
-    Line,
-    about_line,
+    about_ensembles,
     checked_mesh,
-    lines_of,
     predictor,
     preparation,
     sizes_for,
@@ -25,19 +20,10 @@ from spatial_smoothing.evaluation.suites.lineup import (
 from spatial_smoothing.evaluation.suites.settings import Setting, check_members, label
 from spatial_smoothing.evaluation.suites.temporal import Window
 from spatial_smoothing.evaluation.suites.temporal import predictor as temporal_predictor
+from spatial_smoothing.evaluation.times import Work, milliseconds, shared_seconds
 from spatial_smoothing.runs import recipes
 from spatial_smoothing.runs.workdirs import Run
-from spatial_smoothing.runtime import progress, sharding
-
-TEMPORAL = " + temporal"
-
-
-class Work(NamedTuple):
-    """What a pass does for an image: frames and samples are those of each run."""
-
-    runs: int
-    frames: int
-    samples: int
+from spatial_smoothing.runtime import sharding
 
 
 def ensemble(
@@ -101,72 +87,60 @@ def _rows(
     window: Window,
 ) -> list[Row]:
     """The rows of one pass; `frame_sizes` are those smoothed over time."""
-    lines, smooth = lines_of(runs, sizes), lines_of(runs, frame_sizes)
+    names = ensembles.names_of(sizes, num_members=len(runs))
     predict = predictor(runs, setting, sizes)
     if frame_sizes:
+        names += ensembles.names_of(frame_sizes, num_members=len(runs), temporal=True)
         predict = temporal_predictor(
             predict,
             predictor(runs, setting, frame_sizes),
-            shared=[lines.index(line) for line in smooth],
+            sizes=frame_sizes,
             num_members=len(runs),
             window=window,
         )
-    rows, seconds = _scored(runs, setting, predict)
-    once = 0.0
-    if runs[0].model.rate:
-        once = _seconds(runs[0], preparation(runs[0]), setting)
-    # Of each run: samples of the image itself, and of every frame before it.
-    frames = window.num_frames - 1 if frame_sizes else 0
-    work = Work(len(runs), 1 + frames, sizes[-1] + frames * max(frame_sizes, default=0))
-    about = [about_line(line, runs) for line in [*lines, *smooth]]
-    for row in about[len(lines) :]:
-        row["label"] += TEMPORAL
-    return [
-        {
-            **first,
-            **row,
-            **_milliseconds(line, work, seconds, once, setting.batch_size),
-        }
-        for first, line, row in zip(about, [*lines, *smooth], rows, strict=True)
-    ]
-
-
-def _scored(
-    runs: Sequence[Run], setting: Setting, predict: scoring.Predict
-) -> tuple[list[Row], float | None]:
-    """What the passes say of each ensemble, and the seconds of a batch."""
-    mesh = checked_mesh(setting)
-    passes = scoring.compile_passes(predict)
-    variables = stacked(runs)
-    keys = jax.random.split(jax.random.key(setting.seed), 4)
-
-    def data(dataset: AnyDataset, name: str):
-        return progress.track(
-            sharding.load_batches(dataset, setting.batch_size, mesh),
-            total=batches.num_batches(dataset.num_examples, setting.batch_size),
-            name=name,
-        )
-
-    temperatures = None
-    if setting.held_out is not None:
-        held_out = data(setting.held_out, "Held-out images")
-        temperatures = passes.temperatures(variables, keys[1], held_out)
-    name = label(runs[0].model, num_members=len(runs))
-    scores = passes.scores(
-        variables, keys[0], data(setting.dataset, name), temperatures
-    )
-    ood = None
-    if setting.ood is not None:
-        ood = passes.scores(variables, keys[2], data(setting.ood[1], setting.ood[0]))
-    rows = scoring.rows(
-        scores,
-        num_classes=runs[0].model.num_classes,
-        temperatures=temperatures,
-        ood=ood and (setting.ood[0], ood.examples),
-        key=keys[3],
+    model, mesh = runs[0].model, checked_mesh(setting)
+    rows, seconds = score_ensembles(
+        predict,
+        stacked(runs),
+        setting.dataset,
+        key=jax.random.key(setting.seed),
+        num_classes=model.num_classes,
+        batch_size=setting.batch_size,
+        mesh=mesh,
+        held_out=setting.held_out,
+        ood=setting.ood,
         num_replicates=setting.num_replicates,
+        name=label(model, num_members=len(runs)),
     )
-    return rows, scores.seconds
+    # What each run does: samples of the image itself, and of every frame before it.
+    frames = window.num_frames - 1 if frame_sizes else 0
+    work = Work(
+        members=len(runs),
+        samples=sizes[-1] + frames * max(frame_sizes, default=0),
+        frames=1 + frames,
+    )
+    about = about_ensembles(names, runs)
+    found = [{**about[name], **rows[name]} for name in names]
+    if seconds is not None:
+        shared = _shared_seconds(runs[0], setting, mesh)
+        for name, row in zip(names, found, strict=True):
+            row["milliseconds"] = milliseconds(
+                name, work, seconds, shared=shared, batch_size=setting.batch_size
+            )
+    return found
+
+
+def _shared_seconds(run: Run, setting: Setting, mesh: Mesh) -> float:
+    """Seconds of a batch for what all samples share; none without dropout."""
+    if not run.model.rate:
+        return 0.0
+    data = sharding.load_batches(setting.dataset, setting.batch_size, mesh)
+    return shared_seconds(
+        ensembles.as_apply(run.model),
+        run.variables,
+        next(data)["image"],
+        prepare=preparation(run),
+    )
 
 
 def _frame_sizes(
@@ -197,36 +171,3 @@ def _with_dropout_in(run: Run, text: str) -> Run:
             "or give other parts"
         )
     return run._replace(config=config, model=model)
-
-
-def _seconds(
-    run: Run, prepare: Callable, setting: Setting, *, repeats: int = 3
-) -> float:
-    """Seconds a batch of what all samples share: the median of some calls.
-
-    The batch lies on the devices as those of the pass do.
-    """
-    data = sharding.load_batches(setting.dataset, setting.batch_size, sharding.mesh())
-    images = next(data)["image"]
-    fixed = jax.jit(lambda v, x: run.model.apply(v, prepare(x), half="fixed"))
-    jax.block_until_ready(fixed(run.variables, images))
-    taken = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        jax.block_until_ready(fixed(run.variables, images))
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken)
-
-
-def _milliseconds(
-    line: Line, work: Work, seconds: float | None, once: float, batch_size: int
-) -> dict[str, float]:
-    """Time of an image or, in a stream, of a frame, from that of a batch of the pass.
-
-    A frame takes `once` for what its samples share, and the same for every sample.
-    """
-    if seconds is None:
-        return {}
-    each = max(seconds / work.runs - work.frames * once, 0.0) / work.samples
-    batch = line.members * (once + line.samples * each)
-    return {"milliseconds": 1000 * batch / batch_size}

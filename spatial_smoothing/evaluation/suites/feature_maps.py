@@ -13,7 +13,7 @@ from spatial_smoothing.analysis import fourier as spectral
 from spatial_smoothing.data import batches, datasets, streams
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.data.datasets import AnyDataset
-from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.settings import Setting
 from spatial_smoothing.evaluation.suites.subjects import Subject, subject
 from spatial_smoothing.runs.workdirs import Run

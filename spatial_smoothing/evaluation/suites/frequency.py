@@ -7,7 +7,7 @@ import jax
 
 from spatial_smoothing.analysis import frequency as analysis
 from spatial_smoothing.data import datasets
-from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.settings import Setting, check_list
 from spatial_smoothing.evaluation.suites.subjects import subject
 from spatial_smoothing.runs.workdirs import Run
@@ -37,7 +37,7 @@ def frequency(
 
     Returns:
       A row without noise, whose `frequency` is None, then one for each frequency, in
-      units of pi, with the scores of `evaluation.rows`.
+      units of pi, with the scores of `evaluation.tally_row`.
 
     Raises:
       ValueError: for more than one run, or unusable numbers.

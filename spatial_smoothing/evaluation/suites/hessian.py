@@ -9,7 +9,7 @@ import numpy as np
 from spatial_smoothing.analysis import hessian as analysis
 from spatial_smoothing.analysis import lanczos
 from spatial_smoothing.data.batches import Batch
-from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.partial import Partial
 from spatial_smoothing.evaluation.suites.settings import Setting
 from spatial_smoothing.evaluation.suites.subjects import (

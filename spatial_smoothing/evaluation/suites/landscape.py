@@ -8,7 +8,7 @@ import numpy as np
 
 from spatial_smoothing.analysis import directions
 from spatial_smoothing.analysis import landscape as analysis
-from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.settings import Setting
 from spatial_smoothing.evaluation.suites.subjects import subject, training_images
 from spatial_smoothing.runs.workdirs import Run

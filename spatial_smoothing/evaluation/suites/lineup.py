@@ -8,8 +8,8 @@ from jax.sharding import Mesh
 
 from spatial_smoothing import ensembles
 from spatial_smoothing.data import augment
-from spatial_smoothing.ensembles import mixtures
-from spatial_smoothing.evaluation.passes import Predict, Row
+from spatial_smoothing.ensembles import Ensemble, Predict
+from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.settings import (
     Setting,
     check_members,
@@ -20,42 +20,34 @@ from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import sharding
 
 SIZES = (1, 2, 3, 4, 5, 10, 20, 50)
+TEMPORAL = " + temporal"
 
 
-class Line(NamedTuple):
-    """Which ensemble a row is of.
-
-    Attributes:
-      label: What it is called.
-      run: The workdirs that take part.
-      members: How many these are.
-      samples: Of each, and of each frame.
-    """
-
-    label: str
-    run: str
-    members: int
-    samples: int
-
-
-class Lineup(NamedTuple):
-    """R ensembles of some runs.
+class Contest(NamedTuple):
+    """All ensembles of some runs, ready to predict.
 
     Attributes:
-      about: What the rows of each begin with.
-      predict: `(variables, key, images) -> log-probabilities f32[R, B, K]`.
-      variables: Of the runs, as `predict` takes them.
-      mesh: Of all devices.
+      about: Name of each ensemble -> what its rows begin with, in the order of reports.
+      predict: `(variables, key, u8[B, H, W, C]) -> Predictions`.
+      variables: Variables of the runs, as `predict` takes them.
+      mesh: The mesh of all devices.
     """
 
-    about: list[Row]
+    about: dict[Ensemble, Row]
     predict: Predict
-    variables: dict[str, Any]
+    variables: Any
     mesh: Mesh
 
 
-def lineup(runs: Sequence[Run], setting: Setting, *, sizes: tuple[int, ...]) -> Lineup:
+def contest(
+    runs: Sequence[Run], setting: Setting, *, sizes: tuple[int, ...]
+) -> Contest:
     """Returns the ensembles that the suite `ensemble` scores.
+
+    Args:
+      runs: One run, or the members of a deep ensemble.
+      setting: Settings of the evaluation.
+      sizes: Numbers of samples N of dropout to score; see `sizes_for`.
 
     Raises:
       ValueError: if the runs are not of one network and data set, or for an unusable
@@ -63,21 +55,24 @@ def lineup(runs: Sequence[Run], setting: Setting, *, sizes: tuple[int, ...]) -> 
     """
     check_members(runs)
     sizes = sizes_for(runs, setting, sizes)
-    mixtures_of = predictor(runs, setting, sizes)
+    return Contest(
+        about_ensembles(ensembles.names_of(sizes, num_members=len(runs)), runs),
+        predictor(runs, setting, sizes),
+        stacked(runs),
+        checked_mesh(setting),
+    )
 
-    def log_probs(variables, key, images) -> jax.Array:
-        return mixtures_of(variables, key, images).log_probs()
 
-    about = [about_line(line, runs) for line in lines_of(runs, sizes)]
-    return Lineup(about, log_probs, stacked(runs), checked_mesh(setting))
+def predictor(runs: Sequence[Run], setting: Setting, sizes: Sequence[int]) -> Predict:
+    """Returns the function that predicts by all ensembles of some runs.
 
-
-def predictor(
-    runs: Sequence[Run], setting: Setting, sizes: Sequence[int]
-) -> Callable[..., mixtures.Mixture]:
-    """Returns `predict(variables, key, images)` to the mixtures of `lines_of`."""
+    Args:
+      runs: One run, or the members of a deep ensemble.
+      setting: Settings of the evaluation, for `chunk`.
+      sizes: Increasing numbers of samples N, from 1.
+    """
     model = runs[0].model
-    return mixtures.predictor(
+    return ensembles.predictor(
         model,
         prepare=preparation(runs[0]),
         sizes=sizes,
@@ -93,14 +88,14 @@ def preparation(run: Run) -> Callable[[jax.Array], jax.Array]:
     return lambda images: augment.normalize(images, mean=mean, std=std)
 
 
-def stacked(runs: Sequence[Run]) -> dict[str, Any]:
+def stacked(runs: Sequence[Run]) -> Any:
     """Returns the variables of the runs, as `predictor` takes them."""
     variables = [run.variables for run in runs]
     return variables[0] if len(runs) == 1 else ensembles.stack(variables)
 
 
 def checked_mesh(setting: Setting) -> Mesh:
-    """Returns all devices; ValueError if they cannot divide a batch."""
+    """Returns the mesh of all devices; ValueError if they cannot divide a batch."""
     mesh = sharding.mesh()
     sharding.check_batch_size(setting.batch_size, mesh)
     return mesh
@@ -109,7 +104,14 @@ def checked_mesh(setting: Setting) -> Mesh:
 def sizes_for(
     runs: Sequence[Run], setting: Setting, sizes: tuple[int, ...]
 ) -> tuple[int, ...]:
-    """Returns the samples N to score; those without dropout make one prediction."""
+    """Returns the numbers of samples N to score.
+
+    Args:
+      runs: One run, or the members of a deep ensemble. Without dropout they make one
+        prediction each.
+      setting: Settings of the evaluation, for `num_samples`.
+      sizes: The numbers that were asked for.
+    """
     if not runs[0].model.rate:
         return (1,)
     return ensemble_sizes(setting.num_samples, sizes=sizes)
@@ -119,6 +121,11 @@ def ensemble_sizes(
     num_samples: int, *, sizes: tuple[int, ...] = SIZES
 ) -> tuple[int, ...]:
     """Returns increasing sizes from 1 to `num_samples`, both included.
+
+    Args:
+      num_samples: The largest size.
+      sizes: Sizes between the two; of the default, those that are too large are left
+        out.
 
     Raises:
       ValueError: for sizes that are not the default and out of this range.
@@ -131,29 +138,30 @@ def ensemble_sizes(
     return tuple(sorted({1, num_samples, *(s for s in sizes if s <= num_samples)}))
 
 
-def lines_of(runs: Sequence[Run], sizes: Sequence[int]) -> list[Line]:
-    """What the ensembles of `mixtures.predictor` are, in its order."""
-    if not sizes:
-        return []
-    paths, model = [run.name for run in runs], runs[0].model
-    alone = [Line(label(model), path, 1, size) for path in paths for size in sizes]
-    if len(runs) == 1:
-        return alone
-    deep = label(model, num_members=len(runs))
-    shapes = [(m, 1) for m in range(1, len(runs))]
-    shapes += [(len(runs), size) for size in sizes]
-    return [Line(deep, ", ".join(paths), *shape) for shape in shapes] + alone
+def about_ensembles(
+    names: Sequence[Ensemble], runs: Sequence[Run]
+) -> dict[Ensemble, Row]:
+    """Returns what the rows of each ensemble of some runs begin with.
+
+    Args:
+      names: Names of the ensembles.
+      runs: The members, in their order.
+    """
+    return {name: _about(name, runs) for name in names}
 
 
-def about_line(line: Line, runs: Sequence[Run]) -> Row:
-    """Returns what the row of an ensemble begins with."""
+def _about(name: Ensemble, runs: Sequence[Run]) -> Row:
+    model = runs[0].model
+    # A deep ensemble is of all runs, also where few of them have joined it so far.
+    text = label(model, num_members=len(runs) if name.together else 1)
+    members = runs if name.together else [runs[member] for member in name.members]
     return {
-        "label": line.label,
+        "label": text + (TEMPORAL if name.temporal else ""),
         "model": runs[0].config["model"],
-        "smoothed": any(runs[0].model.smoothing),
+        "smoothed": any(model.smoothing),
         "recipe": recipe(runs[0].config, smoothing=False),
         "dataset": runs[0].source.name,
-        "run": line.run,
-        "num_members": line.members,
-        "num_samples": line.members * line.samples,
+        "run": ", ".join(run.name for run in members),
+        "num_members": len(name.members),
+        "num_samples": len(name.members) * name.num_samples,
     }

@@ -9,7 +9,7 @@ from etils import epath
 from spatial_smoothing import report
 from spatial_smoothing.data.corruption import baselines
 from spatial_smoothing.data.corruption.baselines import CLEAN, Baseline
-from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.metrics import corruption as metrics
 from spatial_smoothing.runs import workdirs
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from etils import epath
 
-from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.runtime import processes
 
 

@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spatial_smoothing import ensembles
 from spatial_smoothing.data import datasets
 from spatial_smoothing.data.corruption import perturbed_sets
 from spatial_smoothing.data.corruption.perturbations import NAMES, PERTURBATIONS
 from spatial_smoothing.data.corruption.perturbed_sets import PerturbedSet, Sequences
-from spatial_smoothing.evaluation.passes import Row
-from spatial_smoothing.evaluation.suites.lineup import SIZES, Lineup, lineup
+from spatial_smoothing.evaluation.rows import Row
+from spatial_smoothing.evaluation.suites.lineup import SIZES, Contest, contest
 from spatial_smoothing.evaluation.suites.settings import Setting, check_list
 from spatial_smoothing.metrics import consistency
 from spatial_smoothing.runs.workdirs import Run
@@ -57,7 +58,7 @@ def perturbation(
     for name in perturbations:
         sequences.check(name)
     numbers = datasets.choose(sequences.num_examples, num_images)
-    members = lineup(runs, setting, sizes=sizes)
+    members = contest(runs, setting, sizes=sizes)
     partial = setting.partial(
         "perturbation",
         runs,
@@ -78,7 +79,7 @@ def perturbation(
     scores = {found["perturbation"]: found["rows"] for found in partial.rows}
     about = [
         {**row, "data": sequences.data, "num_examples": len(numbers)}
-        for row in members.about
+        for row in members.about.values()
     ]
     rows = [
         {**about[i], **_named(sequences, name), **scores[name][i]}
@@ -108,9 +109,14 @@ def _named(sequences: PerturbedSet, name: str) -> Row:
     return {"perturbation": name, **({"deviation": deviation} if deviation else {})}
 
 
-def _compiled(members: Lineup, setting: Setting) -> Callable[..., list[Row]]:
+def _compiled(members: Contest, setting: Setting) -> Callable[..., list[Row]]:
     """Returns `scores(data, against_first=...)`, to those of each ensemble."""
-    predict = jax.jit(members.predict)
+
+    @jax.jit
+    def predict(variables, key, images) -> jax.Array:
+        """Log-probabilities f32[R, B, K] of R ensembles, in the order of `about`."""
+        mixtures = ensembles.named(members.predict(variables, key, images).mixtures)
+        return jnp.stack([mixtures[name].log_probs() for name in members.about])
 
     @jax.jit
     def compare(reference, previous, current, mask) -> dict[str, jax.Array]:

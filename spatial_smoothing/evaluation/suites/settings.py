@@ -15,7 +15,7 @@ from etils import epath
 
 from spatial_smoothing.data import datasets
 from spatial_smoothing.data.datasets import AnyDataset
-from spatial_smoothing.evaluation.passes import Row
+from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.partial import Partial
 from spatial_smoothing.models.network import HEAD, Network
 from spatial_smoothing.runs.workdirs import FREE, Run

@@ -7,13 +7,14 @@ temporal smoothing takes what they have of it.
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from spatial_smoothing.data import streams
-from spatial_smoothing.ensembles import temporal
-from spatial_smoothing.evaluation.scoring import Predict
+from spatial_smoothing.ensembles import Lineup, Predict, Predictions, temporal
+from spatial_smoothing.ensembles.mixtures import Mixture
 from spatial_smoothing.metrics import consistency
 
 _STEADINESS = {
@@ -28,7 +29,7 @@ class Window:
     """How sequences are made and smoothed.
 
     Attributes:
-      past: Frames before the present one that smoothing takes in.
+      past: Number of frames before the present one that smoothing takes in.
       decay: A frame t frames ago weighs exp(-decay t).
       num_frames: Length of the sequences, at least past + 1.
 
@@ -53,65 +54,76 @@ def predictor(
     present: Predict,
     before: Predict,
     *,
-    shared: Sequence[int],
+    sizes: Sequence[int],
     num_members: int,
     window: Window,
 ) -> Predict:
     """Adds temporal smoothing to ensembles.
 
     Args:
-      present: Predicts the image itself by R ensembles.
-      before: Predicts an earlier frame by Q of them.
-      shared: Which of the R these are.
-      num_members: Members draw from `fold_in(key, index)`, and the frame t frames ago
-        from `fold_in(key, num_members + t)`.
-      window: Of the frames.
+      present: Predicts the image itself, by a `Lineup`.
+      before: Predicts an earlier frame, by a `Lineup` of `sizes`.
+      sizes: Numbers of samples of a frame to smooth over time with; `present` predicts
+        with these too.
+      num_members: Number of members M. They draw from `fold_in(key, index)`, and the
+        frame t frames ago from `fold_in(key, M + t)`.
+      window: Length and weights of the window.
 
     Returns:
-      A function to the mixtures of the R ensembles and of Q that are smoothed over
-      time; and, of each of these R + Q, how steady the last num_frames - past frames
-      are, f32[R + Q, B], NaN where that is not known: of ensembles that see the present
-      frame only, or of a single frame.
+      A function to the mixtures of `present` and, in a second `Lineup`, those smoothed
+      over time. The extra scores say how steady the last num_frames - past frames are,
+      of the ensembles that see more than one.
     """
 
-    def predict(variables, key, images):
+    def predict(variables: Any, key: jax.Array, images: jax.Array) -> Predictions:
         frames = streams.moving_crop(images, num_frames=window.num_frames)
-        now = present(variables, key, frames[-1])
+        now = present(variables, key, frames[-1]).mixtures
+
+        def of_earlier(inputs: tuple[jax.Array, jax.Array]) -> Lineup:
+            age, frame = inputs
+            frame_key = jax.random.fold_in(key, num_members + age)
+            return before(variables, frame_key, frame).mixtures
+
         ages = jnp.arange(window.num_frames - 1, 0, -1)
-        earlier = jax.lax.map(
-            lambda args: before(
-                variables, jax.random.fold_in(key, num_members + args[0]), args[1]
-            ),
-            (ages, frames[:-1]),
-        )
-        every = jax.tree.map(
-            lambda past, one: jnp.concatenate([past, one[None, jnp.asarray(shared)]]),
+        earlier = jax.lax.map(of_earlier, (ages, frames[:-1]))
+        single = jax.tree.map(
+            lambda past, one: jnp.concatenate([past, one[None]]),
             earlier,
-            now,
+            now.at_sizes(sizes),
         )
-        smooth = temporal.smooth_mixtures(every, past=window.past, decay=window.decay)
-        both = jax.tree.map(
-            lambda one, frames: jnp.concatenate([one, frames[-1]]), now, smooth
-        )
-        return both, _steadiness(
-            every.log_probs()[window.past :],
-            smooth.log_probs(),
-            places=[*shared, *range(len(now.size), len(both.size))],
-            count=len(both.size),
-        )
+        smooth = _over_mixtures(
+            lambda frames: temporal.smooth_mixtures(
+                frames, past=window.past, decay=window.decay
+            ),
+            single,
+        ).replace(temporal=True)
+        last = jax.tree.map(lambda leaf: leaf[-1], smooth)
+        recent = jax.tree.map(lambda leaf: leaf[window.past :], single)
+        return Predictions([now, last], _steadiness([recent, smooth]))
 
     return predict
 
 
-def _steadiness(
-    frames: jax.Array, smooth: jax.Array, *, places: Sequence[int], count: int
-) -> dict[str, jax.Array]:
-    """Score -> f32[count, B], given log-probabilities f32[T, Q, B, K] of both kinds."""
-    if len(frames) < 2:
+def _steadiness(frames: list[Lineup]) -> dict[str, list[Lineup]]:
+    """Name -> scores f32[..., B] of mixtures with a leading axis of frames."""
+    if len(frames[0].each.size) < 2:
         return {}
-    log_probs = jnp.concatenate([frames, smooth], axis=1)
-    unknown = jnp.full((count, log_probs.shape[2]), jnp.nan)
+
+    def of_mixture(mixture: Mixture, score) -> jax.Array:
+        mapped = score
+        for _ in range(mixture.size.ndim - 1):
+            mapped = jax.vmap(mapped, 1)
+        return mapped(mixture.log_probs())
+
     return {
-        name: unknown.at[jnp.asarray(places)].set(jax.vmap(score, 1)(log_probs))
+        name: [
+            _over_mixtures(lambda mixture, s=score: of_mixture(mixture, s), lineup)
+            for lineup in frames
+        ]
         for name, score in _STEADINESS.items()
     }
+
+
+def _over_mixtures(function, lineup: Lineup) -> Lineup:
+    is_mixture = lambda x: isinstance(x, Mixture)
+    return jax.tree.map(function, lineup, is_leaf=is_mixture)

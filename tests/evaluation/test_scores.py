@@ -9,10 +9,9 @@ import scipy.special
 import scipy.stats
 import sklearn.metrics
 
-from spatial_smoothing import ensembles, models
+from spatial_smoothing import ensembles, evaluation, models
 from spatial_smoothing.data import augment, batches
-from spatial_smoothing.ensembles import mixtures
-from spatial_smoothing.evaluation import scoring
+from spatial_smoothing.ensembles import Predictions, mixtures
 from spatial_smoothing.runtime import sharding
 
 normalize = functools.partial(augment.normalize, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -38,8 +37,8 @@ def network():
 @pytest.fixture(scope="module")
 def passes(network):
     model, _ = network
-    return scoring.compile_passes(
-        mixtures.predictor(model, prepare=normalize, sizes=SIZES)
+    return evaluation.compile_scores(
+        ensembles.predictor(model, prepare=normalize, sizes=SIZES)
     )
 
 
@@ -58,8 +57,11 @@ def samples(network):
 
 @pytest.fixture(scope="module")
 def rows(network, passes):
-    scores = passes.scores(network[1], KEY, batches.sequential(*DATA, batch_size=5))
-    return scoring.rows(scores, num_classes=3, key=KEY, num_replicates=200)
+    scores = passes(network[1], KEY, batches.sequential(*DATA, batch_size=5))
+    return [
+        evaluation.scored_row(scored, num_classes=3, key=KEY, num_replicates=200)
+        for scored in ensembles.named(scores.ensembles).values()
+    ]
 
 
 def test_rows_equal_numpy_and_scipy(rows, samples):
@@ -103,21 +105,21 @@ def read_off(variables, key, images):
     """Reads predictions off the images: no network, no dropout."""
     del variables, key
     logits = images[:, 0, 0].astype(jnp.float32) / 64
-    return jax.tree.map(lambda leaf: leaf[None], mixtures.single(logits))
+    return Predictions(mixtures.single(logits))
 
 
 def test_batches_of_any_size_count_every_example_once():
-    passes = scoring.compile_passes(read_off)
+    passes = evaluation.compile_scores(read_off)
     found = [
-        passes.scores({}, KEY, batches.sequential(*DATA, batch_size=size))
+        passes({}, KEY, batches.sequential(*DATA, batch_size=size))
         for size in (1, 4, 13, 50)
     ]
-    assert found[0].examples.label.shape == (1, 13)
+    assert found[0].ensembles.examples.label.shape == (13,)
     for other in found[1:]:
         jax.tree.map(
             functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
-            other.examples,
-            found[0].examples,
+            other.ensembles.examples,
+            found[0].ensembles.examples,
         )
 
 
@@ -129,10 +131,10 @@ def test_compiled_once_for_many_data_sets():
         traces += 1
         return read_off(*inputs)
 
-    passes = scoring.compile_passes(predict)
+    passes = evaluation.compile_scores(predict)
     for seed in range(3):
         data = batches.sequential(*images_and_labels(seed), batch_size=4)
-        passes.scores({}, KEY, data)
+        passes({}, KEY, data)
     assert traces == 1
 
 
@@ -142,21 +144,21 @@ def test_scores_are_equal_on_any_number_of_devices(network, passes):
     for count in (1, 8):
         mesh = sharding.mesh(count)
         data = batches.sequential(images, labels, batch_size=8)
-        scores = passes.scores(
+        scores = passes(
             sharding.replicate(network[1], mesh),
             KEY,
             sharding.split_batches(data, mesh),
         )
-        found.append((scores.tally, scores.examples))
+        found.append(scores.ensembles)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
     jax.tree.map(close, *found)
 
 
 def test_temperatures_are_of_least_nll_on_the_held_out_images():
-    passes = scoring.compile_passes(read_off)
+    passes = evaluation.compile_scores(read_off)
     held_out = images_and_labels(1, 40)
     data = lambda *dataset: batches.sequential(*dataset, batch_size=8)
-    (temperature,) = passes.temperatures({}, KEY, data(*held_out))
+    temperature = evaluation.compile_temperatures(read_off)({}, KEY, data(*held_out))
 
     def nll(temperature, images, labels):
         logits = images[:, 0, 0].astype(float) / 64 / temperature
@@ -167,10 +169,13 @@ def test_temperatures_are_of_least_nll_on_the_held_out_images():
         nll, bounds=(0.05, 20), args=held_out, method="bounded"
     )
     assert nll(temperature, *held_out) == pytest.approx(best.fun, rel=1e-6)
-    temperatures = jnp.stack([temperature])
-    scores = passes.scores({}, KEY, data(*DATA), temperatures)
-    (row,) = scoring.rows(
-        scores, num_classes=3, temperatures=temperatures, key=KEY, num_replicates=100
+    scores = passes({}, KEY, data(*DATA), temperature)
+    row = evaluation.scored_row(
+        scores.ensembles,
+        num_classes=3,
+        temperature=temperature,
+        key=KEY,
+        num_replicates=100,
     )
     assert row["temperature"] == pytest.approx(float(temperature))
     assert row["nll"] == pytest.approx(nll(1.0, *DATA), rel=1e-5)
@@ -181,14 +186,18 @@ def test_temperatures_are_of_least_nll_on_the_held_out_images():
 
 
 def test_detection_equals_scikit_learn():
-    passes = scoring.compile_passes(read_off)
+    passes = evaluation.compile_scores(read_off)
     other = images_and_labels(2, 20)
     found, out = (
-        passes.scores({}, KEY, batches.sequential(*dataset, batch_size=8))
+        passes({}, KEY, batches.sequential(*dataset, batch_size=8))
         for dataset in (DATA, other)
     )
-    (row,) = scoring.rows(
-        found, num_classes=3, ood=("noise", out.examples), key=KEY, num_replicates=0
+    row = evaluation.scored_row(
+        found.ensembles,
+        num_classes=3,
+        ood=("noise", out.ensembles.examples),
+        key=KEY,
+        num_replicates=0,
     )
     assert "intervals" not in row
     assert row["detection"]["dataset"] == "noise"
@@ -209,8 +218,8 @@ def test_detection_equals_scikit_learn():
 
 
 def test_nothing_to_score():
-    passes = scoring.compile_passes(read_off)
+    passes = evaluation.compile_scores(read_off)
     with pytest.raises(ValueError, match="nothing to evaluate"):
-        passes.scores({}, KEY, [])
+        passes({}, KEY, [])
     with pytest.raises(ValueError, match="nothing to fit a temperature to"):
-        passes.temperatures({}, KEY, [])
+        evaluation.compile_temperatures(read_off)({}, KEY, [])

@@ -1,0 +1,219 @@
+"""Somebody's own model, scored as `evaluate.py` scores the runs of this package."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spatial_smoothing import ensembles
+from spatial_smoothing.data.datasets import AnyDataset, Dataset
+from spatial_smoothing.ensembles import ApplyFunction, Ensemble, Variables
+from spatial_smoothing.ensembles.apply import as_apply, is_stochastic, variables_of
+from spatial_smoothing.evaluation.ensembles import score_ensembles
+from spatial_smoothing.evaluation.rows import Row
+from spatial_smoothing.evaluation.times import Work, milliseconds, shared_seconds
+from spatial_smoothing.runtime import sharding
+
+SIZES = (1, 2, 3, 4, 5, 10, 20, 50)
+Data = AnyDataset | tuple[np.ndarray, np.ndarray]
+
+
+def evaluate(
+    model: Any,
+    variables: Variables | Sequence[Variables] | None,
+    data: Data,
+    *,
+    key: jax.Array,
+    num_samples: int = 50,
+    sizes: Sequence[int] | None = None,
+    label: str | None = None,
+    dataset: str = "own data",
+    split: str = "test",
+    prepare: Callable[[jax.Array], jax.Array] = lambda images: images,
+    batch_size: int = 128,
+    chunk: int | None = None,
+    held_out: Data | None = None,
+    ood: tuple[str, Data] | None = None,
+    num_replicates: int = 1000,
+) -> list[Row]:
+    """Scores a model by ensembles of every size, from one pass over the data.
+
+    The rows are those of `evaluate.py --suite=ensemble`; `report.write` makes the same
+    page of them.
+
+    Args:
+      model: A Linen module, an NNX module, or a function `(variables, images, key) ->
+        logits`; see `ensembles.as_apply`, also for models that take other arguments.
+      variables: Variables of the model. A list of the variables of several members
+        makes a deep ensemble. None for an NNX module's own.
+      data: Images [n, ...] and labels i32[n] as a pair of NumPy arrays, or a data set
+        of `data.datasets`.
+      key: Key of dropout masks and the bootstrap.
+      num_samples: Largest number of Monte Carlo dropout samples, at least 1. A model
+        without dropout makes one prediction whatever this says.
+      sizes: Increasing numbers of samples N to score, up to `num_samples`; None for 1,
+        2, 3, 4, 5, 10, 20 and 50, as far as they are not larger.
+      label: What the model is called in reports; None for the name of its class.
+      dataset: What the data are called in reports.
+      split: What the part of the data is called in reports.
+      prepare: Images of the data to those that the model takes, such as a
+        normalisation; it runs on the device.
+      batch_size: Number of images at once, a multiple of the number of devices.
+      chunk: Number of samples computed at once; see `ensembles.mc_logits`.
+      held_out: Images and labels that the model was not trained on, others than `data`,
+        to fit a temperature to for each ensemble; None for no temperature scaling.
+      ood: Name of another data set, and its images and labels, for out-of-distribution
+        detection; None for no detection.
+      num_replicates: Number of replicates of the bootstrap; 0 for no intervals.
+
+    Returns:
+      A row for each ensemble: of several members first deep ensembles, then each alone.
+      Scores are in nats (`nll`) or shares; see docs/uncertainty.md.
+
+    Raises:
+      ValueError: for arrays that do not fit, labels outside [0, K), unusable numbers,
+        or dropout layers that are switched off.
+
+    Example:
+      >>> rows = ss.evaluate(model, variables, (images, labels), key=jax.random.key(0))
+      >>> page = ss.report.write("report", rows)
+    """
+    network = as_apply(model)
+    members = _members(model, variables)
+    test, mesh = _dataset(data, "data"), sharding.mesh()
+    sharding.check_batch_size(batch_size, mesh)
+    images = jax.tree.map(
+        jnp.asarray, next(iter(test.batches(min(batch_size, test.num_examples))))
+    )["image"]
+    num_classes = _num_classes(network, members[0], prepare, images)
+    for name, each in (("data", test), ("held_out", held_out)):
+        if each is not None:
+            _check_labels(_dataset(each, name), num_classes, name)
+    stochastic = is_stochastic(
+        network, members[0], jax.eval_shape(prepare, images), key
+    )
+    chosen = _sizes(num_samples, sizes) if stochastic else (1,)
+    predict = ensembles.predictor(
+        network,
+        prepare=prepare,
+        sizes=chosen,
+        num_members=len(members),
+        dropout=stochastic,
+        chunk=chunk,
+    )
+    rows, seconds = score_ensembles(
+        predict,
+        members[0] if len(members) == 1 else ensembles.stack(members),
+        test,
+        key=key,
+        num_classes=num_classes,
+        batch_size=batch_size,
+        mesh=mesh,
+        held_out=None if held_out is None else _dataset(held_out, "held_out"),
+        ood=None if ood is None else (ood[0], _dataset(ood[1], "ood")),
+        num_replicates=num_replicates,
+        name=label or network.name,
+    )
+    about = {
+        "suite": "ensemble",
+        "model": network.name,
+        "dataset": dataset,
+        "split": split,
+    }
+    found = [
+        {**about, **_about(name, label or network.name), **row}
+        for name, row in rows.items()
+    ]
+    if seconds is not None:
+        work = Work(len(members), chosen[-1])
+        shared = shared_seconds(network, members[0], images, prepare=prepare)
+        for name, row in zip(rows, found, strict=True):
+            row["milliseconds"] = milliseconds(
+                name, work, seconds, shared=shared, batch_size=batch_size
+            )
+    return found
+
+
+def _members(model: Any, variables: Any) -> list[Variables]:
+    """The variables of each member, at least one."""
+    if isinstance(variables, list | tuple):
+        if not variables:
+            raise ValueError("variables is an empty list; pass those of each member")
+        return list(variables)
+    return [variables_of(model, variables)]
+
+
+def _dataset(data: Data, name: str) -> AnyDataset:
+    """Arrays as a data set; a data set as it is."""
+    if not isinstance(data, tuple) or isinstance(data, Dataset):
+        return data
+    if len(data) != 2:
+        raise ValueError(
+            f"{name} must be a pair of images and labels, got {len(data)} values"
+        )
+    images, labels = (np.asarray(values) for values in data)
+    if labels.ndim != 1 or len(images) != len(labels) or not len(labels):
+        raise ValueError(
+            f"{name} must be images [n, ...] and labels [n] with n of at least 1, got "
+            f"shapes {list(images.shape)} and {list(labels.shape)}"
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels of {name} must be integers, got {labels.dtype}")
+    return Dataset(images, labels.astype(np.int32))
+
+
+def _num_classes(
+    network: ApplyFunction,
+    variables: Variables,
+    prepare: Callable[[jax.Array], jax.Array],
+    images: jax.Array,
+) -> int:
+    """K, from the shape of the logits."""
+    logits = jax.eval_shape(
+        lambda variables, images: network.apply(variables, prepare(images), None),
+        variables,
+        images,
+    )
+    if logits.ndim != 2 or len(logits) != len(images):
+        raise ValueError(
+            f"{network.name} must return logits [B, K], got shape "
+            f"{list(logits.shape)} for {len(images)} images"
+        )
+    return logits.shape[-1]
+
+
+def _check_labels(data: AnyDataset, num_classes: int, name: str) -> None:
+    low, high = int(np.min(data.labels)), int(np.max(data.labels))
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"labels of {name} must lie in [0, {num_classes}), the classes that the "
+            f"model has logits for, got {low} to {high}"
+        )
+
+
+def _sizes(num_samples: int, sizes: Sequence[int] | None) -> tuple[int, ...]:
+    """Increasing numbers of samples, 1 and `num_samples` included."""
+    if num_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    if sizes is None:
+        sizes = [size for size in SIZES if size <= num_samples]
+    if not all(0 < size <= num_samples for size in sizes):
+        raise ValueError(
+            f"sizes must be between 1 and num_samples, {num_samples}, got "
+            f"{', '.join(map(str, sizes))}"
+        )
+    return tuple(sorted({1, num_samples, *sizes}))
+
+
+def _about(name: Ensemble, label: str) -> Row:
+    """What the row of an ensemble begins with."""
+    if name.together:
+        label = f"Deep ensemble of {label}"
+    return {
+        "label": label,
+        "run": ", ".join(f"member {member}" for member in name.members),
+        "num_members": len(name.members),
+        "num_samples": len(name.members) * name.num_samples,
+    }

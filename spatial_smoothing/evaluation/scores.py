@@ -1,0 +1,202 @@
+"""Passes over data that return scores: tallies, and a few numbers for each image.
+
+Contract of this file: probabilities are streamed; what is kept of an image is a few
+numbers for each ensemble. Batch number i draws from `fold_in(key, i)`. What a pass
+returns has the structure of the mixtures that are predicted, with a `Scored` in place
+of each.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from spatial_smoothing import metrics
+from spatial_smoothing.data.batches import Batch
+from spatial_smoothing.ensembles import Predict, map_mixtures
+from spatial_smoothing.ensembles.mixtures import Mixture
+from spatial_smoothing.evaluation.tallies import add, tally_of
+from spatial_smoothing.metrics import Examples, Tally
+from spatial_smoothing.runtime import sharding
+
+
+class Scored(NamedTuple):
+    """What is kept of the predictions of an ensemble; arrays may have leading axes.
+
+    Attributes:
+      tally: Sums over the images.
+      examples: Scores of each image, on the host.
+      calibrated: Scores of each image after temperature scaling, on the host; None
+        where there was no temperature.
+    """
+
+    tally: Tally
+    examples: Examples
+    calibrated: Examples | None
+
+
+class Scores(NamedTuple):
+    """What is kept of a pass.
+
+    Attributes:
+      ensembles: The structure of the predicted mixtures, with a `Scored` for each.
+      extra: Name -> extra scores of each image, f32[..., n] on the host, in the
+        structure of `Predictions.extra`.
+      seconds: Mean time of a batch, without the first, which compiles; None for one
+        batch.
+    """
+
+    ensembles: Any
+    extra: Mapping[str, Any]
+    seconds: float | None
+
+
+def compile_scores(
+    predict: Predict,
+) -> Callable[..., Scores]:
+    """Compiles `scores(variables, key, data, temperatures=None)`.
+
+    Args:
+      predict: `(variables, key, u8[B, H, W, C]) -> Predictions`; see `ensembles`.
+
+    Returns:
+      A function to `Scores`, for any number of data sets. It is compiled once for all
+      batches of one shape. `temperatures` has the structure of the predicted mixtures,
+      with an f32[...] for each (see `compile_temperatures`). It raises ValueError if
+      there are no batches.
+    """
+
+    @jax.jit
+    def of_batch(variables, key, index, batch: Batch, temperatures):
+        found = predict(variables, jax.random.fold_in(key, index), batch["image"])
+        tallies = map_mixtures(lambda mixture: tally_of(mixture, batch), found.mixtures)
+        examples = map_mixtures(
+            lambda mixture: _examples(mixture, batch["label"]), found.mixtures
+        )
+        calibrated = None
+        if temperatures is not None:
+            log_probs = map_mixtures(Mixture.log_probs, found.mixtures)
+            calibrated = jax.tree.map(
+                functools.partial(_calibrated, labels=batch["label"]),
+                log_probs,
+                temperatures,
+            )
+        return tallies, (examples, calibrated, found.extra), batch["mask"]
+
+    def scores(variables, key, data: Iterable[Batch], temperatures=None) -> Scores:
+        total, parts, times = None, [], []
+        steps = (
+            of_batch(variables, key, index, batch, temperatures)
+            for index, batch in enumerate(data)
+        )
+        for tallies, kept, mask in _one_ahead(steps):
+            total = tallies if total is None else add(total, tallies)
+            mask = sharding.gather(mask)
+            parts.append(
+                jax.tree.map(lambda x, m=mask: x[..., m], sharding.gather(kept))
+            )
+            times.append(time.perf_counter())
+        if total is None:
+            raise ValueError("there is nothing to evaluate: no batches")
+        examples, calibrated, extra = jax.tree.map(
+            lambda *x: np.concatenate(x, axis=-1), *parts
+        )
+        ensembles = _zipped(sharding.gather(total), examples, calibrated)
+        several = len(times) > 1
+        seconds = (times[-1] - times[0]) / (len(times) - 1) if several else None
+        return Scores(ensembles, extra, seconds)
+
+    return scores
+
+
+def compile_temperatures(
+    predict: Predict,
+) -> Callable[[Any, jax.Array, Iterable[Batch]], Any]:
+    """Compiles `temperatures(variables, key, data)`, which fits one to each ensemble.
+
+    Args:
+      predict: `(variables, key, u8[B, H, W, C]) -> Predictions`; see `ensembles`.
+
+    Returns:
+      A function to temperatures f32[...], in the structure of the predicted mixtures.
+      The data should be others than those that are tested on. It raises ValueError if
+      there are no batches.
+    """
+
+    @jax.jit
+    def log_probs_of(variables, key, index, batch: Batch):
+        found = predict(variables, jax.random.fold_in(key, index), batch["image"])
+        return map_mixtures(Mixture.log_probs, found.mixtures)
+
+    def temperatures(variables, key, data: Iterable[Batch]) -> Any:
+        parts, labels = [], []
+        for index, batch in enumerate(data):
+            log_probs = log_probs_of(variables, key, index, batch)
+            mask, label = sharding.gather((batch["mask"], batch["label"]))
+            labels.append(label[mask])
+            parts.append(
+                jax.tree.map(lambda x, m=mask: x[..., m, :], sharding.gather(log_probs))
+            )
+        if not parts:
+            raise ValueError("there is nothing to fit a temperature to: no batches")
+        fit = jax.jit(metrics.fit_temperature)
+        label = np.concatenate(labels)
+
+        def of_ensembles(*each: np.ndarray) -> np.ndarray:
+            """Temperatures f32[...], of log-probabilities f32[..., n, K]."""
+            log_probs = np.concatenate(each, axis=-2)
+            flat = log_probs.reshape(-1, *log_probs.shape[-2:])
+            found = np.array([fit(one, label) for one in flat], np.float32)
+            return found.reshape(log_probs.shape[:-2])
+
+        return jax.tree.map(of_ensembles, *parts)
+
+    return temperatures
+
+
+def _examples(mixture: Mixture, labels: jax.Array) -> Examples:
+    return metrics.per_example(
+        mixture.log_probs(),
+        labels,
+        mutual_information=mixture.mutual_information(),
+        variation_ratio=mixture.variation_ratio(),
+        energy=mixture.mean_energy(),
+    )
+
+
+def _calibrated(
+    log_probs: jax.Array, temperatures: jax.Array, *, labels: jax.Array
+) -> Examples:
+    """Scores after temperature scaling, of f32[..., B, K] and f32[...]."""
+
+    def one(log_probs: jax.Array, temperature: jax.Array) -> Examples:
+        scaled = metrics.scale_temperature(log_probs, temperature)
+        return metrics.per_example(scaled, labels)
+
+    mapped = one
+    for _ in range(log_probs.ndim - 2):
+        mapped = jax.vmap(mapped)
+    return mapped(log_probs, temperatures)
+
+
+def _zipped(tallies: Any, examples: Any, calibrated: Any) -> Any:
+    """One tree of `Scored` in place of three trees of its fields."""
+    is_leaf = lambda x: isinstance(x, Tally | Examples)
+    if calibrated is None:
+        join = lambda tally, each: Scored(tally, each, None)
+        return jax.tree.map(join, tallies, examples, is_leaf=is_leaf)
+    return jax.tree.map(Scored, tallies, examples, calibrated, is_leaf=is_leaf)
+
+
+def _one_ahead(steps: Iterator[Any]) -> Iterator[Any]:
+    """Yields each item when the next is under way: the device never waits."""
+    previous = None
+    for item in steps:
+        if previous is not None:
+            yield previous
+        previous = item
+    if previous is not None:
+        yield previous
