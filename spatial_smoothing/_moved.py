@@ -45,7 +45,7 @@ MOVED = {
     "profiling": "training.profiling",
     "provenance": "runs.provenance",
     "recipes": "runs.recipes",
-    "scoring": "evaluation.scoring",
+    "scoring": "evaluation.scores",
     "steps": "training.steps",
     "streaming": "serving.streaming",
     "suites": "evaluation.suites",

@@ -225,7 +225,7 @@ def from_nnx(
     modes = _modes(type(module).__call__, given)
 
     def apply(variables: Variables, images: jax.Array, key: Key) -> jax.Array:
-        copy = nnx.merge(graph, variables)
+        copy = nnx.merge(graph, variables, copy=True)
         copy.set_attributes(
             raise_if_not_found=False,
             deterministic=key is None,
@@ -305,7 +305,7 @@ def is_stochastic(
     """
     if network.stochastic is not None:
         return network.stochastic
-    if _depends_on_key(lambda key: network.apply(variables, images, key), key):
+    if _depends_on_key(network, variables, images, key):
         return True
     if any(_dropout_rates(network, variables, images, key)):
         raise ValueError(
@@ -355,12 +355,15 @@ def _dropout_rates(network: ApplyFunction, *inputs: Any) -> list[float]:
     return network.dropout_rates(*inputs) if network.dropout_rates else []
 
 
-def _depends_on_key(sample: Callable[[jax.Array], jax.Array], key: jax.Array) -> bool:
-    """Whether `sample(key)` is another for another key, as far as tracing can tell."""
+def _depends_on_key(
+    network: ApplyFunction, variables: Variables, images: jax.Array, key: jax.Array
+) -> bool:
+    """Whether the logits are others for another key, as far as tracing can tell."""
     keys = jax.eval_shape(lambda key: jax.random.split(key, 2), key)
+    # An output without a mapped axis is refused where it depends on the mapped key.
+    of_keys = jax.vmap(network.apply, in_axes=(None, None, 0), out_axes=None)
     try:
-        # An output without a mapped axis is refused where it depends on the mapped key.
-        jax.eval_shape(jax.vmap(sample, out_axes=None), keys)
+        jax.eval_shape(of_keys, variables, images, keys)
     except ValueError as error:
         if "out_axes" in str(error):
             return True
@@ -376,16 +379,15 @@ def _drop_always(
 ) -> Any:
     """Makes an `nn.Dropout` drop; see `nn.intercept_methods`."""
     layer = context.module
-    if not isinstance(layer, nn.Dropout) or context.method_name != "__call__":
+    is_dropout = isinstance(layer, nn.Dropout) and context.method_name == "__call__"
+    if not is_dropout or layer.deterministic is False or layer.rate == 0:
         return method(*args, **kwargs)
     x = args[0] if args else kwargs["inputs"]
     # Applied as a function of its own, because the layer holds `deterministic` already.
     live = nn.Dropout(
         layer.rate, broadcast_dims=layer.broadcast_dims, deterministic=False
     )
-    if layer.rate == 0:
-        return x
-    return live.apply({}, x, rngs={"dropout": layer.make_rng(layer.rng_collection)})
+    return live.apply({}, x, rng=layer.make_rng(layer.rng_collection))
 
 
 def _modes(

@@ -116,13 +116,13 @@ def test_temperature_and_out_of_distribution_detection():
         prepare=prepare,
         batch_size=8,
         held_out=(IMAGES[20:], LABELS[20:]),
-        ood=("zeros", (np.zeros_like(IMAGES), LABELS)),
+        ood=("grey", (np.full_like(IMAGES, 128), LABELS)),
         num_replicates=0,
     )
     for row in rows:
         assert row["temperature"] > 1  # random logits of this size are overconfident
         assert row["calibrated_nll"] < row["nll"]
-        assert row["detection"]["dataset"] == "zeros"
+        assert row["detection"]["dataset"] == "grey"
         assert row["detection"]["scores"]["entropy"]["auroc"] > 0.9
 
 
@@ -131,11 +131,11 @@ def test_temperature_and_out_of_distribution_detection():
     [
         (
             {"data": (IMAGES, LABELS[:3])},
-            r"data must be images \[n, \.\.\.\] and labels",
+            r"data must be images \[n, \.\.\.\]",
         ),
         (
             {"data": (IMAGES, LABELS / 2)},
-            "labels of data must be integers, got float64",
+            "must be integers, got float64",
         ),
         ({"data": (IMAGES, LABELS + 1)}, r"must lie in \[0, 3\), .* got 1 to 3"),
         ({"data": (IMAGES,)}, "a pair of images and labels, got 1 values"),
