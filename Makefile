@@ -47,7 +47,8 @@ chaos: $(INSTALLED)
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet --upgrade '.[test]'
-	$(VENV)-lock/bin/pip freeze --exclude spatial-smoothing > requirements.lock
+	$(VENV)-lock/bin/pip freeze --all --exclude pip --exclude spatial-smoothing \
+	  > requirements.lock
 	rm -r $(VENV)-lock
 
 clean:

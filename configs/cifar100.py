@@ -5,7 +5,7 @@ python train.py --config=configs/cifar100.py --workdir=runs/cifar100
 
 from ml_collections import ConfigDict
 
-from configs import common
+from spatial_smoothing.configs import common
 
 
 def get_config() -> ConfigDict:

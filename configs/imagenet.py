@@ -11,7 +11,7 @@ The same for a folder of images, PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jp
 
 from ml_collections import ConfigDict
 
-from configs import common
+from spatial_smoothing.configs import common
 
 
 def get_config() -> ConfigDict:

@@ -6,6 +6,7 @@ for any model, `report` shows the rows. Reference: Park & Kim, ICML 2022.
 """
 
 import importlib as _importlib
+import importlib.metadata as _metadata
 from typing import Any as _Any
 
 from spatial_smoothing import _moved, convert, ensembles, metrics, models, ops
@@ -48,6 +49,8 @@ __all__ = [
 ]
 
 _moved.keep_old_names()
+
+__version__ = _metadata.version("spatial-smoothing")
 
 
 def __getattr__(name: str) -> _Any:

@@ -2,6 +2,7 @@ import ast
 import functools
 import graphlib
 import importlib
+import importlib.metadata
 import inspect
 import pkgutil
 import re
@@ -30,6 +31,9 @@ def table():
 # ones. In the lowest, each file or folder stands on its own.
 LAYERS = table()
 ANYONE = {"lookup", "runtime"}
+# In no layer: the surface, the command that calls all others, and the configs, which
+# import nothing of the package.
+TOP = ("__init__", "__main__", "_moved", "configs")
 
 # Library -> the only files and folders that may import it.
 LIBRARIES = {
@@ -80,7 +84,7 @@ def files():
         for path in (ROOT / PACKAGE).rglob("*.py")
     }
     paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
-    for top in ("__init__", "_moved"):  # the surface, above all layers
+    for top in TOP:
         del paths[top]
     return {**paths, **{path.stem: path for path in ROOT.glob("*.py")}}
 
@@ -104,6 +108,8 @@ def own_imports(path):
     for name in imports(path):
         if name.startswith(f"{PACKAGE}."):
             name = name.removeprefix(f"{PACKAGE}.")
+            if name in TOP:
+                continue
             yield name if name in known else name.rpartition(".")[0]
 
 
@@ -128,6 +134,7 @@ def test_public_names_are_sorted_and_there():
     defined = {name for name in vars(ss) if not name.startswith("_")}
     submodules = {name.split(".")[1] for name in modules()}
     assert defined - submodules <= set(ss.__all__)
+    assert ss.__version__ == importlib.metadata.version("spatial-smoothing")
 
 
 X, OTHERS = object(), (object(), object(), object())

@@ -7,10 +7,9 @@ import functools
 import signal
 
 from absl import flags
-from ml_collections import config_flags
 
 from spatial_smoothing import evaluation
-from spatial_smoothing.cli import start
+from spatial_smoothing.cli import config_files, start
 from spatial_smoothing.data import augment, batches, datasets
 from spatial_smoothing.evaluation import suites
 from spatial_smoothing.runs import locks, recipes, workdirs
@@ -22,9 +21,7 @@ from spatial_smoothing.training.loop import check_batch_size, fit
 from spatial_smoothing.training.steps import Streams, steps_made
 
 FLAGS = start.new_flags()
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Such as configs/shapes.py.", flag_values=FLAGS
-)
+_CONFIG = config_files.define(FLAGS)
 _PROFILE = flags.DEFINE_integer(
     "profile",
     0,
