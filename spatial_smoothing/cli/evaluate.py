@@ -6,7 +6,7 @@ evaluated earlier by other suites stays in the report.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -18,6 +18,7 @@ from spatial_smoothing.evaluation import suites
 from spatial_smoothing.lookup import lookup
 from spatial_smoothing.runs import recipes, workdirs
 from spatial_smoothing.runs.provenance import provenance
+from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import paths, processes
 
 FLAGS = start.new_flags()
@@ -75,36 +76,14 @@ def evaluate() -> None:
     given = options.given(suites.SUITES, chosen, FLAGS)
     check_once("workdir", _WORKDIR.value)
     runs = [run for path in _WORKDIR.value for run in workdirs.load_members(path)]
-    config = runs[0].config
-    if _OOD.value == config["dataset"]:
-        raise ValueError(f"--ood={_OOD.value} is what is tested on; choose another")
-    beside = published([config])
+    check_ood(runs[0].config)
+    beside = published([runs[0].config])
     output = epath.Path(_OUTPUT.value or suites.default_output(_WORKDIR.value))
-    where = {
-        "runs": [{"workdir": run.name, "step": run.step} for run in runs],
-        "split": _SPLIT.value,
-        "config": config,
-    }
-    load = recipes.loader(config, data_dir=_DATA_DIR.value)
-    numbers = {
-        "num_samples": _NUM_SAMPLES.value,
-        "batch_size": _BATCH_SIZE.value,
-        "chunk": _CHUNK.value,
-        "num_replicates": _NUM_REPLICATES.value,
-        "seed": _SEED.value,
-    }
+    where = about(runs)
     with processes.together():
         rows, evaluations = suites.earlier(output, where, without=chosen)
         report.check(output)
-        setting = suites.Setting(
-            load(config["dataset"], _SPLIT.value),
-            split=_SPLIT.value,
-            held_out=suites.held_out(runs, load) if "ensemble" in chosen else None,
-            ood=(_OOD.value, load(_OOD.value, "test")) if _OOD.value else None,
-            load=load,
-            output=output,
-            **numbers,
-        )
+        setting = load_setting(runs, output, chosen)
     processes.check_same({_SPLIT.value: setting.dataset.checksum})
     where["evaluations"] = evaluations
     for name, suite in chosen.items():
@@ -113,7 +92,7 @@ def evaluate() -> None:
         rows += [{"suite": name, "split": _SPLIT.value, **row} for row in found]
         evaluations[name] = {
             **provenance(),
-            **numbers,
+            **numbers(),
             "ood": _OOD.value,
             **given[name],
             "seconds": round(time.monotonic() - begin, 1),
@@ -121,9 +100,53 @@ def evaluate() -> None:
         if processes.is_first():
             write(rows, where, output, beside=beside)
     if processes.is_first():
-        for name in chosen:  # not before: what is killed now begins with the first
+        # Rows that a suite keeps on the way are deleted last: an evaluation that is
+        # killed before continues with them.
+        for name in chosen:
             suites.finish(output, name)
         show(rows, output / "report.html")
+
+
+def numbers() -> dict[str, int | None]:
+    """Returns the numbers that all suites share, as the flags give them."""
+    return {
+        "num_samples": _NUM_SAMPLES.value,
+        "batch_size": _BATCH_SIZE.value,
+        "chunk": _CHUNK.value,
+        "num_replicates": _NUM_REPLICATES.value,
+        "seed": _SEED.value,
+    }
+
+
+def about(runs: Sequence[Run]) -> dict[str, Any]:
+    """Returns what a report says of the runs: workdirs, steps, split and config."""
+    return {
+        "runs": [{"workdir": run.name, "step": run.step} for run in runs],
+        "split": _SPLIT.value,
+        "config": runs[0].config,
+    }
+
+
+def load_setting(
+    runs: Sequence[Run], output: epath.Path, chosen: Collection[str]
+) -> suites.Setting:
+    """Loads the data sets of an evaluation.
+
+    Args:
+      runs: The run, or the members of the ensemble.
+      output: Directory of the report.
+      chosen: Names of the suites to be evaluated.
+    """
+    load = recipes.loader(runs[0].config, data_dir=_DATA_DIR.value)
+    return suites.Setting(
+        load(runs[0].config["dataset"], _SPLIT.value),
+        split=_SPLIT.value,
+        held_out=suites.held_out(runs, load) if "ensemble" in chosen else None,
+        ood=(_OOD.value, load(_OOD.value, "test")) if _OOD.value else None,
+        load=load,
+        output=output,
+        **numbers(),
+    )
 
 
 def chosen_suites() -> dict[str, suites.Suite]:
@@ -133,6 +156,12 @@ def chosen_suites() -> dict[str, suites.Suite]:
     if _OOD.value and "ensemble" not in chosen:
         raise ValueError("--ood is for --suite=ensemble, which is not evaluated")
     return chosen
+
+
+def check_ood(config: Mapping[str, Any]) -> None:
+    """Raises ValueError if `--ood` is the data set that the run classifies."""
+    if _OOD.value == config["dataset"]:
+        raise ValueError(f"--ood={_OOD.value} is what is tested on; choose another")
 
 
 def compare() -> None:

@@ -1,78 +1,206 @@
-"""Trains a network: `python train.py --config=configs/shapes.py --workdir=DIR`.
+"""Trains a network: `python train.py --config=shapes --workdir=DIR`.
 
-Called again with the same workdir, continues from the last checkpoint.
+The same command continues an interrupted training from its last checkpoint.
 """
 
+import dataclasses
 import functools
 import signal
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from absl import flags
+from etils import epath
+from jax.sharding import Mesh
 
 from spatial_smoothing import evaluation
 from spatial_smoothing.cli import config_files, start
 from spatial_smoothing.data import augment, batches, datasets
-from spatial_smoothing.evaluation import suites
-from spatial_smoothing.runs import locks, recipes, workdirs
+from spatial_smoothing.data.datasets import AnyDataset
+from spatial_smoothing.models.network import Network
+from spatial_smoothing.runs import labels, locks, recipes, workdirs
 from spatial_smoothing.runtime import processes, sharding
 from spatial_smoothing.runtime.interrupts import Interrupts
 from spatial_smoothing.training import logs, optim, profiling
 from spatial_smoothing.training.checkpoints import Checkpoints
 from spatial_smoothing.training.loop import check_batch_size, fit
-from spatial_smoothing.training.steps import Streams, steps_made
+from spatial_smoothing.training.steps import Streams, TrainState, steps_made
 
 FLAGS = start.new_flags()
 _CONFIG = config_files.define(FLAGS)
 _PROFILE = flags.DEFINE_integer(
     "profile",
     0,
-    "Trace so many steps, into profile/ of the workdir.",
+    "Number of training steps to trace; the trace is written to profile/ in the "
+    "workdir. 0 traces none.",
     lower_bound=0,
     flag_values=FLAGS,
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where the run lives.", required=True, flag_values=FLAGS
+    "workdir",
+    None,
+    "Folder of the run, local or in a bucket: checkpoints, logs and evaluations. It is "
+    "made if it is not there.",
+    required=True,
+    flag_values=FLAGS,
 )
 flags.mark_flag_as_required("config", flag_values=FLAGS)
 
 
-def main() -> int:
-    """Trains by the config in the workdir; returns the exit code."""
-    config = _CONFIG.value.to_dict()
-    members = config["members"]
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A training that can begin: its config is checked, and its data are loaded.
+
+    Attributes:
+      config: The config, a flat dict.
+      model: The network.
+      train: The examples to train on.
+      splits: Name of a split -> the examples that are evaluated after each epoch.
+      mesh: The devices.
+      normalize: `images u8[B, H, W, C] -> f32[B, H, W, C]`, for evaluation.
+      prepare: The same with augmentation, for training.
+    """
+
+    config: Mapping[str, Any]
+    model: Network
+    train: AnyDataset
+    splits: Mapping[str, AnyDataset]
+    mesh: Mesh
+    normalize: Callable[..., Any]
+    prepare: Callable[..., Any]
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs, those of warm-up included."""
+        return self.config["warmup_epochs"] + self.config["epochs"]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of batches that hold all examples once."""
+        return batches.num_batches(self.train.num_examples, self.config["batch_size"])
+
+
+def load(config: Mapping[str, Any]) -> Job:
+    """Builds the network of a config and loads its data sets. Writes nothing.
+
+    Args:
+      config: A config with all fields of `configs/common.py`.
+
+    Raises:
+      ValueError: for a config whose parts do not fit together, or another data set than
+        that of another process.
+      OSError: if the data cannot be read.
+    """
     with processes.together():
         model, source = recipes.build_model(config), recipes.source(config)
-        mesh = sharding.mesh(members=members)
+        mesh = sharding.mesh(members=config["members"])
         sharding.check_batch_size(
             config["eval_batch_size"], mesh, name="eval_batch_size"
         )
-        load = recipes.loader(config, download=config["download"])
-        data, held_out = datasets.hold_out(
-            load(source.name, "train"), fraction=config["val_fraction"]
+        read = recipes.loader(config, download=config["download"])
+        train, held_out = datasets.hold_out(
+            read(source.name, "train"), fraction=config["val_fraction"]
         )
-        check_batch_size(config["batch_size"], data, mesh)
-        splits = {"test": load(source.name, "test")}
+        check_batch_size(config["batch_size"], train, mesh)
+        splits = {"test": read(source.name, "test")}
         if config["val_fraction"]:
             splits = {"val": held_out, **splits}
-    everything = {"train": data, **splits}
+    everything = {"train": train, **splits}
     processes.check_same({name: d.checksum for name, d in everything.items()})
     normalize = functools.partial(augment.normalize, mean=source.mean, std=source.std)
     prepare = augment.preparation(
         normalize, augment=config["augment"] and not source.augments_on_host
     )
-    steps_per_epoch = batches.num_batches(data.num_examples, config["batch_size"])
-    schedule = optim.warmup_multistep(
-        config["learning_rate"],
-        steps_per_epoch=steps_per_epoch,
-        warmup_epochs=config["warmup_epochs"],
-        milestones=config["milestones"],
-        factor=config["factor"],
+    return Job(config, model, train, splits, mesh, normalize, prepare)
+
+
+def train(
+    job: Job,
+    workdir: epath.Path,
+    checkpoints: Checkpoints,
+    *,
+    should_stop: Callable[[], bool],
+) -> TrainState:
+    """Trains, or continues to, until the last epoch or until it is told to stop.
+
+    Args:
+      job: What to train.
+      workdir: The folder of the run; logs are written there.
+      checkpoints: Where to continue from, and to save to.
+      should_stop: Tells whether to save and return early.
+
+    Returns:
+      The last state; its `step` tells whether all epochs are over.
+    """
+    config = job.config
+    schedule = _schedule(job)
+    log = None
+    if processes.is_first():
+        name = labels.label(job.model, num_members=config["members"])
+        log = logs.RunLog(workdir, name=name)
+    profile = None
+    if _PROFILE.value:
+        profile = functools.partial(
+            profiling.traced, directory=workdir / "profile", num_steps=_PROFILE.value
+        )
+    return fit(
+        job.model,
+        job.train,
+        prepare=job.prepare,
+        schedule=schedule,
+        optimizer=optim.sgd(
+            schedule,
+            momentum=config["momentum"],
+            weight_decay=config["weight_decay"],
+        ),
+        epochs=job.epochs,
+        batch_size=config["batch_size"],
+        seed=config["seed"],
+        members=config["members"],
+        mesh=job.mesh,
+        shard_state=config["shard_state"],
+        checkpoints=checkpoints,
+        checkpoint_every=config["checkpoint_every"],
+        checkpoint_minutes=config["checkpoint_minutes"],
+        evaluate=_monitor(job, should_stop),
+        eval_every=config["eval_every"],
+        log=log,
+        profile=profile,
+        should_stop=should_stop,
     )
-    epochs = config["warmup_epochs"] + config["epochs"]
-    # Last: bad input leaves nothing behind.
+
+
+def _schedule(job: Job) -> Callable[..., Any]:
+    """Returns step -> learning rate."""
+    return optim.warmup_multistep(
+        job.config["learning_rate"],
+        steps_per_epoch=job.steps_per_epoch,
+        warmup_epochs=job.config["warmup_epochs"],
+        milestones=job.config["milestones"],
+        factor=job.config["factor"],
+    )
+
+
+def _monitor(job: Job, should_stop: Callable[[], bool]) -> Callable[..., Any]:
+    """Returns what evaluates the splits after an epoch."""
+    return evaluation.monitor(
+        job.model,
+        job.splits,
+        prepare=job.normalize,
+        key=Streams.of(job.config["seed"]).evaluate,
+        batch_size=job.config["eval_batch_size"],
+        mesh=job.mesh,
+        members=job.config["members"],
+        should_stop=should_stop,
+    )
+
+
+def main() -> int:
+    """Trains by the config in the workdir; returns the exit code."""
+    config = _CONFIG.value.to_dict()
+    job = load(config)
+    # The workdir is made last, so that bad input leaves nothing behind.
     path = workdirs.claim(_WORKDIR.value, config)
-    profile = functools.partial(
-        profiling.traced, directory=path / "profile", num_steps=_PROFILE.value
-    )
     with (
         locks.locked(path),
         Interrupts() as interrupts,
@@ -81,49 +209,15 @@ def main() -> int:
         ) as checkpoints,
     ):
         workdirs.sign(path)
-        state = fit(
-            model,
-            data,
-            prepare=prepare,
-            schedule=schedule,
-            optimizer=optim.sgd(
-                schedule,
-                momentum=config["momentum"],
-                weight_decay=config["weight_decay"],
-            ),
-            epochs=epochs,
-            batch_size=config["batch_size"],
-            seed=config["seed"],
-            members=members,
-            mesh=mesh,
-            shard_state=config["shard_state"],
-            checkpoints=checkpoints,
-            checkpoint_every=config["checkpoint_every"],
-            checkpoint_minutes=config["checkpoint_minutes"],
-            evaluate=evaluation.monitor(
-                model,
-                splits,
-                prepare=normalize,
-                key=Streams.of(config["seed"]).evaluate,
-                batch_size=config["eval_batch_size"],
-                mesh=mesh,
-                members=members,
-                should_stop=lambda: bool(interrupts),
-            ),
-            eval_every=config["eval_every"],
-            log=logs.RunLog(path, name=suites.label(model, num_members=members))
-            if processes.is_first()
-            else None,
-            profile=profile if _PROFILE.value else None,
-            should_stop=lambda: bool(interrupts),
-        )
+        state = train(job, path, checkpoints, should_stop=lambda: bool(interrupts))
     step = steps_made(state)
-    if interrupts or step < epochs * steps_per_epoch:
+    if interrupts or step < job.epochs * job.steps_per_epoch:
         if processes.is_first():
             print(f"stopped at step {step}; the same command continues")
-        return interrupts.exit_code or 128 + signal.SIGTERM  # another process got it
+        # Without a signal here, another process has received one.
+        return interrupts.exit_code or 128 + signal.SIGTERM
     if processes.is_first():
-        print(f"finished: {epochs} epochs, {step} steps, in {path}")
+        print(f"finished: {job.epochs} epochs, {step} steps, in {path}")
     return 0
 
 

@@ -11,11 +11,11 @@ from jax.errors import JaxRuntimeError
 from spatial_smoothing.cli import start
 
 SCRIPT = """
-from spatial_smoothing import cli
+from spatial_smoothing.cli import start
 from spatial_smoothing.training import NonFiniteLossError
 def main():
     raise {error}
-cli.run(main)
+start.run(main, start.new_flags(), about="A command.")
 """
 
 

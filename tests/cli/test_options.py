@@ -25,21 +25,13 @@ SUITES = {
 
 
 @pytest.fixture
-def parse(monkeypatch):
+def parse():
     values = flags.FlagValues()
-    monkeypatch.setattr(flags, "FLAGS", values)
-    for kind in ("list", "bool", "integer", "float", "string"):
-        define = getattr(flags, f"DEFINE_{kind}")
-        monkeypatch.setattr(
-            flags,
-            f"DEFINE_{kind}",
-            lambda *args, define=define: define(*args, flag_values=values),
-        )
-    options.define(SUITES)
+    options.define(SUITES, values)
 
     def given(*arguments, chosen=tuple(SUITES)):
         values(["evaluate.py", *arguments])
-        return options.given(SUITES, {name: SUITES[name] for name in chosen})
+        return options.given(SUITES, {name: SUITES[name] for name in chosen}, values)
 
     given.flags = values
     return given

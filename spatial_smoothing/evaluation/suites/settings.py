@@ -17,10 +17,10 @@ from spatial_smoothing.data import datasets
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.partial import Partial
-from spatial_smoothing.models.network import HEAD, Network
+from spatial_smoothing.runs.labels import SMOOTHED as SMOOTHED
+from spatial_smoothing.runs.labels import label as label
 from spatial_smoothing.runs.workdirs import FREE, Run
 
-SMOOTHED = " + smoothing"
 # Fields of a config in which seeds of one thing may differ.
 _SEEDS = FREE | {"members", "seed"}
 # Fields that say how a network smooths: those without smoothing have no use for them.
@@ -133,24 +133,6 @@ def held_out(
         return None
     dataset = load(runs[0].config["dataset"], "train")
     return datasets.hold_out(dataset, fraction=fractions.pop())[1]
-
-
-def label(model: Network, *, num_members: int = 1) -> str:
-    """Returns what a method is called in reports, such as "MC dropout + smoothing".
-
-    Args:
-      model: The network as it was built: a config may have given a row of the table
-        dropout or smoothing, or taken them away.
-      num_members: Of a deep ensemble.
-    """
-    method = "MC dropout" if model.rate else "Deterministic"
-    if num_members > 1:
-        method = "Deep ensemble" + (" of MC dropout" if model.rate else "")
-    if model.rate and model.mc_stages is not None:
-        stages = [f"stage {part}" for part in model.mc_stages if part != HEAD]
-        head = [HEAD] if HEAD in model.mc_stages else []
-        method += f" in {', '.join([*stages, *head])}"
-    return method + (SMOOTHED if any(model.smoothing) else "")
 
 
 def recipe(config: Mapping[str, Any], *, smoothing: bool = True) -> str:
