@@ -20,16 +20,19 @@ import numpy as np
 from etils import epath
 
 from spatial_smoothing.report import chapters, page
-from spatial_smoothing.report.bins import confidence_figure, reliability_figure
 from spatial_smoothing.report.comparisons import checked_differences, smoothing_pairs
-from spatial_smoothing.report.curves import (
+from spatial_smoothing.report.figures.curves import (
     accuracy_nll_figure,
     detection_figure,
     ensemble_size_figure,
     risk_coverage_figure,
     time_figure,
 )
-from spatial_smoothing.report.pictures import FILES, pictures
+from spatial_smoothing.report.figures.pictures import FILES, pictures
+from spatial_smoothing.report.figures.reliability import (
+    confidence_figure,
+    reliability_figure,
+)
 from spatial_smoothing.report.published import published
 from spatial_smoothing.report.rows import Row, checked, plain, plain_but_arrays, series
 from spatial_smoothing.report.runs import averaged

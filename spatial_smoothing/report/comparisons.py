@@ -10,9 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from spatial_smoothing.report import markup
 from spatial_smoothing.report.columns import COLUMNS, column
-from spatial_smoothing.report.markup import Table
 from spatial_smoothing.report.rows import (
     Row,
     number,
@@ -22,6 +20,8 @@ from spatial_smoothing.report.rows import (
     text,
     written,
 )
+from spatial_smoothing.report.tables import cells as markup
+from spatial_smoothing.report.tables.cells import Table
 
 _MATCHED = ("nll", "accuracy", "ece")
 

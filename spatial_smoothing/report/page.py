@@ -11,11 +11,13 @@ from datetime import datetime
 from html import escape
 from typing import Any
 
-from spatial_smoothing.report import comparisons, markup, summary, tables
+from spatial_smoothing.report import comparisons, summary
 from spatial_smoothing.report.chapters import CHAPTERS
-from spatial_smoothing.report.pictures import Picture
+from spatial_smoothing.report.figures.pictures import Picture
 from spatial_smoothing.report.rows import Row, shared
 from spatial_smoothing.report.style import CSS
+from spatial_smoothing.report.tables import cells as markup
+from spatial_smoothing.report.tables import scores as tables
 
 _HEADINGS = (
     "Results",

@@ -6,7 +6,8 @@ import pytest
 from report_rows import Page, cells, head, write
 
 from spatial_smoothing import report
-from spatial_smoothing.report import (
+from spatial_smoothing.report.chapters import (
+    CHAPTERS,
     chapter,
     fourier,
     frequency,
@@ -14,7 +15,6 @@ from spatial_smoothing.report import (
     landscape,
     variance,
 )
-from spatial_smoothing.report.chapters import CHAPTERS
 
 PLAIN, SMOOTH = analysis_rows.NAMES
 

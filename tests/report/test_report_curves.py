@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from report_rows import SIZES, curve, demo, make_row, scored, with_intervals
 
 from spatial_smoothing import report
-from spatial_smoothing.report import canvas
+from spatial_smoothing.report.figures import canvas
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,13 @@ from report_rows import Page, cells, make_row, write
 from robustness_rows import ALEXNET, corruption, perturbation
 
 from spatial_smoothing import report
-from spatial_smoothing.report import chapters, robustness
-from spatial_smoothing.report.corruption_figures import means_figure, severity_figure
-from spatial_smoothing.report.perturbation import perturbation_figure
+from spatial_smoothing.report import chapters
+from spatial_smoothing.report.chapters import robustness
+from spatial_smoothing.report.chapters.corruption_figures import (
+    means_figure,
+    severity_figure,
+)
+from spatial_smoothing.report.chapters.perturbation import perturbation_figure
 
 PLAIN, SMOOTHED = "MC dropout", "MC dropout + smoothing"
 

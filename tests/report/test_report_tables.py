@@ -1,8 +1,10 @@
 import pytest
 from report_rows import cells, demo, head, make_row, scored, with_intervals
 
-from spatial_smoothing.report import comparisons, markup, tables
+from spatial_smoothing.report import comparisons
 from spatial_smoothing.report.columns import COLUMNS
+from spatial_smoothing.report.tables import cells as markup
+from spatial_smoothing.report.tables import scores as tables
 
 
 @pytest.mark.parametrize(

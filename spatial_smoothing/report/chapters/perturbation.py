@@ -8,14 +8,21 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from spatial_smoothing.report import canvas, markup
-from spatial_smoothing.report.chapter import Chapter, table
-from spatial_smoothing.report.chapter import lines as terminal_lines
-from spatial_smoothing.report.lines import heading, scaled
-from spatial_smoothing.report.markup import Table
-from spatial_smoothing.report.pictures import Picture
-from spatial_smoothing.report.robustness import images, largest, prepared, shown, sized
+from spatial_smoothing.report.chapters.chapter import Chapter, table
+from spatial_smoothing.report.chapters.chapter import lines as terminal_lines
+from spatial_smoothing.report.chapters.robustness import (
+    images,
+    largest,
+    prepared,
+    shown,
+    sized,
+)
+from spatial_smoothing.report.figures import canvas
+from spatial_smoothing.report.figures.axes import heading, scaled
+from spatial_smoothing.report.figures.pictures import Picture
 from spatial_smoothing.report.rows import Row, best, number, text
+from spatial_smoothing.report.tables import cells as markup
+from spatial_smoothing.report.tables.cells import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,11 +4,12 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from spatial_smoothing.report import canvas, chapter
-from spatial_smoothing.report.chapter import Chapter
-from spatial_smoothing.report.pictures import Picture, picture
+from spatial_smoothing.report.chapters import chapter
+from spatial_smoothing.report.chapters.chapter import Chapter
+from spatial_smoothing.report.chapters.variance import depth_curves
+from spatial_smoothing.report.figures import canvas
+from spatial_smoothing.report.figures.pictures import Picture, picture
 from spatial_smoothing.report.rows import Row, text
-from spatial_smoothing.report.variance import depth_curves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from spatial_smoothing.report import canvas, markup
 from spatial_smoothing.report.columns import column
-from spatial_smoothing.report.markup import Table
-from spatial_smoothing.report.pictures import Picture
+from spatial_smoothing.report.figures import canvas
+from spatial_smoothing.report.figures.pictures import Picture
 from spatial_smoothing.report.rows import Row, text
+from spatial_smoothing.report.tables import cells as markup
+from spatial_smoothing.report.tables.cells import Table
 
 
 class Chapter(NamedTuple):

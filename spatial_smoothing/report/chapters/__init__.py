@@ -6,7 +6,7 @@ which `tables`, `pictures` and `summary` show.
 
 from collections.abc import Sequence
 
-from spatial_smoothing.report import (
+from spatial_smoothing.report.chapters import (
     corruption,
     fourier,
     frequency,
@@ -15,7 +15,7 @@ from spatial_smoothing.report import (
     perturbation,
     variance,
 )
-from spatial_smoothing.report.chapter import Chapter
+from spatial_smoothing.report.chapters.chapter import Chapter
 from spatial_smoothing.report.rows import Row
 
 CHAPTERS: dict[str, Chapter] = {

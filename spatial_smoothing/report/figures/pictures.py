@@ -4,8 +4,9 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from spatial_smoothing.report import bins, canvas, curves
 from spatial_smoothing.report.columns import DETECTORS, column
+from spatial_smoothing.report.figures import canvas, curves
+from spatial_smoothing.report.figures import reliability as bins
 from spatial_smoothing.report.published import SOURCE
 from spatial_smoothing.report.rows import (
     Row,

@@ -8,14 +8,22 @@ one image of each corruption at every severity.
 from collections.abc import Sequence
 from html import escape
 
-from spatial_smoothing.report import canvas, corruption_figures, markup
-from spatial_smoothing.report.chapter import Chapter, table
-from spatial_smoothing.report.chapter import lines as terminal_lines
+from spatial_smoothing.report.chapters import corruption_figures
+from spatial_smoothing.report.chapters.chapter import Chapter, table
+from spatial_smoothing.report.chapters.chapter import lines as terminal_lines
+from spatial_smoothing.report.chapters.robustness import (
+    images,
+    largest,
+    prepared,
+    shown,
+    sized,
+)
 from spatial_smoothing.report.columns import column
-from spatial_smoothing.report.markup import Table
-from spatial_smoothing.report.pictures import Picture
-from spatial_smoothing.report.robustness import images, largest, prepared, shown, sized
+from spatial_smoothing.report.figures import canvas
+from spatial_smoothing.report.figures.pictures import Picture
 from spatial_smoothing.report.rows import Row, best, number, shared, text
+from spatial_smoothing.report.tables import cells as markup
+from spatial_smoothing.report.tables.cells import Table
 
 _HEADING = "Robustness to corruptions"
 _DIVIDED = ("mean_cnll", "mean_ce", "mean_cece")

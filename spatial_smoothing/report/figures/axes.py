@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from spatial_smoothing.report import canvas
 from spatial_smoothing.report.columns import column
+from spatial_smoothing.report.figures import canvas
 from spatial_smoothing.report.published import SOURCE
 from spatial_smoothing.report.rows import Row, band, number, shared
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spatial_smoothing.report import canvas
-from spatial_smoothing.report.lines import heading, scaled, size_curves
-from spatial_smoothing.report.robustness import largest, sized
+from spatial_smoothing.report.chapters.robustness import largest, sized
+from spatial_smoothing.report.figures import canvas
+from spatial_smoothing.report.figures.axes import heading, scaled, size_curves
 from spatial_smoothing.report.rows import Row, number, series
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from spatial_smoothing.report import canvas
+from spatial_smoothing.report.figures import canvas
 from spatial_smoothing.report.rows import Row, number, series, text
 from spatial_smoothing.report.runs import averaged
 

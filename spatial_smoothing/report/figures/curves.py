@@ -9,9 +9,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from spatial_smoothing.report import canvas
 from spatial_smoothing.report.columns import DETECTORS
-from spatial_smoothing.report.lines import bounds, heading, overlay, scaled, size_curves
+from spatial_smoothing.report.figures import canvas
+from spatial_smoothing.report.figures.axes import (
+    bounds,
+    heading,
+    overlay,
+    scaled,
+    size_curves,
+)
 from spatial_smoothing.report.rows import Row, detected, detectors, series
 from spatial_smoothing.report.runs import averaged
 

@@ -6,16 +6,6 @@ Which score stands in which table, and what is said about it, is in `columns`.
 from collections.abc import Sequence
 
 from spatial_smoothing.report.columns import DETECTORS, column
-from spatial_smoothing.report.markup import (
-    Table,
-    cell,
-    heads,
-    lines,
-    name_heads,
-    over,
-    score_cell,
-    under,
-)
 from spatial_smoothing.report.rows import (
     Row,
     band_meaning,
@@ -27,6 +17,16 @@ from spatial_smoothing.report.rows import (
     series,
     shared,
     text,
+)
+from spatial_smoothing.report.tables.cells import (
+    Table,
+    cell,
+    heads,
+    lines,
+    name_heads,
+    over,
+    score_cell,
+    under,
 )
 
 _MEASURES = ("auroc", "aupr", "fpr95")

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from spatial_smoothing.report import canvas, chapter
-from spatial_smoothing.report.chapter import Chapter
-from spatial_smoothing.report.pictures import Picture, picture
+from spatial_smoothing.report.chapters import chapter
+from spatial_smoothing.report.chapters.chapter import Chapter
+from spatial_smoothing.report.figures import canvas
+from spatial_smoothing.report.figures.pictures import Picture, picture
 from spatial_smoothing.report.rows import Row, text
 
 if TYPE_CHECKING:
