@@ -45,6 +45,7 @@ LIBRARIES = {
     "ml_collections": {"cli"},
     "optax": {"training"},
     "orbax": {"training"},
+    "jinja2": {"report"},
     "matplotlib": {"report"},
     "rich": {"report", "runtime", "training"},
     "tensorboardX": {"training"},

@@ -6,17 +6,12 @@ or one of another suite (see `chapters`). Options are keyword-only. Matplotlib a
 are imported when they are needed.
 """
 
-import contextlib
-import csv
-import io
 import itertools
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 from etils import epath
 
 from spatial_smoothing.report import chapters, page
@@ -32,6 +27,14 @@ from spatial_smoothing.report.figures.pictures import FILES, pictures
 from spatial_smoothing.report.figures.reliability import (
     confidence_figure,
     reliability_figure,
+)
+from spatial_smoothing.report.files import (
+    attach_arrays,
+    check_writable,
+    csv_text,
+    npz_bytes,
+    replace,
+    without_arrays,
 )
 from spatial_smoothing.report.published import published
 from spatial_smoothing.report.rows import Row, checked, plain, plain_but_arrays, series
@@ -63,8 +66,8 @@ def write(
     output: epath.PathLike,
     rows: Sequence[Row],
     *,
-    provenance: Mapping[str, Any],
-    title: str,
+    provenance: Mapping[str, Any] | None = None,
+    title: str = "Evaluation",
     differences: Sequence[Mapping[str, Any]] = (),
     beside: Sequence[Row] = (),
     files: Mapping[str, bytes] | None = None,
@@ -73,78 +76,106 @@ def write(
 
     Every file is complete or not there; those of an earlier report are replaced. A
     figure or table that the rows have no values for is left out. Rows that differ in
-    "run" only are single in the files and averaged on the page and in the figures.
-    Numbers that are not finite are null in JSON and empty in CSV. Rows of a chapter
-    have a CSV file and, for their arrays, an NPZ file of their own, called as it.
+    "run" alone are single in the files, and averaged on the page and in the figures.
+    Numbers that are not finite are null in JSON and empty in CSV. The rows of a chapter
+    have a CSV file and, for their arrays, an NPZ file, both named after the chapter.
 
     Args:
-      output: the directory, made if need be.
-      rows: report rows.
-      provenance: where the numbers come from; a nested dict of JSON's types.
-      title: heading of the page.
-      differences: paired differences between models, see `comparisons`.
-      beside: rows to draw for comparison, such as those of `published`.
-      files: name -> content of further files, replaced with the report or not at all.
+      output: The directory, made if need be.
+      rows: Report rows; see `rows`. A row needs "label" and "num_samples" alone.
+      provenance: Where the numbers come from: a nested dict of JSON's types.
+      title: Heading of the page.
+      differences: Paired differences between models; see `comparisons`.
+      beside: Rows to draw for comparison, such as those of `published`.
+      files: Name -> content of further files, which are written with the report or
+        not at all.
 
     Returns:
       The path of report.html.
 
     Raises:
-      ValueError: the rows are not report rows, or the differences not differences.
-      TypeError: a value is of a type that JSON does not have.
+      ValueError: The rows are not report rows, or the differences not differences.
+      TypeError: A value is of a type that JSON does not have.
       OSError: `output` cannot be written.
     """
-    output, provenance = epath.Path(output), plain(dict(provenance))
+    output, provenance = epath.Path(output), plain(dict(provenance or {}))
     ensembles, others = chapters.split(rows)
     rows = checked(ensembles) if ensembles or not others else []
+    groups = {suite: plain_but_arrays(group) for suite, group in others.items()}
     differences = checked_differences(differences)
     shown = averaged(rows) if rows else []
-    shown_others = {suite: plain_but_arrays(group) for suite, group in others.items()}
     drawn = pictures(shown, published=beside) if shown else {}
-    drawn_others = {
+    drawn_of = {
         suite: dict(chapters.CHAPTERS[suite].pictures(group))
-        for suite, group in shown_others.items()
+        for suite, group in groups.items()
     }
-    stored = [*rows, *(_stored(r) for group in shown_others.values() for r in group)]
-    record = {"provenance": provenance, "rows": stored}
-    if differences:
-        record["differences"] = differences
-    document = page.html(
+    view = page.page(
         shown,
         differences=differences,
         provenance=provenance,
         title=title,
         pictures=list(drawn.values()),
         chapters={
-            suite: (group, list(drawn_others[suite].values()))
-            for suite, group in shown_others.items()
+            suite: (group, list(drawn_of[suite].values()))
+            for suite, group in groups.items()
         },
         generated=datetime.now(UTC),
     )
-    files = dict(files or {})
-    files["metrics.json"] = json.dumps(record, indent=1, allow_nan=False).encode()
-    if rows:
-        files["metrics.csv"] = _csv(rows).encode()
-    for suite, group in shown_others.items():
-        files[f"{suite}.csv"] = _csv([_stored(row) for row in group]).encode()
-        if any(row.get("arrays") for row in group):
-            files[f"{suite}.npz"] = _npz(group)
-        drawn |= drawn_others[suite]
-    files |= {name: picture.png for name, picture in drawn.items()}
-    files["report.html"] = document.encode()
-    with _explained(output):
-        _replace(output, files)
+    written = {**(files or {}), **_data_files(rows, groups, differences, provenance)}
+    for part in (drawn, *drawn_of.values()):
+        written |= {name: picture.png for name, picture in part.items()}
+    written["report.html"] = page.html(view).encode()
+    replace(output, written, known=_known_files())
     return output / "report.html"
 
 
+def _data_files(
+    rows: Sequence[Row],
+    groups: Mapping[str, Sequence[Row]],
+    differences: Sequence[Row],
+    provenance: Mapping[str, Any],
+) -> dict[str, bytes]:
+    """The JSON, CSV and NPZ files: name -> content.
+
+    Args:
+      rows: Rows of ensembles, plain.
+      groups: Suite -> rows of its chapter, plain but for their arrays.
+      differences: Paired differences, checked.
+      provenance: A nested dict of JSON's types.
+    """
+    stored = {
+        suite: [without_arrays(r) for r in group] for suite, group in groups.items()
+    }
+    record = {
+        "provenance": provenance,
+        "rows": [*rows, *itertools.chain.from_iterable(stored.values())],
+        **({"differences": differences} if differences else {}),
+    }
+    found = {"metrics.json": json.dumps(record, indent=1, allow_nan=False).encode()}
+    if rows:
+        found["metrics.csv"] = csv_text(rows).encode()
+    for suite, group in groups.items():
+        found[f"{suite}.csv"] = csv_text(stored[suite]).encode()
+        if any(row.get("arrays") for row in group):
+            found[f"{suite}.npz"] = npz_bytes(group)
+    return found
+
+
+def _known_files() -> list[str]:
+    """The files that some report has and another has not."""
+    known = ["metrics.csv", *FILES]
+    for suite, chapter in chapters.CHAPTERS.items():
+        known += [f"{suite}.csv", f"{suite}.npz", *chapter.files]
+    return known
+
+
 def check(output: epath.PathLike) -> None:
-    """Makes the directory of a report; an OSError says if it cannot be written."""
-    output = epath.Path(output)
-    with _explained(output):
-        output.mkdir(parents=True, exist_ok=True)
-        trial = output / ".check.tmp"
-        trial.write_text("")
-        trial.unlink(missing_ok=True)  # by several processes
+    """Makes the directory of a report; an OSError says if it cannot be written.
+
+    Args:
+      output: The directory.
+    """
+    check_writable(epath.Path(output))
 
 
 def read(path: epath.PathLike) -> tuple[list[Row], dict[str, Any]]:
@@ -169,94 +200,18 @@ def read(path: epath.PathLike) -> tuple[list[Row], dict[str, Any]]:
         ) from error
     _, others = chapters.split(rows)
     for suite, group in others.items():
-        _attach_arrays(group, epath.Path(path).with_name(f"{suite}.npz"))
+        attach_arrays(group, epath.Path(path).with_name(f"{suite}.npz"))
     return rows, provenance
 
 
 def print_rows(rows: Sequence[Row]) -> None:
-    """Prints the tables of the ensembles and of each chapter."""
+    """Prints the tables of the ensembles and of each chapter.
+
+    Args:
+      rows: Report rows.
+    """
     ensembles, others = chapters.split(rows)
     if ensembles:
         print_table(ensembles)
     for suite, group in others.items():
         print_lines(chapters.CHAPTERS[suite].lines(group), title=suite)
-
-
-@contextlib.contextmanager
-def _explained(output: epath.Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            f"cannot write the report to '{output}': {error.strerror or error}; "
-            "choose a directory that can be written"
-        ) from error
-
-
-def _stored(row: Row) -> Row:
-    """What the JSON has of a row of a chapter."""
-    return {key: value for key, value in row.items() if key != "arrays"}
-
-
-def _npz(rows: Sequence[Row]) -> bytes:
-    """The arrays of all rows, as NUMBER OF THE ROW/NAME."""
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        **{
-            f"{index}/{name}": np.asarray(value)
-            for index, row in enumerate(rows)
-            for name, value in row.get("arrays", {}).items()
-        },
-    )
-    return buffer.getvalue()
-
-
-def _attach_arrays(rows: Sequence[Row], path: epath.Path) -> None:
-    if not path.exists():
-        return
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        for key in arrays.files:
-            index, _, name = key.partition("/")
-            rows[int(index)].setdefault("arrays", {})[name] = arrays[key]
-
-
-def _csv(rows: Sequence[Row]) -> str:
-    """The keys with single values as columns, each followed by its interval's ends."""
-    keys = dict.fromkeys(key for row in rows for key in row)
-    nested = {k for k in keys for row in rows if isinstance(row.get(k), dict | list)}
-    bounds = {k for row in rows for k in row.get("intervals") or {}}
-    columns = []
-    for key in keys:
-        if key not in nested:
-            columns += [key, f"{key}_low", f"{key}_high"] if key in bounds else [key]
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        ends = {
-            f"{key}_{end}": value
-            for key, interval in (row.get("intervals") or {}).items()
-            for end, value in zip(("low", "high"), interval, strict=True)
-        }
-        writer.writerow({**row, **ends})
-    return buffer.getvalue()
-
-
-def _replace(output: epath.Path, files: Mapping[str, bytes]) -> None:
-    """Writes all files beside their places, then moves them there."""
-    output.mkdir(parents=True, exist_ok=True)
-    staged = {output / f".{name}.{os.getpid()}.tmp": name for name in files}
-    try:
-        for path, name in staged.items():
-            path.write_bytes(files[name])
-        for path, name in staged.items():
-            path.replace(output / name)
-    finally:
-        for path in staged:
-            path.unlink(missing_ok=True)
-    listed = [chapters.CHAPTERS[suite].files for suite in chapters.CHAPTERS]
-    own = [f"{suite}.{end}" for suite in chapters.CHAPTERS for end in ("csv", "npz")]
-    for name in (*FILES, "metrics.csv", *own, *itertools.chain(*listed)):
-        if name not in files:
-            (output / name).unlink(missing_ok=True)

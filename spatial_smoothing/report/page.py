@@ -1,23 +1,27 @@
 """The HTML page: rows, provenance and pictures -> one self-contained document.
 
-The page needs nothing else: images and style are part of it, there is no script and no
-link. Every text from outside goes through `html.escape`.
+The functions here turn rows into the plain data of a page (`Page`), and the templates
+in `templates/` turn that into HTML. The templates escape every text. The page needs
+nothing else: images and style are part of it; it has no script and loads nothing.
 """
 
 import base64
+import dataclasses
+import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from spatial_smoothing.report import comparisons, summary
+from spatial_smoothing.report import summary, tables
 from spatial_smoothing.report.chapters import CHAPTERS
 from spatial_smoothing.report.figures.pictures import Picture
 from spatial_smoothing.report.rows import Row, shared
-from spatial_smoothing.report.style import CSS
-from spatial_smoothing.report.tables import cells as markup
-from spatial_smoothing.report.tables import scores as tables
+from spatial_smoothing.report.tables.cells import Table
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 _HEADINGS = (
     "Results",
@@ -34,9 +38,114 @@ _HEADINGS = (
     "Streams",
     "Two definitions",
 )
+_PIXELS_PER_INCH = 96  # of CSS
+# A figure that is made smaller than this part of its size has letters that are too
+# small to read. It scrolls instead.
+_SMALLEST = 0.7
 
 
-def html(
+@dataclasses.dataclass(frozen=True)
+class NumberedTable:
+    """A table with its number on the page; None for a paragraph without a table."""
+
+    table: Table
+    number: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure of the page.
+
+    Attributes:
+      number: int >= 1, its number on the page.
+      data: The PNG file in Base64.
+      width: Width in CSS pixels.
+      min_width: Width in CSS pixels below which the figure scrolls.
+      alt: Text in place of the image.
+      caption: What the figure shows.
+    """
+
+    number: int
+    data: str
+    width: int
+    min_width: int
+    alt: str
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A section of the page.
+
+    Attributes:
+      anchor: The name by which links point to the section.
+      heading: Its heading.
+      paragraphs: Texts at its beginning.
+      tables: Its tables.
+      figures: Its figures, which follow the tables.
+    """
+
+    anchor: str
+    heading: str
+    paragraphs: Sequence[str] = ()
+    tables: Sequence[NumberedTable] = ()
+    figures: Sequence[Figure] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Values:
+    """Named values, and groups of them that have names themselves."""
+
+    entries: Sequence[tuple[str, str]]
+    groups: Sequence[tuple[str, "Values"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """What the page says.
+
+    Attributes:
+      title: The heading of the page.
+      facts: What was evaluated, a short text each.
+      generated: When the page was made, UTC.
+      sections: The sections that have content, in order.
+      provenance: Where the numbers come from.
+    """
+
+    title: str
+    facts: Sequence[str]
+    generated: datetime
+    sections: Sequence[Section]
+    provenance: Values
+
+
+def html(page: Page) -> str:
+    """The document.
+
+    Args:
+      page: What it says.
+
+    Returns:
+      HTML.
+    """
+    return _template().render(page=page)
+
+
+@functools.cache
+def _template() -> "Template":
+    import jinja2  # late, for those who read rows only
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("spatial_smoothing.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,  # a misspelt name is an error
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")
+
+
+def page(
     rows: Sequence[Row],
     *,
     differences: Sequence[Row],
@@ -44,97 +153,74 @@ def html(
     title: str,
     pictures: Sequence[Picture],
     generated: datetime,
-    chapters: Mapping[str, tuple[Sequence[Row], Sequence[Picture]]] | None = None,
-) -> str:
-    """The document.
+    chapters: Mapping[str, tuple[Sequence[Row], Sequence[Picture]]],
+) -> Page:
+    """What the page says of rows.
 
     Args:
-      rows: report rows, averaged over runs; none for a page of chapters alone.
-      differences: paired differences, checked.
-      provenance: nested dict of plain values.
-      title: the heading, plain text.
-      pictures: the figures, in order.
-      generated: the date, UTC.
-      chapters: suite -> its rows and figures.
-
-    Returns:
-      HTML.
+      rows: Report rows, averaged over runs; none for a page of chapters alone.
+      differences: Paired differences, checked; see `comparisons`.
+      provenance: Nested dict of JSON's types.
+      title: The heading of the page.
+      pictures: The figures of `rows`, in order.
+      generated: When the page is made, UTC.
+      chapters: Suite -> its rows and its figures.
     """
-    chapters = dict(chapters or {})
-    words = summary.paragraph(rows, differences=differences) if rows else ""
-    words = words.replace(" %", "\u00a0%")  # one unbroken word
-    headings, found = list(_HEADINGS), _tables(rows, differences) if rows else []
+    headings = list(_HEADINGS)
+    found = tables.of_ensembles(rows, differences=differences) if rows else []
+    drawn = list(pictures)
     for suite, (group, more) in chapters.items():
         headings += CHAPTERS[suite].headings
         found += CHAPTERS[suite].tables(group)
-        pictures = [*pictures, *more]
-    sections = [
-        _section("Summary", f"<p>{escape(words)}</p>\n" if words else ""),
-        *_numbered(headings, found, pictures),
-        _section("Provenance", _entries(provenance)),
-    ]
+        drawn += more
+    sections = _sections(headings, found, drawn)
+    if rows:
+        words = summary.paragraph(rows, differences=differences)
+        words = words.replace(" %", "\N{NO-BREAK SPACE}%")
+        sections.insert(0, Section("summary", "Summary", paragraphs=[words]))
     shown = rows or [row for group, _ in chapters.values() for row in group]
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{escape(title)}</title>
-<style>{CSS}</style>
-</head>
-<body>
-<main>
-<header>
-<h1>{escape(title)}</h1>
-<p class="facts">{_facts(shown, generated)}</p>
-</header>
-{"".join(sections)}</main>
-</body>
-</html>
-"""
+    return Page(title, _facts(shown), generated, sections, _values(provenance))
 
 
-def _tables(rows: Sequence[Row], differences: Sequence[Row]) -> list[markup.Table]:
-    """The tables that there are values for."""
-    found = (
-        tables.results(rows),
-        comparisons.differences_table(differences),
-        comparisons.equivalents_table(rows),
-        tables.calibration(rows),
-        tables.temperature(rows),
-        tables.uncertainty(rows),
-        tables.detection(rows),
-        tables.streams(rows),
-        tables.definitions(rows),
-    )
-    return [table for table in found if table]
-
-
-def _numbered(
-    headings: Sequence[str], tables: Sequence[markup.Table], pictures: Sequence[Picture]
-) -> list[str]:
-    """The sections in the order of their headings: tables if any, then figures."""
-    sections, table_number, figure_number = [], 0, 0
+def _sections(
+    headings: Sequence[str], tables: Sequence[Table], pictures: Sequence[Picture]
+) -> list[Section]:
+    """The sections that have content, with tables and figures numbered throughout."""
+    sections = []
+    table_number = figure_number = 0
     for heading in headings:
-        body = ""
-        for table in (table for table in tables if table.heading == heading):
-            table_number += bool(table.head)
-            body += markup.html(table, table_number)
-        for picture in (picture for picture in pictures if picture.heading == heading):
-            figure_number += 1
-            body += _figure(figure_number, picture)
-        sections.append(_section(heading, body))
+        numbered_tables, figures = [], []
+        for table in tables:
+            if table.heading == heading:
+                table_number += bool(table.head)
+                number = table_number if table.head else None
+                numbered_tables.append(NumberedTable(table, number))
+        for picture in pictures:
+            if picture.heading == heading:
+                figure_number += 1
+                figures.append(_figure(figure_number, picture))
+        if numbered_tables or figures:
+            anchor = re.sub(r"[^a-z0-9]+", "-", heading.lower())
+            sections.append(
+                Section(anchor, heading, tables=numbered_tables, figures=figures)
+            )
     return sections
 
 
-def _section(heading: str, body: str) -> str:
-    return f"<section>\n<h2>{escape(heading)}</h2>\n{body}</section>\n" if body else ""
+def _figure(number: int, picture: Picture) -> Figure:
+    width = round(_PIXELS_PER_INCH * picture.width)
+    return Figure(
+        number=number,
+        data=base64.b64encode(picture.png).decode(),
+        width=width,
+        min_width=round(_SMALLEST * width),
+        alt=picture.alt,
+        caption=picture.caption,
+    )
 
 
-def _facts(rows: Sequence[Row], generated: datetime) -> str:
-    """Data set, split and images where all rows share them, and the date."""
+def _facts(rows: Sequence[Row]) -> list[str]:
+    """Data set, split, images and runs where all rows share them."""
     dataset, split = shared(rows, "dataset"), shared(rows, "split")
     images = shared(rows, "num_examples")
     models = len({row["label"] for row in rows})
@@ -146,42 +232,20 @@ def _facts(rows: Sequence[Row], generated: datetime) -> str:
         "1 model" if models == 1 else f"{models} models",
         f"{runs} runs each" if runs else "",
     ]
-    date = (
-        f'generated <time datetime="{generated:%Y-%m-%dT%H:%MZ}">'
-        f"{generated:%Y-%m-%d %H:%M} UTC</time>"
-    )
-    return " · ".join([*(escape(fact) for fact in facts if fact), date])
+    return [fact for fact in facts if fact]
 
 
-def _figure(number: int, picture: Picture) -> str:
-    data = base64.b64encode(picture.png).decode()
-    # Below 70 % of its size the letters of a figure are too small: it scrolls instead.
-    width = round(96 * picture.width)
-    image = (
-        f'<img src="data:image/png;base64,{data}" alt="{escape(picture.alt)}" '
-        f'width="{width}" style="min-width: {round(0.7 * width)}px">'
-    )
-    return (
-        f'<figure>\n<div class="scroll" role="region" aria-label="Figure {number}" '
-        f'tabindex="0">{image}</div>\n<figcaption>Figure {number}. '
-        f"{escape(picture.caption)}</figcaption>\n</figure>\n"
-    )
-
-
-def _entries(values: Mapping[str, Any]) -> str:
-    """Single values as a list of definitions, then groups of values, opened."""
+def _values(values: Mapping[str, Any]) -> Values:
+    """A nested dict as texts: single values first, then the groups."""
     groups = {key: value for key, value in values.items() if isinstance(value, Mapping)}
-    single = [(key, value) for key, value in values.items() if key not in groups]
-    items = "".join(
-        f"<dt>{escape(str(key))}</dt><dd>{escape(_shown(value))}</dd>\n"
-        for key, value in single
+    return Values(
+        entries=[
+            (str(key), _shown(value))
+            for key, value in values.items()
+            if key not in groups
+        ],
+        groups=[(str(key), _values(group)) for key, group in groups.items()],
     )
-    details = "".join(
-        f"<details open>\n<summary>{escape(str(key))}</summary>\n{_entries(value)}"
-        "</details>\n"
-        for key, value in groups.items()
-    )
-    return (f"<dl>\n{items}</dl>\n" if items else "") + details
 
 
 def _shown(value: Any) -> str:

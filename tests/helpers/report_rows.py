@@ -1,6 +1,5 @@
 """Made-up report rows, and what reads a page."""
 
-import re
 from html.parser import HTMLParser
 
 import numpy as np
@@ -155,19 +154,25 @@ def with_intervals(row, *, half=0.01, keys=("nll", "accuracy", "ece", "brier")):
 
 
 def cells(table):
-    """The lines of a table as lists of texts; values and bands are apart."""
-    found = re.sub(r"<small>", " ", table.body)
-    lines = re.findall(r"<tr>(.*?)</tr>", found, re.S)
+    """The values of the lines of a table as texts; what is below a value follows it."""
     return [
-        [
-            re.sub(r"<[^>]*>", "", cell)
-            for cell in re.findall(r"<td[^>]*>(.*?)</td>", line)
-        ]
-        for line in lines
+        [" ".join([cell.text, *cell.below]) for cell in line.cells]
+        for group in table.groups
+        for line in group
+    ]
+
+
+def best_cells(table):
+    """The texts of the cells that are marked as the best."""
+    return [
+        cell.text
+        for group in table.groups
+        for line in group
+        for cell in line.cells
+        if cell.is_best
     ]
 
 
 def head(table):
     """The headings of a table, without units."""
-    names = re.findall(r"<th[^>]*>([^<]*)", "".join(table.head))
-    return [name.strip() for name in names if name.strip()]
+    return [heading.text for line in table.head for heading in line]

@@ -1,6 +1,7 @@
 from report_rows import cells, demo, head, make_row, pair
 
 from spatial_smoothing.report import comparisons
+from spatial_smoothing.report.tables import differences
 
 
 def difference(**values):
@@ -10,7 +11,7 @@ def difference(**values):
 
 
 def test_differences_that_exclude_zero_are_marked():
-    table = comparisons.differences_table(
+    table = differences.differences_table(
         [
             difference(ece=[0.001, -0.002, 0.004], nll=[-0.05, -0.07, -0.03]),
             difference(accuracy=[0.01, 0.002, 0.02], nll=[None, None, None]),
@@ -23,7 +24,7 @@ def test_differences_that_exclude_zero_are_marked():
     ]
     assert "on the same 10,000 test images" in table.caption
     assert "paired bootstrap" in table.caption
-    assert comparisons.differences_table([]) is None
+    assert differences.differences_table([]) is None
 
 
 def test_an_interval_that_ends_at_zero_does_not_exclude_it():
@@ -41,7 +42,7 @@ def test_equivalent_size_is_the_smallest_that_reaches_the_largest():
         rows[2:], (0.76, 0.77, 0.79, 0.79), (0.05, 0.04, 0.035, 0.031), strict=True
     ):
         row.update(accuracy=accuracy, ece=ece)
-    table = comparisons.equivalents_table(rows)
+    table = differences.equivalents_table(rows)
     (line,) = cells(table)
     assert line == ["A", "50", "0.850", "5", "77.00", "2", "3.00", "not reached"]
     assert head(table)[:3] == ["Smoothed model", "Unsmoothed model", "at N"]
@@ -50,7 +51,7 @@ def test_equivalent_size_is_the_smallest_that_reaches_the_largest():
 def test_equivalent_size_takes_no_missing_value():
     rows = pair({1: 0.9, 50: 0.85}, {1: 0.8, 2: 0.8})
     rows[1]["ece"] = rows[2]["nll"] = None
-    (line,) = cells(comparisons.equivalents_table(rows))
+    (line,) = cells(differences.equivalents_table(rows))
     assert line[2:4] == ["0.850", "2"]
     assert "–" not in line
     assert len(line) == 6  # no target for the ECE
@@ -85,5 +86,5 @@ def test_baselines_differ_in_nothing_but_smoothing():
 
 
 def test_equivalent_size_needs_a_pair():
-    assert comparisons.equivalents_table([make_row("a", 1), make_row("a", 5)]) is None
-    assert len(cells(comparisons.equivalents_table(demo()))) == 1
+    assert differences.equivalents_table([make_row("a", 1), make_row("a", 5)]) is None
+    assert len(cells(differences.equivalents_table(demo()))) == 1

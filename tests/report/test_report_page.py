@@ -1,6 +1,10 @@
 import base64
+import configparser
+import fnmatch
+import re
 
 import pytest
+from checkout import ROOT
 from report_rows import Page, curve, demo, scored, with_intervals, write
 
 from spatial_smoothing import report
@@ -44,6 +48,22 @@ def test_page_escapes_every_text(tmp_path):
     assert page.texts.count(nasty) >= 8
     assert all(nasty in image["alt"] for image in page.all("img"))
     assert report.read(tmp_path / "metrics.json")[1] == provenance
+
+
+def test_tables_escape_every_text(tmp_path):
+    nasty = "<b>&"
+    rows = [scored(nasty, n, model=nasty) for n in (1, 5)]
+    for row in rows:
+        row["detection"].update(dataset=nasty, scores={nasty: {"auroc": 0.5}})
+        row["reference"]["nll"] = 0.123
+    difference = {"label": nasty, "num_samples": 1, "values": {nasty: [1.0, 0.5, 2.0]}}
+    rows.append({**rows[0], "label": f"{nasty} 2", "model": f"{nasty}_smoothing"})
+    document = write(tmp_path, rows, differences=[difference]).read_text()
+    page = Page(document)
+    assert len(page.all("table")) == 9
+    assert not page.all("b")
+    assert "<b>" not in document
+    assert page.texts.count(nasty) >= 9
 
 
 def headings(page):
@@ -98,7 +118,7 @@ def test_tables_and_figures_are_numbered_in_order(full):
 
 def test_sections_come_in_order_and_only_where_there_is_something(full, tmp_path):
     def sections(document):
-        return [part.split("</h2>")[0] for part in document.split("<h2>")[1:]]
+        return re.findall(r"<h2 id=[^>]*>(.*?)</h2>", document)
 
     path, _ = full
     assert sections((path / "report.html").read_text()) == [
@@ -152,3 +172,18 @@ def test_captions_say_what_the_bands_are(full, tmp_path):
     assert "Values are means over runs. In brackets, the range over 2 runs." in words
     assert "Bands and bars: the range over 2 runs." in words
     assert "2 runs each" in words
+
+
+def test_installed_reports_have_their_templates():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    listed = settings["options.package_data"]["spatial_smoothing.report"].split(",")
+    folder = ROOT / "spatial_smoothing" / "report"
+    data = [
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*.*")
+        if path.suffix not in (".py", ".pyc")
+    ]
+    assert {"published.csv", "templates/report.html", "templates/style.css"} <= {*data}
+    for name in data:
+        assert any(fnmatch.fnmatch(name, pattern.strip()) for pattern in listed), name

@@ -14,8 +14,12 @@ from spatial_smoothing.report.columns import column
 from spatial_smoothing.report.figures import canvas
 from spatial_smoothing.report.figures.pictures import Picture
 from spatial_smoothing.report.rows import Row, text
-from spatial_smoothing.report.tables import cells as markup
-from spatial_smoothing.report.tables.cells import Table
+from spatial_smoothing.report.tables.cells import (
+    Table,
+    heading_of,
+    score_cell,
+    series_table,
+)
 
 
 class Chapter(NamedTuple):
@@ -68,16 +72,14 @@ def table(
         for key in keys
         if column(key).note
     ]
-    return Table(
-        heading,
-        caption,
-        [markup.name_heads(size=column(each).heading) + markup.heads(keys)],
-        markup.lines(
-            by_label([{**row, "run": _run(row)} for row in rows]),
-            lambda row: "".join(markup.score_cell(row, key) for key in keys),
-            each=each,
-        ),
-        [*explained, *notes],
+    return series_table(
+        by_label([{**row, "run": _run(row)} for row in rows]),
+        lambda row: [score_cell(row, key) for key in keys],
+        section=heading,
+        caption=caption,
+        headings=[heading_of(key) for key in keys],
+        each=each,
+        notes=[*explained, *notes],
     )
 
 

@@ -6,7 +6,6 @@ one image of each corruption at every severity.
 """
 
 from collections.abc import Sequence
-from html import escape
 
 from spatial_smoothing.report.chapters import corruption_figures
 from spatial_smoothing.report.chapters.chapter import Chapter, table
@@ -16,13 +15,13 @@ from spatial_smoothing.report.chapters.robustness import (
     largest,
     prepared,
     shown,
+    side_by_side,
     sized,
 )
 from spatial_smoothing.report.columns import column
 from spatial_smoothing.report.figures import canvas
 from spatial_smoothing.report.figures.pictures import Picture
-from spatial_smoothing.report.rows import Row, best, number, shared, text
-from spatial_smoothing.report.tables import cells as markup
+from spatial_smoothing.report.rows import Row, number, shared
 from spatial_smoothing.report.tables.cells import Table
 
 _HEADING = "Robustness to corruptions"
@@ -94,32 +93,20 @@ def _tables(rows: Sequence[Row]) -> list[Table]:
 
 def _by_corruption(scores: Sequence[Row]) -> Table:
     """A line for each corruption, the scores of each label side by side."""
-    groups = largest(scores)
     names = shown(scores, "corruption")
     averages = {
-        label: {name: _average(rows, name) for name in names}
-        for label, rows in groups.items()
+        sized(label, rows): {name: _average(rows, name) for name in names}
+        for label, rows in largest(scores).items()
     }
-    head = '<th scope="col" class="name" rowspan="2">Corruption</th>'
-    for label, rows in groups.items():
-        head += markup.over(sized(label, rows), columns=len(_SCORES))
-    body = ""
-    for name, words in names.items():
-        line = [averages[label][name] for label in groups]
-        top = {key: best([row for row in line if row], key) for key in _SCORES}
-        cells = "".join(
-            markup.cell(text(row, key), strong=text(row, key) == top[key])
-            for row in line
-            for key in _SCORES
-        )
-        body += f'<tr><th scope="row" class="name">{escape(words)}</th>{cells}</tr>\n'
-    return Table(
-        _HEADING,
-        "Each corruption, averaged over its severities, at the largest number of "
-        "samples N; the best of a line is bold.",
-        [head, markup.heads(_SCORES * len(groups))],
-        f"<tbody>\n{body}</tbody>\n",
-        [_DEVIATING] if any("(" in words for words in names.values()) else [],
+    return side_by_side(
+        averages,
+        names,
+        _SCORES,
+        section=_HEADING,
+        caption="Each corruption, averaged over its severities, at the largest number "
+        "of samples N; the best of a line is bold.",
+        first="Corruption",
+        notes=[_DEVIATING] if any("(" in words for words in names.values()) else [],
     )
 
 

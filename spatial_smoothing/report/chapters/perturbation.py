@@ -5,7 +5,6 @@ perturbations, which names none.
 """
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING
 
 from spatial_smoothing.report.chapters.chapter import Chapter, table
@@ -15,13 +14,13 @@ from spatial_smoothing.report.chapters.robustness import (
     largest,
     prepared,
     shown,
+    side_by_side,
     sized,
 )
 from spatial_smoothing.report.figures import canvas
 from spatial_smoothing.report.figures.axes import heading, scaled
 from spatial_smoothing.report.figures.pictures import Picture
-from spatial_smoothing.report.rows import Row, best, number, text
-from spatial_smoothing.report.tables import cells as markup
+from spatial_smoothing.report.rows import Row, number
 from spatial_smoothing.report.tables.cells import Table
 
 if TYPE_CHECKING:
@@ -57,30 +56,18 @@ def _tables(rows: Sequence[Row]) -> list[Table]:
 
 def _by_perturbation(rows: Sequence[Row]) -> Table:
     """A line for each perturbation, the scores of each label side by side."""
-    groups = largest(rows)
     found = {
-        label: {row["perturbation"]: row for row in group}
-        for label, group in groups.items()
+        sized(label, group): {row["perturbation"]: row for row in group}
+        for label, group in largest(rows).items()
     }
-    head = '<th scope="col" class="name" rowspan="2">Perturbation</th>'
-    for label, group in groups.items():
-        head += markup.over(sized(label, group), columns=len(_DRAWN))
-    body = ""
-    for name, words in shown(rows, "perturbation").items():
-        line = [found[label].get(name, {}) for label in groups]
-        top = {key: best([row for row in line if row], key) for key in _DRAWN}
-        cells = "".join(
-            markup.cell(text(row, key), strong=text(row, key) == top[key])
-            for row in line
-            for key in _DRAWN
-        )
-        body += f'<tr><th scope="row" class="name">{escape(words)}</th>{cells}</tr>\n'
-    return Table(
-        _HEADING,
-        "Each perturbation, at the largest number of samples N; the best of a line is "
-        "bold.",
-        [head, markup.heads(_DRAWN * len(groups))],
-        f"<tbody>\n{body}</tbody>\n",
+    return side_by_side(
+        found,
+        shown(rows, "perturbation"),
+        _DRAWN,
+        section=_HEADING,
+        caption="Each perturbation, at the largest number of samples N; the best of a "
+        "line is bold.",
+        first="Perturbation",
     )
 
 

@@ -1,9 +1,18 @@
 """What the chapters of robustness share: series, averages over runs, shown names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from spatial_smoothing.report.rows import Row, shared
+from spatial_smoothing.report.rows import Row, best, shared, text
 from spatial_smoothing.report.runs import mean
+from spatial_smoothing.report.tables.cells import (
+    Heading,
+    Line,
+    Name,
+    Table,
+    cell,
+    heading_above,
+    heading_of,
+)
 
 CHECKED = ("dataset", "split", "data")
 
@@ -71,3 +80,47 @@ def images(rows: Sequence[Row]) -> str:
     count = shared(rows, "num_examples")
     words = " and ".join(dict.fromkeys(about))
     return f"{words}, {count:,.0f} images" if count else words
+
+
+def side_by_side(
+    values: Mapping[str, Mapping[str, Row]],
+    names: Mapping[str, str],
+    keys: Sequence[str],
+    *,
+    section: str,
+    caption: str,
+    first: str,
+    notes: Sequence[str] = (),
+) -> Table:
+    """A table with a line for each corruption, and columns for each model.
+
+    Args:
+      values: Model -> corruption -> row of its scores; a corruption may be absent.
+      names: Corruption -> its name in reports, in the order of the lines.
+      keys: The scores of each model; the best of a line is marked.
+      section: Heading of the section.
+      caption: What the table shows.
+      first: Heading of the names.
+      notes: Lines below the table.
+    """
+    lines = []
+    for corruption, shown_name in names.items():
+        rows = [found.get(corruption, {}) for found in values.values()]
+        top = {key: best([row for row in rows if row], key) for key in keys}
+        cells = []
+        for row in rows:
+            for key in keys:
+                value = text(row, key)
+                cells.append(cell(value, is_best=value == top[key]))
+        lines.append(Line(Name(shown_name), None, cells))
+    above = [heading_above(model, columns=len(keys)) for model in values]
+    return Table(
+        heading=section,
+        caption=caption,
+        head=[
+            [Heading(first, rows=2, is_name=True), *above],
+            [heading_of(key) for _ in values for key in keys],
+        ],
+        groups=[lines],
+        notes=notes,
+    )

@@ -1,132 +1,199 @@
-"""HTML of tables: headings, lines grouped by series, caption and notes.
+"""The plain data of a table: headings, lines grouped by series, cells and notes.
 
-Every text from outside goes through `html.escape`.
+A table holds texts and no markup. The templates of the page turn it into HTML, and
+escape every text while they do.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
-from typing import NamedTuple
 
 from spatial_smoothing.report.columns import column
 from spatial_smoothing.report.rows import Row, band, shared, text, written
 
-_ARROWS = {"lower": "↓", "higher": "↑"}
+
+@dataclasses.dataclass(frozen=True)
+class Heading:
+    """The heading of one column or of several.
+
+    Attributes:
+      text: What the column holds.
+      unit: Unit of the values, "" for none.
+      better: "lower" or "higher" where that side is better, else "".
+      columns: int >= 1, the number of columns below the heading.
+      rows: int >= 1, the number of lines of headings that it fills.
+      is_name: Whether the column holds names, which stand on the left.
+    """
+
+    text: str
+    unit: str = ""
+    better: str = ""
+    columns: int = 1
+    rows: int = 1
+    is_name: bool = False
 
 
-class Table(NamedTuple):
-    """A table of the page; without `head` it is its lead alone."""
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """A value.
 
-    heading: str  # of the section that it stands in
+    Attributes:
+      text: The value as it is shown.
+      below: Smaller lines below the value, such as its interval.
+      is_best: Whether the value is the best of its column or line.
+      is_name: Whether the cell holds a name.
+    """
+
+    text: str
+    below: tuple[str, ...] = ()
+    is_best: bool = False
+    is_name: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+    """The name that stands in front of one line or of several.
+
+    Attributes:
+      text: The name.
+      code: An identifier below the name, "" for none.
+      lines: int >= 1, the number of lines that the name stands for.
+    """
+
+    text: str
+    code: str = ""
+    lines: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """A line of a table.
+
+    Attributes:
+      name: The name in front of the line; None where the name of an earlier line
+        stands for this one too.
+      size: What tells the lines of one name apart, None for nothing.
+      cells: The values.
+    """
+
+    name: Name | None
+    size: str | None
+    cells: Sequence[Cell]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of the page.
+
+    Attributes:
+      heading: Heading of the section in which the table stands.
+      caption: What the table shows.
+      head: Lines of headings; none for a table of which only `lead` is shown.
+      groups: Lines, in groups that are set apart by a rule.
+      notes: What the scores mean; each is a line below the table.
+      lead: A paragraph in front of the table.
+    """
+
+    heading: str
     caption: str = ""
-    head: Sequence[str] = ()  # lines of heading cells, HTML
-    body: str = ""  # groups of lines, HTML
+    head: Sequence[Sequence[Heading]] = ()
+    groups: Sequence[Sequence[Line]] = ()
     notes: Sequence[str] = ()
     lead: str = ""
 
 
-def html(table: Table, number: int) -> str:
-    """The table with its caption above and its notes below, scrolling sideways."""
-    lead = f"<p>{escape(table.lead)}</p>\n" if table.lead else ""
-    if not table.head:
-        return lead
-    label, key = f"Table {number}", f"table-{number}"
-    lines = "".join(f"<tr>{line}</tr>\n" for line in table.head)
-    notes = "".join(f"<li>{escape(note)}</li>\n" for note in table.notes)
-    return (
-        f'{lead}<p class="caption" id="{key}">{label}. {escape(table.caption)}</p>\n'
-        f'<div class="scroll" role="region" aria-label="{label}" tabindex="0">\n'
-        f'<table aria-labelledby="{key}">\n<thead>\n{lines}</thead>\n'
-        f"{table.body}</table>\n</div>\n"
-        + (f'<ul class="notes">\n{notes}</ul>\n' if notes else "")
-    )
+def heading_of(key: str, *, rows: int = 1) -> Heading:
+    """The heading of the score `key`, with its unit and its better side."""
+    known = column(key)
+    return Heading(known.heading, known.unit, known.better, rows=rows)
 
 
-def name_heads(*names: str, size: str = "N", rowspan: int = 1) -> str:
-    """The headings of what a line is: names, "Model" by default, and the size."""
-    span = f' rowspan="{rowspan}"' if rowspan > 1 else ""
-    left = "".join(
-        f'<th scope="col" class="name"{span}>{name}</th>' for name in names or ["Model"]
-    )
-    return f'{left}<th scope="col"{span}>{size}</th>'
+def heading_above(text: str, *, columns: int, key: str = "") -> Heading:
+    """A heading above several columns, with the unit of the score `key`, if given."""
+    known = column(key)
+    better, unit = (known.better, known.unit) if key else ("", "")
+    return Heading(text, unit, better, columns)
 
 
-def heads(keys: Sequence[str]) -> str:
-    """One heading for each key, with its unit and the better side below."""
-    return "".join(
-        f'<th scope="col">{escape(column(key).heading)}<small>{_unit(key)}</small></th>'
-        for key in keys
-    )
-
-
-def over(heading: str, *, columns: int, key: str = "") -> str:
-    """A heading above several columns, with the unit of `key` beside it."""
-    unit = f" <small>{_unit(key)}</small>" if key and _unit(key) != "&nbsp;" else ""
-    return (
-        f'<th scope="colgroup" colspan="{columns}" class="over">'
-        f"{escape(heading)}{unit}</th>"
-    )
-
-
-def under(*names: str) -> str:
-    """Headings of single columns below those of `over`."""
-    return "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
-
-
-def lines(
+def series_table(
     groups: Mapping[str, Sequence[Row]],
-    cells: Callable[[Row], str],
+    cells: Callable[[Row], Sequence[Cell]],
     *,
+    section: str,
+    caption: str,
+    headings: Sequence[Heading],
+    above: Sequence[Heading] = (),
+    first: str = "Model",
     each: str = "num_samples",
-) -> str:
-    """A group of lines per series: its name once, then `each` and `cells` of a row."""
-    bodies = []
-    for name, group in groups.items():
-        if not group:
-            continue
-        code = shared(group, "model")
-        code = f"<code>{escape(str(code))}</code>" if code else ""
-        first = (
-            f'<th scope="rowgroup" class="name" rowspan="{len(group)}">'
-            f"{escape(name)}{code}</th>"
-        )
-        body = ""
-        for row in group:
-            size = f'<th scope="row">{escape(text(row, each))}</th>'
-            body += f"<tr>{first}{size}{cells(row)}</tr>\n"
-            first = ""
-        bodies.append(f"<tbody>\n{body}</tbody>\n")
-    return "".join(bodies)
+    notes: Sequence[str] = (),
+    lead: str = "",
+) -> Table:
+    """A table with the name of a series and a line for each of its rows.
+
+    Args:
+      groups: Series -> its rows; a series without rows is left out.
+      cells: Row -> the values of its line.
+      section: Heading of the section.
+      caption: What the table shows.
+      headings: Headings of the values.
+      above: Headings above `headings`, if there are any. One that fills two lines
+        stands above nothing.
+      first: Heading of the names.
+      each: Key of the rows that tells the rows of a series apart.
+      notes: Lines below the table.
+      lead: A paragraph in front of the table.
+    """
+    lines_of_headings = 2 if above else 1
+    left = [
+        Heading(first, rows=lines_of_headings, is_name=True),
+        Heading(column(each).heading, rows=lines_of_headings),
+    ]
+    head = [[*left, *above], headings] if above else [[*left, *headings]]
+    return Table(
+        heading=section,
+        caption=caption,
+        head=head,
+        groups=[
+            _lines(name, group, cells, each) for name, group in groups.items() if group
+        ],
+        notes=notes,
+        lead=lead,
+    )
 
 
-def cell(value: str, *, strong: bool = False, below: str = "") -> str:
-    """A value, bold if it is the best, with a smaller line below."""
-    shown = "–" if value == "-" else _minus(value)
-    if strong:
-        shown = f"<strong>{shown}</strong>"
-    return f"<td>{shown}{f'<small>{_minus(below)}</small>' if below else ''}</td>"
+def _lines(
+    name: str, rows: Sequence[Row], cells: Callable[[Row], Sequence[Cell]], each: str
+) -> list[Line]:
+    """The lines of a series; the first one has its name."""
+    first = Name(name, str(shared(rows, "model") or ""), len(rows))
+    return [
+        Line(first if index == 0 else None, text(row, each), cells(row))
+        for index, row in enumerate(rows)
+    ]
 
 
-def score_cell(
-    row: Row, key: str, *, best: str | None = None, banded: bool = True
-) -> str:
-    """The value of a row under `key` with its band, if wanted, below."""
-    value, bounds = text(row, key), band(row, key) if banded else None
-    below = brackets(key, *bounds) if bounds else ""
-    return cell(value, strong=value == best, below=below)
+def cell(value: str, *, is_best: bool = False, below: Sequence[str] = ()) -> Cell:
+    """The cell of a value as `rows.text` writes it, with typographic signs."""
+    shown = "–" if value == "-" else _with_minus(value)
+    return Cell(shown, tuple(_with_minus(line) for line in below), is_best)
+
+
+def score_cell(row: Row, key: str, *, best: str | None = None) -> Cell:
+    """The value of a row under `key`, with its band below.
+
+    Args:
+      row: A row.
+      key: The score.
+      best: The best value of the column as it is shown, None for none.
+    """
+    value, bounds = text(row, key), band(row, key)
+    below = [brackets(key, *bounds)] if bounds else []
+    return cell(value, is_best=value == best, below=below)
 
 
 def brackets(key: str, low: float, high: float) -> str:
-    """An interval of `key` as it is shown: "[0.81, 0.84]"."""
+    """An interval of the score `key` as it is shown: "[0.81, 0.84]"."""
     return f"[{written(key, low)}, {written(key, high)}]"
 
 
-def _unit(key: str) -> str:
-    _, unit, _, _, better, *_ = column(key)
-    if not better:
-        return escape(unit) or "&nbsp;"
-    says = f'role="img" aria-label="{better} is better"'
-    return f"{escape(unit) or '&nbsp;'} <span {says}>{_ARROWS[better]}</span>"
-
-
-def _minus(text: str) -> str:
-    return escape(text).replace("-", "−")
+def _with_minus(text: str) -> str:
+    return text.replace("-", "−")

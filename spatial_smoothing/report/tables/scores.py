@@ -1,4 +1,4 @@
-"""The tables of scores: rows -> `markup.Table`, grouped by series.
+"""The tables of the scores of ensembles, grouped by series.
 
 Which score stands in which table, and what is said about it, is in `columns`.
 """
@@ -19,14 +19,14 @@ from spatial_smoothing.report.rows import (
     text,
 )
 from spatial_smoothing.report.tables.cells import (
+    Cell,
+    Heading,
     Table,
     cell,
-    heads,
-    lines,
-    name_heads,
-    over,
+    heading_above,
+    heading_of,
     score_cell,
-    under,
+    series_table,
 )
 
 _MEASURES = ("auroc", "aupr", "fpr95")
@@ -93,22 +93,26 @@ def temperature(rows: Sequence[Row]) -> Table | None:
         return None
     after = [key for key in metrics(rows, group="temperature") if key != "temperature"]
     pairs = [(key.removeprefix("calibrated_"), key) for key in after]
-    head = name_heads(rowspan=2) + '<th scope="col" rowspan="2">T</th>'
-    for key, _ in pairs:
-        head += over(column(key).heading, columns=2, key=key)
+    above = [
+        heading_of("temperature", rows=2),
+        *(heading_above(column(key).heading, columns=2, key=key) for key, _ in pairs),
+    ]
     top = {key: best(rows, key) for pair in pairs for key in pair}
 
-    def cells(row: Row) -> str:
+    def cells(row: Row) -> list[Cell]:
         keys = ["temperature", *(key for pair in pairs for key in pair)]
-        return "".join(score_cell(row, key, best=top.get(key)) for key in keys)
+        return [score_cell(row, key, best=top.get(key)) for key in keys]
 
-    return Table(
-        "Temperature",
-        "Scores before and after the log-probabilities are divided by a temperature T "
-        f"that was fitted on held-out images.{_bands(rows, top)}",
-        [head, under(*["before", "after"] * len(pairs))],
-        lines(series(rows), cells),
-        [f"T: {column('temperature').note}."],
+    return series_table(
+        series(rows),
+        cells,
+        section="Temperature",
+        caption="Scores before and after the log-probabilities are divided by a "
+        "temperature T that was fitted on held-out images."
+        f"{_bands(rows, list(top))}",
+        above=above,
+        headings=[Heading(name) for name in ("before", "after") * len(pairs)],
+        notes=[f"T: {column('temperature').note}."],
     )
 
 
@@ -126,9 +130,10 @@ def detection(rows: Sequence[Row]) -> Table | None:
         row["by"][name] for group in groups.values() for row in group for name in names
     ]
     measures = [m for m in _MEASURES if any(number(s, m) is not None for s in scored)]
-    head = name_heads(rowspan=2)
-    for name in names:
-        head += over(DETECTORS.get(name, (name,))[0], columns=len(measures))
+    above = [
+        heading_above(DETECTORS.get(name, (name,))[0], columns=len(measures))
+        for name in names
+    ]
     top = {
         (name, measure): best(
             [row["by"][name] for group in groups.values() for row in group], measure
@@ -137,29 +142,31 @@ def detection(rows: Sequence[Row]) -> Table | None:
         for measure in measures
     }
 
-    def cells(row: Row) -> str:
-        return "".join(
-            score_cell(
-                row["by"][name],
-                measure,
-                best=top[name, measure],
-                banded=measure == "auroc",  # all would not fit the page
-            )
-            for name in names
-            for measure in measures
-        )
+    def cells(row: Row) -> list[Cell]:
+        found = []
+        for name in names:
+            for measure in measures:
+                values, highest = row["by"][name], top[name, measure]
+                if measure == "auroc":
+                    found.append(score_cell(values, measure, best=highest))
+                else:  # without its band: twelve bands in a line are hard to read
+                    value = text(values, measure)
+                    found.append(cell(value, is_best=value == highest))
+        return found
 
     meanings = [
         f"{DETECTORS[n][0]}: {DETECTORS[n][1]}." for n in names if n in DETECTORS
     ]
-    return Table(
-        "Out-of-distribution detection",
-        f"{_other_images(rows)} An image with a higher score is taken for "
+    return series_table(
+        groups,
+        cells,
+        section="Out-of-distribution detection",
+        caption=f"{_other_images(rows)} An image with a higher score is taken for "
         "out-of-distribution; the best of a column is bold."
         f"{_bands(scored, ['auroc'])}",
-        [head, heads(measures * len(names))],
-        lines(groups, cells),
-        [*meanings, *_notes(measures)],
+        above=above,
+        headings=[heading_of(key) for key in measures * len(names)],
+        notes=[*meanings, *_notes(measures)],
     )
 
 
@@ -178,24 +185,23 @@ def definitions(rows: Sequence[Row]) -> Table | None:
         name: [row for row in group if any(_differs(row, key) for key in keys)]
         for name, group in series(rows).items()
     }
-    head = name_heads(rowspan=2)
-    for key in keys:
-        head += over(column(key).heading, columns=2, key=key)
+    above = [heading_above(column(key).heading, columns=2, key=key) for key in keys]
 
-    def cells(row: Row) -> str:
-        pairs = [
-            (text(row, key), text(row["reference"], key))
-            if _differs(row, key)
-            else ("", "")
-            for key in keys
-        ]
-        return "".join(cell(value) for pair in pairs for value in pair)
+    def cells(row: Row) -> list[Cell]:
+        found = []
+        for key in keys:
+            differs = _differs(row, key)
+            found.append(cell(text(row, key) if differs else ""))
+            found.append(cell(text(row["reference"], key) if differs else ""))
+        return found
 
-    return Table(
-        "Two definitions",
-        "The entries on which the two definitions differ.",
-        [head, under(*["fixed", "reference"] * len(keys))],
-        lines(groups, cells),
+    return series_table(
+        groups,
+        cells,
+        section="Two definitions",
+        caption="The entries on which the two definitions differ.",
+        above=above,
+        headings=[Heading(name) for name in ("fixed", "reference") * len(keys)],
         lead=_DEFINITIONS,
     )
 
@@ -213,15 +219,13 @@ def _table(
     rows: Sequence[Row], keys: Sequence[str], *, heading: str, caption: str
 ) -> Table:
     top = {key: best(rows, key) for key in keys}
-    return Table(
-        heading,
-        caption + _bands(rows, keys),
-        [name_heads() + heads(keys)],
-        lines(
-            series(rows),
-            lambda row: "".join(score_cell(row, key, best=top[key]) for key in keys),
-        ),
-        _notes(keys),
+    return series_table(
+        series(rows),
+        lambda row: [score_cell(row, key, best=top[key]) for key in keys],
+        section=heading,
+        caption=caption + _bands(rows, keys),
+        headings=[heading_of(key) for key in keys],
+        notes=_notes(keys),
     )
 
 
