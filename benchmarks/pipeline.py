@@ -32,7 +32,7 @@ import tensorflow_datasets as tfds
 from benchmarks.timing import spread
 from spatial_smoothing.data.images import decoding
 from spatial_smoothing.data.images.pipeline import EncodedDataset
-from spatial_smoothing.data.tfds import reader
+from spatial_smoothing.data.tfds import prepared
 from spatial_smoothing.runs.provenance import provenance
 from spatial_smoothing.runtime import progress
 
@@ -163,7 +163,7 @@ def measure(
     num_workers: int,
 ) -> dict:
     """Times all variants in turns; returns name -> speeds and ratios to the peer's."""
-    records = reader.encoded_records(folder, "train", num_classes=2)
+    records = prepared.encoded_records(folder, "train", num_classes=2)
     dataset = EncodedDataset(records, SIZE)
     cores = len(os.sched_getaffinity(0))
     workers = dataclasses.replace(dataset, num_workers=num_workers)

@@ -40,7 +40,7 @@ LIBRARIES = {
     "tensorflow": set(),
     "torch": {"convert"},
     "safetensors": {"convert"},
-    "absl": {"cli", "data"},
+    "absl": {"cli"},
     "grain": {"data"},
     "ml_collections": {"cli"},
     "optax": {"training"},

@@ -72,6 +72,9 @@ def run(
     if several:
         _define_process_flags(flag_values)
     rest = _parse(sys.argv, flag_values, about=about, positional=positional)
+    # Grain reads flags of absl's global set before it starts workers. There are none to
+    # parse, because each command has a set of its own.
+    flags.FLAGS.mark_as_parsed()
     messages.quiet()
     if flag_values["compilation_cache"].value:
         compilation.keep_programs()

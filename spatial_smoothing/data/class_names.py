@@ -1,34 +1,51 @@
 """The names of the classes of a data set, without loading it."""
 
+from collections.abc import Sequence
+
 from etils import epath
 
 from spatial_smoothing.data import shapes, sources
-from spatial_smoothing.runtime import paths
+from spatial_smoothing.data.sources import Source
+from spatial_smoothing.data.tfds import prepared, read_imagenet
 
 
 def class_names(name: str, *, data_dir: epath.PathLike | None = None) -> list[str]:
-    """Returns the K names, or numbers where the data set is not at hand.
+    """Returns the K names of the classes, or numbers where no name is at hand.
+
+    ImageNet's names are WordNet ids, such as "n01440764". The English names that
+    torchvision keeps with its weights ("tench") are in no library that this package
+    needs.
 
     Args:
-      name: Of the data set, in `sources.names()`.
-      data_dir: The directory of TFDS, which keeps names beside the data; by default its
-        own. Not used by `shapes`.
+      name: Name of the data set, see `sources.source`.
+      data_dir: Directory of TFDS, which keeps names beside the data; None for TFDS's
+        default. Not used by `shapes` and folders.
 
     Raises:
       ValueError: There is no such data set.
     """
     source = sources.source(name)
-    if source.class_names:
-        return list(source.class_names)
-    if name == "shapes":
-        return list(shapes.CLASS_NAMES)
-    if not data_dir:
-        from tensorflow_datasets.core import constants
+    known = known_names(source, data_dir=data_dir)
+    return list(known or map(str, range(source.num_classes)))
 
-        data_dir = constants.DATA_DIR
-    folder = paths.absolute(data_dir) / sources.TFDS_NAMES.get(name, name)
+
+def known_names(
+    source: Source, *, data_dir: epath.PathLike | None = None
+) -> Sequence[str] | None:
+    """Returns the K names in the order of labels; None where they are not at hand.
+
+    Args:
+      source: The data set.
+      data_dir: Directory of TFDS; None for TFDS's default.
+    """
+    if source.class_names:
+        return source.class_names
+    if source.name == "shapes":
+        return shapes.CLASS_NAMES
+    name = sources.TFDS_NAMES.get(source.name, source.name)
+    folder = prepared.root(data_dir) / name
     for path in sorted(folder.glob("*/label.labels.txt"), reverse=True):
         names = path.read_text().split()
         if len(names) == source.num_classes:
             return names
-    return [str(label) for label in range(source.num_classes)]
+    return read_imagenet.wordnet_ids() if source.name == "imagenet" else None

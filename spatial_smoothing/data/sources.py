@@ -1,38 +1,34 @@
 """The data sets by name, and how to load one.
 
-Labels are int32 in [0, num_classes). CIFAR is read in the order of TFDS, as
-array_record and hence without TensorFlow; `shapes` is made by this package. These come
-decoded in host memory, and are cached on disk (see `cache`). ImageNet and folders of
-images are decoded as they are needed.
+| name | read by | images |
+|---|---|---|
+| `cifar10`, `cifar100` | `tfds/read_cifar.py` | decoded, in host memory |
+| `shapes` | `shapes.py` | made by this package, in host memory |
+| `imagenet` | `tfds/read_imagenet.py`, `images/pipeline.py` | decoded when needed |
+| `folder:PATH` | `images/folders.py`, `images/pipeline.py` | decoded when needed |
+
+Contract of this file: labels are i32 in [0, num_classes). What is held in memory is
+cached on the disk (see `runtime/cache.py`).
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
-import numpy as np
 from etils import epath
 
 from spatial_smoothing.data import shapes
 from spatial_smoothing.data.datasets import AnyDataset, Dataset
 from spatial_smoothing.data.images import folders, image_files
 from spatial_smoothing.data.images.pipeline import EncodedDataset
-from spatial_smoothing.data.tfds import reader
+from spatial_smoothing.data.tfds.read_cifar import read_cifar
+from spatial_smoothing.data.tfds.read_imagenet import read_imagenet
 from spatial_smoothing.lookup import lookup, unknown
-from spatial_smoothing.runtime import cache
+from spatial_smoothing.runtime import cache, paths
 
 FOLDER = "folder:"
 SPLITS = ("train", "test")
-TFDS_NAMES = {"imagenet": "imagenet2012"}  # where they differ
-_BATCH_SIZE = 256  # records read at once
-_REMEDY = (
-    "pass --config.data_dir=DIR with the directory of TFDS, or --config.download=True "
-    "to prepare {name} there"
-)
-_IMAGENET_REMEDY = (
-    "pass --config.data_dir=DIR with the directory in which TFDS prepared it: "
-    "tfds build imagenet2012 --file_format=array_record"
-)
+TFDS_NAMES = {"imagenet": "imagenet2012"}  # ours -> TFDS's, where they differ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +40,14 @@ class Source:
       num_classes: Number of classes.
       image_size: Height and width in pixels.
       mean: Mean of the training images per channel (RGB), images scaled to [0, 1].
-      std: Standard deviation of the same.
-      stem: Of the networks made for images of this size, "cifar" or "imagenet".
+      std: Standard deviation of the training images per channel, scaled alike.
+      stem: Stem of the networks made for images of this size, "cifar" or "imagenet".
       loader: Called as `loader(source, split, data_dir=..., download=...)`.
-      class_names: Of a folder; None where they are found beside the data.
-      splits: Of which it has some.
+      class_names: Names of a folder's classes, in the order of their labels; None where
+        names are found beside the data.
+      splits: Names of the splits that the data set may have.
+      augments_on_host: Whether images to train on are cropped and flipped as they are
+        decoded, and not on the device.
     """
 
     name: str
@@ -60,6 +59,7 @@ class Source:
     loader: Callable[..., AnyDataset]
     class_names: tuple[str, ...] | None = None
     splits: tuple[str, ...] = SPLITS
+    augments_on_host: bool = False
 
     @property
     def resize(self) -> int | None:
@@ -67,11 +67,6 @@ class Source:
         if self.augments_on_host:
             return image_files.shorter_side(self.image_size)
         return None
-
-    @property
-    def augments_on_host(self) -> bool:
-        """Whether images to train on are cropped and flipped as they are decoded."""
-        return self.loader in (_load_imagenet, _load_folder)
 
 
 def names() -> list[str]:
@@ -91,22 +86,15 @@ def source(
       name: One of `names()`, or "folder:PATH" of a folder with train/CLASS/*.jpg.
       image_size: Height and width to which ImageNet's or a folder's images are
         cropped, in pixels; None for 224.
-      class_names: Of a folder's classes, where they are known; None to look.
+      class_names: Names of a folder's classes, where they are known; None to list the
+        folder.
 
     Raises:
-      ValueError: There is no such data set, or it has images of another size.
+      ValueError: There is no such data set, it has images of another size, or the name
+        of a class is not UTF-8.
     """
     if name.startswith(FOLDER):
-        if class_names is None:
-            class_names = folders.class_names(name.removeprefix(FOLDER))
-        spec = dataclasses.replace(
-            SOURCES["imagenet"],
-            name=name,
-            num_classes=len(class_names),
-            loader=_load_folder,
-            class_names=tuple(class_names),
-            splits=("train", "val", "test"),
-        )
+        spec = _folder_source(name, class_names)
     else:
         spec = lookup(SOURCES, name, "data set")
     if image_size in (None, spec.image_size):
@@ -117,6 +105,50 @@ def source(
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1, got {image_size}")
     return dataclasses.replace(spec, image_size=image_size)
+
+
+def _folder_source(name: str, class_names: Sequence[str] | None) -> Source:
+    """Returns the data set that a folder is: ImageNet's, with other classes."""
+    path = name.removeprefix(FOLDER)
+    if not path:
+        raise ValueError("folder: has no path; give folder:PATH")
+    if class_names is None:
+        class_names = folders.class_names(path)
+    return dataclasses.replace(
+        SOURCES["imagenet"],
+        name=name,
+        num_classes=len(class_names),
+        loader=_load_folder,
+        class_names=tuple(class_names),
+        splits=("train", "val", "test"),
+    )
+
+
+def canonical_name(name: str) -> str:
+    """Returns a name that means the same data set in any working directory.
+
+    Args:
+      name: One of `names()`, which is returned as it is; or "folder:PATH", whose path
+        becomes absolute, with ~ replaced by the home directory and without a slash at
+        its end.
+    """
+    path = name.removeprefix(FOLDER)
+    if not name.startswith(FOLDER) or not path:
+        return name
+    return f"{FOLDER}{paths.absolute(path)}".rstrip("/")
+
+
+def moved(name: str, folder: epath.PathLike | None) -> str:
+    """Returns the name under which a folder is found that may have been moved.
+
+    Args:
+      name: One of `names()`, which is returned as it is; or "folder:PATH".
+      folder: Where the images are now. It counts if it has train/, val/ or test/; None,
+        or a directory of TFDS, leaves the path as it is.
+    """
+    if folder and name.startswith(FOLDER) and folders.holds_splits(folder):
+        return f"{FOLDER}{folder}"
+    return name
 
 
 def load(
@@ -133,22 +165,24 @@ def load(
     """Loads a split.
 
     Args:
-      name: As for `source`.
+      name: One of `names()`, or "folder:PATH"; see `source`.
       split: "train" or "test", which of ImageNet is TFDS's "validation"; of a folder
         also "val".
-      data_dir: The directory of TFDS, which holds NAME/VERSION; by default its
-        own, $TFDS_DATA_DIR or ~/tensorflow_datasets. Not used by `shapes` and folders.
+      data_dir: Directory of TFDS, which holds NAME/VERSION; None for TFDS's default,
+        $TFDS_DATA_DIR or ~/tensorflow_datasets. Not used by `shapes` and folders.
       download: Whether to download and prepare a data set of which the directory holds
         nothing. What is there is never changed.
-      image_size: As for `source`.
-      class_names: As for `source`.
-      augment: Whether to train on random crops, of images that are decoded as they are
-        needed; others are augmented on the device.
-      num_workers: Processes that decode such images; 0 for threads of this one. What is
-        read does not depend on it.
+      image_size: Height and width to which ImageNet's or a folder's images are
+        cropped, in pixels; None for 224.
+      class_names: Names of a folder's classes, in the order of their labels; None to
+        list train/.
+      augment: Whether training takes random crops of images that are decoded when they
+        are needed; others are augmented on the device.
+      num_workers: Number of processes that decode such images; 0 for threads of this
+        process. What is read does not depend on it.
 
     Raises:
-      ValueError: No such data set or split, or the data are absent or damaged.
+      ValueError: There is no such data set or split, or the data are absent or damaged.
     """
     spec = source(name, image_size=image_size, class_names=class_names)
     if split not in spec.splits:
@@ -167,35 +201,25 @@ def _load_shapes(spec: Source, split: str, **_) -> Dataset:
 def _load_cifar(
     spec: Source, split: str, *, data_dir: epath.PathLike | None, download: bool
 ) -> Dataset:
-    root = reader.root(data_dir)
-    folder = reader.find(root, spec.name)
-    if folder is None:
-        if not download:
-            remedy = _REMEDY.format(name=spec.name)
-            raise reader.nothing_prepared(root, spec.name, remedy)
-        # Imported here, because TFDS takes longer to import than all else.
-        from spatial_smoothing.data.tfds import builders
-
-        folder = builders.prepare(spec.name, root)
-    files = sorted((p.name, p.stat().length, p.stat().mtime) for p in folder.iterdir())
-
-    def make() -> Dataset:
-        with reader.local_copy(folder, split) as copy:
-            return _read(spec, copy, split)
-
-    return Dataset(*cache.cached(f"{spec.name}-{split}", [str(folder), files], make))
+    return read_cifar(
+        spec.name,
+        split,
+        image_size=spec.image_size,
+        num_classes=spec.num_classes,
+        data_dir=data_dir,
+        download=download,
+    )
 
 
 def _load_imagenet(
     spec: Source, split: str, *, data_dir: epath.PathLike | None, **_
 ) -> EncodedDataset:
-    name, root = TFDS_NAMES[spec.name], reader.root(data_dir)
-    folder = reader.find(root, name)
-    if folder is None:
-        raise reader.nothing_prepared(root, name, _IMAGENET_REMEDY)
-    there = {"train": "train", "test": "validation"}[split]
-    records = reader.encoded_records(folder, there, num_classes=spec.num_classes)
-    return EncodedDataset(records, spec.image_size)
+    return read_imagenet(
+        split,
+        image_size=spec.image_size,
+        num_classes=spec.num_classes,
+        data_dir=data_dir,
+    )
 
 
 def _load_folder(spec: Source, split: str, **_) -> EncodedDataset:
@@ -203,41 +227,6 @@ def _load_folder(spec: Source, split: str, **_) -> EncodedDataset:
         spec.name.removeprefix(FOLDER), split, class_names=spec.class_names
     )
     return EncodedDataset(records, spec.image_size, upright=True)
-
-
-def _read(spec: Source, folder: epath.Path, split: str) -> Dataset:
-    """Reads and decodes all records of a split, in the order of TFDS."""
-    records, shards = reader.open_split(folder, split, num_classes=spec.num_classes)
-    size, count = spec.image_size, sum(length for _, length in shards)
-    images = np.empty((count, size, size, 3), np.uint8)
-    labels = np.empty(count, np.int32)
-    stop = 0
-    for path, length in shards:
-        start, stop = stop, stop + length
-        try:
-            _decode(records, range(start, stop), images, labels)
-        except Exception as error:  # the file, its records and their images alike
-            raise reader.unreadable(path, error) from error
-    if np.any((labels < 0) | (labels >= spec.num_classes)):
-        raise ValueError(f"{folder} has labels outside 0 to {spec.num_classes - 1}")
-    return Dataset(images, labels)
-
-
-def _decode(
-    records: Sequence[Mapping], rows: range, images: np.ndarray, labels: np.ndarray
-) -> None:
-    """Decodes these rows of the records into the same rows of the arrays."""
-    for start in rows[::_BATCH_SIZE]:
-        part = slice(start, min(start + _BATCH_SIZE, rows.stop))
-        examples = records.__getitems__(list(range(part.start, part.stop)))
-        batch = np.stack([example["image"] for example in examples])
-        if batch.shape[1:] != images.shape[1:] or batch.dtype != images.dtype:
-            raise ValueError(
-                f"images of {batch.dtype}{list(batch.shape[1:])}, "
-                f"not {images.dtype}{list(images.shape[1:])}"
-            )
-        images[part] = batch
-        labels[part] = [example["label"] for example in examples]
 
 
 _cifar = functools.partial(Source, image_size=32, stem="cifar", loader=_load_cifar)
@@ -274,6 +263,7 @@ SOURCES = {
             std=(0.229, 0.224, 0.225),
             stem="imagenet",
             loader=_load_imagenet,
+            augments_on_host=True,
         ),
     )
 }

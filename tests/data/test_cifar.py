@@ -15,7 +15,7 @@ from cifar_archive import random_content, tar_gz
 from tensorflow_datasets.image_classification import cifar as official
 
 from spatial_smoothing.data import sources
-from spatial_smoothing.data.tfds import builders
+from spatial_smoothing.data.tfds import prepare_cifar
 
 NAMES = ("cifar10", "cifar100")
 OFFICIAL = {"cifar10": official.Cifar10, "cifar100": official.Cifar100}
@@ -32,7 +32,7 @@ def serve(monkeypatch, tmp_path):
 
     def put(name, content=None, *, url="https://archive.invalid", folder="manual"):
         content = tar_gz(random_content(name).files) if content is None else content
-        builder = builders.BUILDERS[name]
+        builder = prepare_cifar.BUILDERS[name]
         filename = builder.archive.url.rpartition("/")[2]
         archive = dataclasses.replace(
             builder.archive,
@@ -57,7 +57,7 @@ def read_all(folder, split):
 def test_prepared_data_are_those_of_the_archive(name, serve):
     content = random_content(name)
     root = serve(name)
-    folder = builders.prepare(name, root)
+    folder = prepare_cifar.prepare(name, root)
     assert str(folder) == f"{root}/{name}/3.0.2"
     info = tfds.builder_from_directory(folder).info
     assert info.file_format.value == "array_record"
@@ -101,7 +101,7 @@ def test_same_as_of_the_official_builder(name, serve, monkeypatch, tmp_path):
     reference = OFFICIAL[name](data_dir=tmp_path / "official")
     reference.download_and_prepare(file_format="array_record")
 
-    expected, folder = reference.data_path, builders.prepare(name, serve(name))
+    expected, folder = reference.data_path, prepare_cifar.prepare(name, serve(name))
     assert {p.name for p in folder.iterdir()} == {p.name for p in expected.iterdir()}
     for path in expected.iterdir():
         if path.suffix in (".json", ".txt") and path.name != "dataset_info.json":
@@ -111,7 +111,7 @@ def test_same_as_of_the_official_builder(name, serve, monkeypatch, tmp_path):
 
 
 def test_checksums_are_the_ones_known_to_tfds():
-    for name, builder in builders.BUILDERS.items():
+    for name, builder in prepare_cifar.BUILDERS.items():
         known = OFFICIAL[name].url_infos
         archive = builder.archive
         assert archive.size == known[archive.url].size
@@ -164,7 +164,7 @@ def test_download_and_refusal_of_another_archive(server, serve):
     assert len(loaded.labels) == 9
     served.unlink()
     (root / "cifar100").rename(root / "elsewhere")
-    builders.prepare("cifar100", root)  # from the archive that was kept
+    prepare_cifar.prepare("cifar100", root)  # from the archive that was kept
 
 
 def test_failed_download_names_the_remedy(server, serve, tmp_path):
@@ -177,14 +177,14 @@ def test_failed_download_names_the_remedy(server, serve, tmp_path):
         f"at {tmp_path}/new/downloads/manual/cifar-100-binary.tar.gz"
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        builders.prepare("cifar100", tmp_path / "new")
+        prepare_cifar.prepare("cifar100", tmp_path / "new")
 
 
 def test_wrong_file_in_place_of_a_download_is_refused(serve):
     root = serve("cifar10")
     (root / "downloads/manual/cifar-10-binary.tar.gz").write_bytes(b"something else")
     with pytest.raises(ValueError, match=r"to .*downloads/manual/.*wrong checksum"):
-        builders.prepare("cifar10", root)
+        prepare_cifar.prepare("cifar10", root)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_malformed_archive(file, change, message, serve):
     files[f"cifar-{file}"] = change
     root = serve(name, tar_gz({k: v for k, v in files.items() if v is not None}))
     with pytest.raises(ValueError, match=message) as error:
-        builders.prepare(name, root)
+        prepare_cifar.prepare(name, root)
     assert "\n" not in str(error.value)
     assert not list((root / name).glob("*"))
 
@@ -232,7 +232,7 @@ def test_damaged_archive(change, serve):
         change(tar_gz(random_content("cifar100").files)),
     )
     with pytest.raises(ValueError, match="is not a readable tar"):
-        builders.prepare("cifar100", root)
+        prepare_cifar.prepare("cifar100", root)
 
 
 def test_only_plain_files_are_read(serve):
@@ -243,13 +243,13 @@ def test_only_plain_files_are_read(serve):
     files["cifar-10-batches-bin/elsewhere.bin"] = content
     root = serve("cifar10", tar_gz(files, link))
     with pytest.raises(ValueError, match=r"lacks cifar-10-batches-bin/test_batch\.bin"):
-        builders.prepare("cifar10", root)
+        prepare_cifar.prepare("cifar10", root)
 
 
 def test_archive_is_not_extracted(serve, tmp_path):
     files = random_content("cifar10").files
     files |= {"../evil": b"", f"{tmp_path}/evil": b""}
-    builders.prepare("cifar10", serve("cifar10", tar_gz(files)))
+    prepare_cifar.prepare("cifar10", serve("cifar10", tar_gz(files)))
     assert not list(tmp_path.rglob("evil"))
 
 
@@ -261,9 +261,9 @@ def test_interrupted_preparation_is_done_again(serve, monkeypatch):
         yield
 
     with monkeypatch.context() as patch:
-        patch.setattr(builders.Cifar10, "_generate_examples", interrupted)
+        patch.setattr(prepare_cifar.Cifar10, "_generate_examples", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            builders.prepare("cifar10", root)
+            prepare_cifar.prepare("cifar10", root)
     # What a process that was killed leaves behind.
     killed = root / "cifar10/incomplete.ABCDEF_3.0.2"
     killed.mkdir()
@@ -281,15 +281,15 @@ def test_folder_that_is_not_complete(serve):
 
 def test_another_process_finishes_first(serve, monkeypatch):
     root = serve("cifar10")
-    generate = builders.Cifar10._generate_examples
+    generate = prepare_cifar.Cifar10._generate_examples
 
     def overtaken(self, split, records):
-        monkeypatch.setattr(builders.Cifar10, "_generate_examples", generate)
-        builders.prepare("cifar10", root)
+        monkeypatch.setattr(prepare_cifar.Cifar10, "_generate_examples", generate)
+        prepare_cifar.prepare("cifar10", root)
         yield from generate(self, split, records)
 
-    monkeypatch.setattr(builders.Cifar10, "_generate_examples", overtaken)
-    folder = builders.prepare("cifar10", root)
+    monkeypatch.setattr(prepare_cifar.Cifar10, "_generate_examples", overtaken)
+    folder = prepare_cifar.prepare("cifar10", root)
     assert len(read_all(folder, "train")) == 35
 
 
@@ -298,4 +298,4 @@ def test_data_directory_that_cannot_be_written(serve):
     (root / "cifar10").write_text("a file where the folder should be")
     message = "cannot prepare cifar10 in .*; pass a --config.data_dir that can be wri"
     with pytest.raises(ValueError, match=message):
-        builders.prepare("cifar10", root)
+        prepare_cifar.prepare("cifar10", root)

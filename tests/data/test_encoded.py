@@ -1,9 +1,11 @@
 import dataclasses
 import zlib
 
+import grain
 import jpeg_images
 import numpy as np
 import pytest
+from absl import flags
 
 from spatial_smoothing.data import datasets, sources
 from spatial_smoothing.data.images import decoding, pipeline
@@ -121,8 +123,33 @@ def test_parts_of_processes_are_those_of_the_whole_batch(train, parts):
     ]
 
 
-def test_workers_change_nothing_and_report_their_mistakes(train):
+@pytest.mark.parametrize("parsed", [True, False])
+def test_workers_change_nothing_and_report_their_mistakes(
+    train, parsed, monkeypatch, caplog
+):
     """In one test, because processes take seconds to start."""
+    before = flags.FLAGS.is_parsed()
+    started = []
+    prefetch = grain.IterDataset.mp_prefetch
+    monkeypatch.setattr(
+        grain.IterDataset,
+        "mp_prefetch",
+        lambda *args, **options: started.append(args) or prefetch(*args, **options),
+    )
+    (flags.FLAGS.mark_as_parsed if parsed else flags.FLAGS.unparse_flags)()
+    try:
+        check_workers(train)
+        assert flags.FLAGS.is_parsed() == parsed  # which belong to the program
+    finally:
+        (flags.FLAGS.mark_as_parsed if before else flags.FLAGS.unparse_flags)()
+    assert started
+    warnings = [record.getMessage() for record in caplog.records]
+    assert len(warnings) == (0 if parsed else 2)
+    for warning in warnings:
+        assert "decoded in threads" in warning
+
+
+def check_workers(train):
     other = dataclasses.replace(train, num_workers=2)
     arguments = {"seed": 3, "start": 1, "stop": 6}
     assert_same(

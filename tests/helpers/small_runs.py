@@ -12,7 +12,7 @@ import pytest
 from checkout import ROOT
 from cifar_archive import random_content, tar_gz
 
-from spatial_smoothing.data.tfds import builders
+from spatial_smoothing.data.tfds import prepare_cifar
 
 SMALL = (
     "--config=configs/cifar10.py",
@@ -30,7 +30,7 @@ TIMES = ("images_per_second", "data_ms", "compute_ms")
 def prepare(home: pathlib.Path) -> None:
     """Puts a small prepared CIFAR-10 in `home`/tfds."""
     content = tar_gz(random_content("cifar10").files)
-    builder = builders.BUILDERS["cifar10"]
+    builder = prepare_cifar.BUILDERS["cifar10"]
     archive = dataclasses.replace(
         builder.archive, size=len(content), sha256=hashlib.sha256(content).hexdigest()
     )
@@ -40,7 +40,7 @@ def prepare(home: pathlib.Path) -> None:
         manual = home / "tfds" / "downloads" / "manual" / name
         manual.parent.mkdir(parents=True)
         manual.write_bytes(content)
-        builders.prepare("cifar10", home / "tfds")
+        prepare_cifar.prepare("cifar10", home / "tfds")
 
 
 def train(workdir: pathlib.Path, *arguments: str, home: pathlib.Path, epochs: int = 3):

@@ -20,7 +20,7 @@ from spatial_smoothing.data import sources, streams
 from spatial_smoothing.data.corruption import official_sets
 from spatial_smoothing.data.corruption.writer import write_cifar_c
 from spatial_smoothing.data.images import decoding, image_files
-from spatial_smoothing.data.tfds import reader
+from spatial_smoothing.data.tfds import prepared
 from spatial_smoothing.evaluation import suites
 from spatial_smoothing.metrics import per_example
 from spatial_smoothing.runs import workdirs
@@ -160,8 +160,8 @@ def test_data_sets_of_tfds_are_read(tmp_path, monkeypatch):
     images, labels = sources.load("cifar10", "test", data_dir="gs://bucket/tfds")
     np.testing.assert_array_equal(images, written.images["test"])
     np.testing.assert_array_equal(labels, written.labels["test"])
-    folder = reader.find(epath.Path("gs://bucket/tfds"), "cifar10")
-    with reader.local_copy(folder, "test") as copy:
+    folder = prepared.find(epath.Path("gs://bucket/tfds"), "cifar10")
+    with prepared.local_copy(folder, "test") as copy:
         copied = {path.name for path in copy.iterdir()}
     left = {path.name for path in folder.iterdir()} - copied
     assert left

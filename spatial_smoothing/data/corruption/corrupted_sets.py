@@ -1,7 +1,7 @@
 """All corrupted versions of a data set: made on the device, or read from a folder.
 
-Contract of this file: a `CorruptedSet` has a data set, as those of `datasets`, for each
-corruption and severity. All have the same examples in the same order.
+Contract of this file: a `CorruptedSet` has a data set, like those of `datasets`, for
+each corruption and severity. All have the same examples in the same order.
 """
 
 import dataclasses
@@ -12,15 +12,22 @@ import jax
 import numpy as np
 from etils import epath
 
-from spatial_smoothing.data.corruption import official_sets, transforms
+from spatial_smoothing.data import file_names
+from spatial_smoothing.data.class_names import known_names
+from spatial_smoothing.data.corruption import (
+    read_cifar_c,
+    read_imagenet_c,
+    transforms,
+)
 from spatial_smoothing.data.datasets import AnyDataset, Dataset
 from spatial_smoothing.data.images.pipeline import EncodedDataset
 from spatial_smoothing.data.sources import Source
-from spatial_smoothing.data.tfds import reader
+from spatial_smoothing.data.tfds import prepared
+from spatial_smoothing.runtime import paths
 
 GENERATED = "corrupted (generated)"
-_SMALL = 64  # pixels, up to which images are corrupted as those of CIFAR
-# Name of a data set -> that of its corrupted versions in TFDS, and their split.
+_SMALL = 64  # largest height and width, in pixels, corrupted as CIFAR's images are
+# Name of a data set -> name of its corrupted versions in TFDS, and of their split.
 _TFDS = {
     "cifar10": ("cifar10_corrupted", "test"),
     "imagenet": ("imagenet2012_corrupted", "validation"),
@@ -33,33 +40,48 @@ class CorruptedSet(Protocol):
     """The corrupted versions of a data set.
 
     Attributes:
-      data: What the images are, for reports.
-      deviations: Corruption -> how it departs from the official one, in a word.
+      data: Where the images are from, as reports call it.
+      deviations: Corruption -> a word for how it departs from the published one.
     """
 
     data: str
     deviations: Mapping[str, str]
 
     def check(self, name: str, severity: int) -> None:
-        """Raises ValueError unless there is such a version."""
+        """Raises ValueError unless there is a version of these images.
+
+        Args:
+          name: Name of the corruption.
+          severity: From 1 to 5.
+        """
 
     def load(self, name: str, severity: int) -> AnyDataset:
-        """Returns a version; ValueError where it is absent or damaged."""
+        """Returns a version; ValueError where it is absent or damaged.
+
+        Args:
+          name: Name of the corruption.
+          severity: From 1 to 5.
+        """
 
     def originals(self, clean: AnyDataset) -> AnyDataset:
-        """Returns those of a split's examples of which there are versions, if known."""
+        """Returns the examples of a split of which there are versions, if known.
+
+        Args:
+          clean: All examples of the split. They are returned where nothing says which
+            of them were corrupted.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
 class CorruptedDataset:
-    """A data set whose images are corrupted, on the device, as they are needed.
+    """A data set whose images are corrupted, on the device, when they are needed.
 
     Attributes:
-      clean: The images to corrupt.
-      numbers: i64[N], of their examples, by which chance is drawn.
-      name: Of the corruption.
+      clean: The N images to corrupt.
+      numbers: i64[N], numbers of the examples, from which the random bits follow.
+      name: Name of the corruption.
       severity: From 1 to 5.
-      constants: As for `corruptions.corrupt`.
+      constants: "cifar" or "imagenet", see `transforms.corrupt`.
     """
 
     clean: AnyDataset
@@ -79,7 +101,11 @@ class CorruptedDataset:
         return self.clean.image_shape
 
     def subset(self, rows: np.ndarray) -> "CorruptedDataset":
-        """Returns the examples of these rows: numbers, or a mask."""
+        """Returns some of the examples.
+
+        Args:
+          rows: i64[n], their positions in this data set; or a mask, bool[N].
+        """
         return dataclasses.replace(
             self, clean=self.clean.subset(rows), numbers=self.numbers[rows]
         )
@@ -87,7 +113,13 @@ class CorruptedDataset:
     def batches(
         self, batch_size: int, *, rows: Sequence[int] | None = None
     ) -> Iterator[dict[str, Any]]:
-        """Yields all examples in order, images on the device; see `datasets`."""
+        """Yields all examples in order, images on the device; the last is padded.
+
+        Args:
+          batch_size: B.
+          rows: Positions in [0, B) of the examples of every batch that are wanted; None
+            for all.
+        """
         part = np.arange(batch_size) if rows is None else np.asarray(rows)
         for index, batch in enumerate(self.clean.batches(batch_size, rows=rows)):
             places = np.minimum(index * batch_size + part, self.num_examples - 1)
@@ -108,23 +140,24 @@ def generated(clean: AnyDataset) -> CorruptedSet:
 
 
 def read(folder: epath.PathLike, source: Source) -> CorruptedSet:
-    """Returns the versions in a folder, whose layout is found out.
+    """Returns the versions in a folder, whose layout is recognised.
 
     Args:
-      folder: In the layout of CIFAR-10-C or of ImageNet-C, or a directory of TFDS with
-        cifar10_corrupted or imagenet2012_corrupted.
-      source: The data set of which they are.
+      folder: A folder in the layout of CIFAR-10-C or of ImageNet-C, or a directory of
+        TFDS with cifar10_corrupted or imagenet2012_corrupted.
+      source: The data set whose corrupted versions these are.
 
     Raises:
-      ValueError: The folder is absent, or of none of these layouts.
+      ValueError: The folder is absent, or has none of these layouts.
     """
-    path = epath.Path(folder).expanduser()
+    path = paths.absolute(folder)
     if not path.is_dir():
         raise ValueError(f"no folder {path} with corrupted images")
+    file_names.check_text(path)  # reports name the folder
     tfds, _ = _TFDS.get(source.name, ("", ""))
     if tfds and (path / tfds).is_dir():
         return _Prepared(path, source)
-    if any(path.glob("*.npy")):
+    if any(each.suffix == ".npy" for each in file_names.visible(path)):
         return _Arrays(path, source)
     if any((path / name).is_dir() for name in transforms.CORRUPTIONS):
         return _Files(path, source)
@@ -136,11 +169,13 @@ def read(folder: epath.PathLike, source: Source) -> CorruptedSet:
 
 
 def constants_for(clean: AnyDataset) -> str:
-    """Returns the set of constants of `corruptions` for images of this size."""
+    """Returns the set of constants of `transforms` for the size of these images."""
     return "cifar" if clean.image_shape[0] <= _SMALL else "imagenet"
 
 
 class _Generated:
+    """Versions that are made on the device."""
+
     data, deviations = GENERATED, transforms.DEVIATIONS
 
     def __init__(self, clean: AnyDataset):
@@ -159,10 +194,11 @@ class _Generated:
 
 
 class _Arrays:
-    """The layout of CIFAR-10-C."""
+    """Versions in the layout of CIFAR-10-C."""
 
     def __init__(self, folder: epath.Path, source: Source):
-        about = official_sets.provenance(folder)
+        # generated.json, if this package wrote the folder; it says which examples.
+        about = read_cifar_c.provenance(folder)
         self.data = GENERATED if about else f"corrupted ({folder.resolve().name})"
         self.deviations = about["deviations"] if about else {}
         self._numbers = about.get("numbers") if about else None
@@ -172,25 +208,25 @@ class _Arrays:
         self.load(name, severity)
 
     def load(self, name: str, severity: int) -> Dataset:
-        found = official_sets.read_cifar_c(
+        found = read_cifar_c.read_cifar_c(
             self._folder, name, severity, num_classes=self._source.num_classes
         )
         size = self._source.image_size
         if found.image_shape != (size, size, 3):
             raise ValueError(
-                f"{official_sets.array_file(self._folder, name)} has images "
+                f"{read_cifar_c.array_file(self._folder, name)} has images "
                 f"{list(found.image_shape)}, not {[size, size, 3]}"
             )
         return found
 
     def originals(self, clean: AnyDataset) -> AnyDataset:
         if self._numbers is None or max(self._numbers) >= clean.num_examples:
-            return clean  # of a folder that does not say, or of another split
+            return clean  # the folder does not say, or has another split
         return clean.subset(np.asarray(self._numbers))
 
 
 class _Encoded:
-    """Images that are decoded as they are needed."""
+    """Versions whose images are decoded when they are needed."""
 
     deviations: Mapping[str, str] = {}
 
@@ -203,23 +239,35 @@ class _Encoded:
 
 
 class _Files(_Encoded):
-    """The layout of ImageNet-C; a folder is listed when it is needed."""
+    """Versions in the layout of ImageNet-C; files are listed when they are needed."""
 
     def check(self, name: str, severity: int) -> None:
-        official_sets.imagenet_c_folder(self._folder, name, severity)
+        root = read_imagenet_c.imagenet_c_folder(self._folder, name, severity)
+        read_imagenet_c.labelled_folders(root, **self._classes())
 
     def load(self, name: str, severity: int) -> EncodedDataset:
-        return official_sets.read_imagenet_c(
+        return read_imagenet_c.read_imagenet_c(
             self._folder,
             name,
             severity,
-            num_classes=self._source.num_classes,
             size=self._source.image_size,
+            **self._classes(),
         )
+
+    def _classes(self) -> dict[str, Any]:
+        """Returns number and names of the classes, by which folders get labels."""
+        class_names = known_names(self._source)
+        if class_names is None:
+            raise ValueError(
+                f"the names of the classes of {self._source.name}, by which the "
+                f"folders in {self._folder} would get their labels, are not at hand; "
+                "TFDS keeps them beside the data, in $TFDS_DATA_DIR"
+            )
+        return {"num_classes": self._source.num_classes, "class_names": class_names}
 
 
 class _Prepared(_Encoded):
-    """Of TFDS, one data set for each corruption and severity."""
+    """Versions that TFDS prepared, one data set for each corruption and severity."""
 
     def __init__(self, folder: epath.Path, source: Source):
         super().__init__(folder, source)
@@ -230,7 +278,7 @@ class _Prepared(_Encoded):
         self._version(name, severity)
 
     def load(self, name: str, severity: int) -> EncodedDataset:
-        records = reader.encoded_records(
+        records = prepared.encoded_records(
             self._version(name, severity),
             self._split,
             num_classes=self._source.num_classes,
@@ -239,11 +287,12 @@ class _Prepared(_Encoded):
         return EncodedDataset(records, size, resize=size)
 
     def _version(self, name: str, severity: int) -> epath.Path:
+        """Returns the folder of a version; ValueError if it is not prepared."""
         transforms.constants_of(name, severity)  # checks both
         if self._name == "cifar10_corrupted":
             name = _TFDS_NAMES.get(name, name)
         config = f"{name}_{severity}"
-        found = reader.find(self._folder / self._name, config)
+        found = prepared.find(self._folder / self._name, config)
         if found is None:
             raise ValueError(
                 f"no {self._name}/{config} in {self._folder}; prepare it: tfds build "

@@ -10,10 +10,11 @@ import jax
 import numpy as np
 from etils import epath
 
-from spatial_smoothing.data import batches
-from spatial_smoothing.data.corruption import official_sets, perturbations, transforms
+from spatial_smoothing.data import batches, file_names
+from spatial_smoothing.data.corruption import perturbations, read_cifar_c, transforms
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.lookup import lookup
+from spatial_smoothing.runtime import paths
 
 Sequences = Iterator[tuple[np.ndarray | jax.Array, np.ndarray]]
 GENERATED = "perturbed (generated)"
@@ -23,9 +24,9 @@ class PerturbedSet(Protocol):
     """The perturbed versions of a data set.
 
     Attributes:
-      data: What the images are, for reports.
-      deviations: Perturbation -> how it departs from the official one, in a word.
-      num_examples: Sequences of each perturbation.
+      data: Where the images are from, as reports call it.
+      deviations: Perturbation -> a word for how it departs from the published one.
+      num_examples: Number of sequences of each perturbation.
     """
 
     data: str
@@ -39,12 +40,12 @@ class PerturbedSet(Protocol):
         """Yields the sequences of some examples.
 
         Args:
-          name: Of the perturbation.
-          numbers: i64[N], of the examples, in order.
+          name: Name of the perturbation.
+          numbers: i64[N], numbers of the examples in the data set, in order.
           batch_size: B.
 
         Yields:
-          Frames u8[T, B, H, W, 3], and bool[B], the sequences that are no padding.
+          Frames u8[T, B, H, W, 3], and a mask bool[B], False for padding.
         """
 
 
@@ -57,16 +58,20 @@ def read(folder: epath.PathLike, *, image_size: int) -> PerturbedSet:
     """Returns the sequences in a folder in the layout of CIFAR-10-P.
 
     Args:
-      folder: See `corrupted`.
+      folder: A folder with <perturbation>.npy, see `read_cifar_c`.
       image_size: Height and width in pixels that frames must have.
 
     Raises:
       ValueError: There is no such folder, or no perturbation in it.
     """
-    return _Arrays(epath.Path(folder).expanduser(), image_size)
+    path = paths.absolute(folder)
+    file_names.check_text(path)  # reports name the folder
+    return _Arrays(path, image_size)
 
 
 class _Generated:
+    """Sequences that are made on the device."""
+
     data = GENERATED
     deviations: Mapping[str, str] = {
         "motion_blur": transforms.DEVIATIONS["motion_blur"]
@@ -80,6 +85,7 @@ class _Generated:
 
     def batches(self, name, numbers, *, batch_size) -> Sequences:
         key = jax.random.key(transforms.SEED)
+        # The numbers of the examples go through the batches as if they were labels.
         rows = batches.sequential(numbers, numbers, batch_size=batch_size)
         clean = self._clean.subset(numbers).batches(batch_size)
         for batch, row in zip(clean, rows, strict=True):
@@ -90,20 +96,20 @@ class _Generated:
 
 
 class _Arrays:
-    """The layout of CIFAR-10-P."""
+    """Sequences in the layout of CIFAR-10-P."""
 
     deviations: Mapping[str, str] = {}
 
     def __init__(self, folder: epath.Path, image_size: int):
         self.data = f"perturbed ({folder.resolve().name})"
         self._folder, self._size = folder, image_size
-        names = official_sets.available(folder, names=perturbations.NAMES)
+        names = read_cifar_c.available(folder, names=perturbations.NAMES)
         if not names:
             raise ValueError(
                 f"{folder} holds no sequences, <perturbation>.npy; choices: "
                 f"{', '.join(perturbations.NAMES)}"
             )
-        self.num_examples = len(official_sets.read_cifar_p(folder, names[0]))
+        self.num_examples = len(read_cifar_c.read_cifar_p(folder, names[0]))
 
     def check(self, name: str) -> None:
         self._read(name)
@@ -114,8 +120,8 @@ class _Arrays:
             yield sequences[row["image"]].swapaxes(0, 1), row["mask"]
 
     def _read(self, name: str) -> np.ndarray:
-        found = official_sets.read_cifar_p(self._folder, name)
-        path = official_sets.array_file(self._folder, name)
+        found = read_cifar_c.read_cifar_p(self._folder, name)
+        path = read_cifar_c.array_file(self._folder, name)
         if found.shape[2:4] != (self._size, self._size):
             raise ValueError(
                 f"{path} has frames {list(found.shape[2:])}, not "

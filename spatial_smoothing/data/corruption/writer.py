@@ -1,7 +1,7 @@
 """Writes generated corruptions of any data set in the layout of CIFAR-10-C.
 
-See `corrupted` for the layout and for reading it. The folder also has generated.json:
-how it was made, and which corruptions depart from their definition.
+`read_cifar_c` describes the layout and reads it. The folder also has generated.json,
+which says how it was made, and which corruptions depart from their definition.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from etils import epath
 
-from spatial_smoothing.data.corruption import official_sets, transforms
+from spatial_smoothing.data.corruption import read_cifar_c, transforms
 from spatial_smoothing.data.datasets import Dataset
 from spatial_smoothing.runtime import paths
 
@@ -36,13 +36,14 @@ def write_cifar_c(
     an interrupted call is simply repeated.
 
     Args:
-      key: Key.
-      folder: Made where it does not exist.
+      key: Key of the random bits, the same for all images.
+      folder: A local folder; it is made where it does not exist.
       dataset: Images u8[N, H, H, 3] and labels i32[N].
-      names: Of the corruptions to write.
-      constants: As for `corruptions.corrupt`.
-      numbers: i64[N], as for `corruptions.corrupt`; None for 0, 1, ...
-      batch_size: Images corrupted at once; the result does not depend on it.
+      names: Names of the corruptions to write.
+      constants: "cifar" or "imagenet", see `transforms.corrupt`.
+      numbers: i64[N], numbers of the images in their data set, from which the random
+        bits follow; None for 0, 1, ...
+      batch_size: Number of images corrupted at once; the result does not depend on it.
 
     Returns:
       The names that were written now.
@@ -60,19 +61,17 @@ def write_cifar_c(
     numbers = np.arange(len(dataset.labels)) if numbers is None else numbers
     _claim(folder, _description(key, dataset, constants, numbers))
     labels = np.tile(np.asarray(dataset.labels, np.int32), len(transforms.SEVERITIES))
-    if not (folder / official_sets.LABELS).exists():
-        _write_array(
-            folder / official_sets.LABELS, labels.shape, labels.dtype, [labels]
-        )
+    if not (folder / read_cifar_c.LABELS).exists():
+        _write_array(folder / read_cifar_c.LABELS, labels.shape, labels.dtype, [labels])
     shape = (len(labels), *dataset.images.shape[1:])
     written = []
     for name in names:
-        if not official_sets.array_file(folder, name).exists():
+        if not read_cifar_c.array_file(folder, name).exists():
             batches = _corrupted(
                 key, dataset.images, numbers, name, constants, batch_size
             )
             _write_array(
-                official_sets.array_file(folder, name), shape, np.uint8, batches
+                read_cifar_c.array_file(folder, name), shape, np.uint8, batches
             )
             written.append(name)
     return written
@@ -81,6 +80,7 @@ def write_cifar_c(
 def _description(
     key: jax.Array, dataset: Dataset, constants: str, numbers: np.ndarray
 ) -> dict:
+    """Returns the content of generated.json."""
     digest = hashlib.sha256(np.ascontiguousarray(dataset.images))
     digest.update(np.ascontiguousarray(dataset.labels, np.int32))
     digest.update(np.ascontiguousarray(numbers, np.int64))
@@ -96,16 +96,16 @@ def _description(
 
 def _claim(folder: pathlib.Path, description: dict) -> None:
     """Writes generated.json, or checks that the one in the folder says the same."""
-    found = official_sets.provenance(folder)
+    found = read_cifar_c.provenance(folder)
     if found is None:
-        taken = [*official_sets.available(folder), *(folder.glob(official_sets.LABELS))]
+        taken = [*read_cifar_c.available(folder), *(folder.glob(read_cifar_c.LABELS))]
         if taken:
             raise ValueError(
                 f"{folder} holds corrupted data that this package did not write; pass "
                 "another folder"
             )
         text = json.dumps(description, indent=2) + "\n"
-        paths.write_text(epath.Path(folder) / official_sets.GENERATED, text)
+        paths.write_text(epath.Path(folder) / read_cifar_c.GENERATED, text)
         return
     # The numbers are part of the digest, and too many for a message.
     for field, value in description.items():
@@ -124,7 +124,7 @@ def _corrupted(
     constants: str,
     batch_size: int,
 ) -> Iterator[np.ndarray]:
-    """Yields the severities one after the other, batch by batch."""
+    """Yields u8[n, H, H, 3], batch by batch, one severity after the other."""
     size = len(images)
     batch_size = min(batch_size, size)
     for severity in transforms.SEVERITIES:
@@ -158,7 +158,8 @@ def _write_array(
 def _write_parts(
     file: BinaryIO, shape: tuple, dtype: np.dtype, parts: Iterable[np.ndarray]
 ) -> None:
-    # Not a memory map: on a full disk, that ends the process.
+    """Writes the header of an .npy file, and the parts of its array behind it."""
+    # Not through a memory map, because a full disk would end the process.
     header = {
         "descr": np.lib.format.dtype_to_descr(dtype),
         "fortran_order": False,

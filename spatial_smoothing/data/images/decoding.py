@@ -1,12 +1,13 @@
-"""Encoded images to pixels: cropped, resized, RGB; on the host, as ImageNet is used.
+"""Decodes, crops, resizes and flips images on the host, as ImageNet is trained on.
 
 Contract of this file: content is a file's bytes, in any format of Pillow; pixels are
-u8[S, S, 3]. Geometry and interpolation (bilinear, antialiased) are those of torchvision
-on Pillow images, and pixels equal to theirs unless the docstring says otherwise. What
-cannot be decoded raises whatever its decoder raises.
+u8[S, S, 3], RGB. Geometry and interpolation (bilinear, antialiased) are those of
+torchvision on Pillow images, and pixels are equal to theirs unless a docstring says
+otherwise. What cannot be decoded raises whatever its decoder raises. Images that fit in
+memory, such as CIFAR's, are cropped and flipped on the device by `data/augment.py`.
 """
 
-import io
+import contextlib
 import math
 
 import numpy as np
@@ -27,10 +28,13 @@ def center_crop(
     """Resizes the shorter side, and takes the square in the middle.
 
     Args:
-      content: Of the file.
-      size: S, in pixels.
-      resize: Length of the shorter side, at least S; None for S * 256 / 224.
+      content: Content of an image file.
+      size: S, height and width of the square in pixels.
+      resize: Length of the shorter side in pixels, at least S; None for S * 256 / 224.
       upright: Whether to turn the image as its metadata say.
+
+    Returns:
+      u8[S, S, 3], RGB.
     """
     image = image_files.rgb(_open(content, upright))
     resize = resize or image_files.shorter_side(size)
@@ -46,10 +50,13 @@ def random_crop(
     eighth of its size, which is faster; pixels then differ by a level or so.
 
     Args:
-      content: Of the file.
-      rng: Of the box and the flip.
-      size: S, in pixels.
+      content: Content of an image file.
+      rng: Generator that draws the box and whether to mirror.
+      size: S, height and width of the result in pixels.
       upright: Whether to turn the image as its metadata say.
+
+    Returns:
+      u8[S, S, 3], RGB.
     """
     image = _open(content, upright)
     box = random_box(rng, *image.size)
@@ -57,7 +64,8 @@ def random_crop(
     scaled = _reduce(image, box, size)
     image = image_files.rgb(image)
     if scaled is None:
-        image = image.crop(box)  # whose resizing sees no pixels outside
+        # Cropped first: resizing a part of an image would see the pixels around it.
+        image = _crop(image, box)
     image = image.resize((size, size), _BILINEAR, box=scaled)
     if flip:
         image = image.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT)
@@ -72,15 +80,15 @@ def random_box(
     area: tuple[float, float] = (0.08, 1.0),
     aspect: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Box:
-    """Draws left, top, right and bottom of a box in an image.
+    """Draws left, top, right and bottom of a box in an image, in pixels.
 
     Args:
       rng: Generator.
-      width: Of the image, in pixels.
-      height: Of the image, in pixels.
-      area: Least and largest share of the image's, uniform.
-      aspect: Least and largest width over height, uniform in its logarithm. After ten
-        boxes that do not fit, the largest centred one within these.
+      width: Width of the image, in pixels.
+      height: Height of the image, in pixels.
+      area: Least and largest area of the box, as a share of the image's; uniform.
+      aspect: Least and largest width over height; uniform in its logarithm. After ten
+        boxes that do not fit, the largest centred one within these limits is taken.
     """
     for _ in range(_ATTEMPTS):
         pixels = width * height * rng.uniform(*area)
@@ -98,17 +106,26 @@ def random_box(
 
 def _open(content: bytes, upright: bool) -> PIL.Image.Image:
     """Opens an image, without decoding it where it is upright."""
-    image = PIL.Image.open(io.BytesIO(content))
+    image = image_files.open_content(content)
     if upright and image.getexif().get(PIL.ExifTags.Base.Orientation, 1) != 1:
         return PIL.ImageOps.exif_transpose(image)
     return image
+
+
+def _crop(image: PIL.Image.Image, box: Box) -> PIL.Image.Image:
+    """Takes a box out of an image, also where Pillow would warn of its size."""
+    pixels = (box[2] - box[0]) * (box[3] - box[1])
+    is_large = pixels > (PIL.Image.MAX_IMAGE_PIXELS or math.inf)
+    # Threads take turns without warnings; only boxes that need it have to wait.
+    with image_files.without_size_warnings() if is_large else contextlib.nullcontext():
+        return image.crop(box)
 
 
 def _reduce(image: PIL.Image.Image, box: Box, size: int) -> tuple[float, ...] | None:
     """Has a JPEG decoded smaller where the box still is at least as large as S.
 
     Returns:
-      The box in the smaller image; None where nothing is to be gained.
+      The box in the smaller image, in its pixels; None where nothing is to be gained.
     """
     factor = min(box[2] - box[0], box[3] - box[1]) // size
     if factor < 2:

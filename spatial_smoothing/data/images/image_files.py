@@ -5,8 +5,11 @@ rotation in the metadata, any size; of 16 bits of colour Pillow keeps the upper 
 rest is refused by the name of the file.
 """
 
+import contextlib
 import io
+import threading
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -14,18 +17,20 @@ import PIL.Image
 import PIL.ImageOps
 from etils import epath
 
+from spatial_smoothing.data import file_names
 from spatial_smoothing.runtime import paths
 
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr")
+_FILTERS = threading.Lock()  # of warnings, which all threads share
 
 
 class ImageFile(NamedTuple):
-    """An image, and what it was.
+    """An image, and what it was before it was converted and resized.
 
     Attributes:
-      pixels: u8[S, S, 3].
+      pixels: u8[S, S, 3], RGB in 0 to 255.
       size: Width and height before it was resized, in pixels.
-      mode: Of Pillow, such as "RGB", before it was converted.
+      mode: Pillow's name of the kind of pixels, such as "RGB", before the conversion.
     """
 
     pixels: np.ndarray
@@ -36,28 +41,27 @@ class ImageFile(NamedTuple):
 def read(path: epath.PathLike, *, size: int, resize: int | None = None) -> ImageFile:
     """Reads an image file: the first frame, upright, any alpha laid on white.
 
-    One of another size is cropped to a centred square and resized, or as `center`.
-
     Args:
-      path: Of the file, in any format of Pillow.
-      size: S, in pixels.
-      resize: As for `center`; None for the whole square.
+      path: An image file, in any format of Pillow.
+      size: S, height and width of the result in pixels.
+      resize: Length in pixels to which the shorter side is resized before the centre is
+        taken, see `center`; None takes the largest centred square and resizes that.
 
     Raises:
-      ValueError: for what is no image, is truncated or damaged, or is grey of more
-        than 8 bits, whose range the file does not tell.
+      ValueError: There is no such file, or it is no image, truncated, damaged, too
+        large, or grey of more than 8 bits, whose range the file does not tell.
     """
     path = epath.Path(path)
     if not path.is_file():
         raise ValueError(f"no image file {path}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            with PIL.Image.open(io.BytesIO(path.read_bytes())) as file:
-                mode = file.mode
-                image = PIL.ImageOps.exif_transpose(file)
+        with open_content(path.read_bytes()) as file:
+            mode = file.mode
+            image = PIL.ImageOps.exif_transpose(file)
     except PIL.UnidentifiedImageError:
         raise ValueError(f"{path} is not an image file") from None
+    except TooManyPixelsError as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
     except Exception as error:  # every decoder raises its own
         raise ValueError(
             f"cannot read {path}: {paths.first_line(error)}; it may be truncated or "
@@ -75,11 +79,64 @@ def read(path: epath.PathLike, *, size: int, resize: int | None = None) -> Image
     return ImageFile(np.asarray(image), original, mode)
 
 
+def is_image(path: epath.Path) -> bool:
+    """Whether a file is to be read as an image: by its suffix, or by its content.
+
+    A file with an image's suffix counts whatever it holds, so that reading it names a
+    damaged one.
+    """
+    if file_names.has_image_suffix(path.name):
+        return True
+    try:
+        with path.open("rb") as file, without_size_warnings():
+            PIL.Image.open(file)  # reads the beginning of the file
+    except PIL.UnidentifiedImageError:
+        return False
+    except Exception:  # an image, though one that cannot be read
+        return True
+    return True
+
+
+class TooManyPixelsError(ValueError):
+    """An image has more pixels than Pillow takes for harmless."""
+
+
+def open_content(content: bytes) -> PIL.Image.Image:
+    """Opens an image without decoding it, up to twice Pillow's limit of pixels.
+
+    Pillow warns above `PIL.Image.MAX_IMAGE_PIXELS`, about 89 million, and refuses twice
+    as many, because a small file can make a machine run out of memory. Cameras make
+    photographs between the two, which are read here without a warning.
+
+    Args:
+      content: Content of an image file.
+
+    Raises:
+      TooManyPixelsError: The image has more pixels than that.
+    """
+    try:
+        with without_size_warnings():
+            return PIL.Image.open(io.BytesIO(content))
+    except PIL.Image.DecompressionBombError:
+        limit = 2 * PIL.Image.MAX_IMAGE_PIXELS
+        raise TooManyPixelsError(
+            f"it has more than {limit:,} pixels; make it smaller"
+        ) from None
+
+
+@contextlib.contextmanager
+def without_size_warnings() -> Iterator[None]:
+    """Keeps Pillow from warning of images that are large; threads take turns."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        yield
+
+
 def rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     """Converts an image to RGB, any alpha laid on white.
 
     Raises:
-      ValueError: for more than 8 bits a channel.
+      ValueError: The image has more than 8 bits a channel.
     """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
@@ -95,12 +152,22 @@ def rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def shorter_side(size: int) -> int:
-    """Returns what ImageNet's images are resized to before the centre is taken."""
+    """Returns the length to which ImageNet's shorter sides are resized, in pixels.
+
+    Args:
+      size: Height and width of the centre that is taken afterwards, in pixels.
+    """
     return round(size * 256 / 224)
 
 
 def center(image: PIL.Image.Image, *, size: int, resize: int) -> PIL.Image.Image:
-    """Resizes the shorter side to `resize`, and takes the square in the middle."""
+    """Resizes the shorter side, and takes the square in the middle.
+
+    Args:
+      image: Image of any size.
+      size: Height and width of the square, in pixels.
+      resize: Length of the shorter side before, in pixels, at least `size`.
+    """
     shorter = min(image.size)
     width, height = (int(resize * side / shorter) for side in image.size)
     image = image.resize((width, height), PIL.Image.Resampling.BILINEAR)

@@ -1,9 +1,10 @@
-"""TFDS builders of cifar10 and cifar100 that need no TensorFlow.
+"""Downloads CIFAR-10 and CIFAR-100 and prepares them for TFDS, without TensorFlow.
 
-They make what TFDS's own builders of these names make (features, class names, example
-keys and hence `id`s and order), but read the archive with `tarfile` and write
-array_record. TFDS's download manager fetches the archive, checks size and SHA-256, and
-takes a file of the archive's name in DATA_DIR/downloads/manual in place of a download.
+The builders here make what TFDS's own builders of these names make (features, class
+names, example keys and hence `id`s and order), but read the archive with `tarfile` and
+write array_record. TFDS's download manager fetches the archive and checks its size and
+SHA-256. A file of the archive's name in DATA_DIR/downloads/manual is taken in place of
+a download. `read_cifar` reads what is prepared here.
 
 The binary layout (https://www.cs.toronto.edu/~kriz/cifar.html): an image is one byte
 per label, then 32x32 bytes each of red, green and blue, row by row.
@@ -36,7 +37,13 @@ _CITATION = """@techreport{krizhevsky2009learning,
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """One label byte of a record: its feature, number of classes and file of names."""
+    """One label byte of a record.
+
+    Attributes:
+      feature: Name of the feature that it becomes in TFDS.
+      num_classes: K; the byte is in [0, K).
+      names: Name of the file in the archive that lists the names of the classes.
+    """
 
     feature: str
     num_classes: int
@@ -48,9 +55,9 @@ class Archive:
     """An archive in the binary layout.
 
     Attributes:
-      url: Where it is; the last part is its file name.
-      size: In bytes.
-      sha256: In hexadecimal digits.
+      url: Address of the archive; the last part is its file name.
+      size: Size of the archive, in bytes.
+      sha256: SHA-256 of the archive, in hexadecimal digits.
       folder: The folder inside the archive that holds all files named below.
       splits: Split -> files of records, in the order that numbers the examples.
       labels: The label bytes, in the order in which a record has them.
@@ -65,19 +72,19 @@ class Archive:
 
     @property
     def filename(self) -> str:
-        """The name of the file itself."""
+        """The name of the archive's file."""
         return posixpath.basename(self.url)
 
 
 class _Cifar(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """What both data sets share; `archive` says where they differ."""
+    """A builder of TFDS for what `archive`, which subclasses set, describes."""
 
     VERSION = tfds.core.Version("3.0.2")
     archive: ClassVar[Archive]
 
     @property
     def url_infos(self):
-        """The sizes and checksums that the download manager insists on."""
+        """The sizes and checksums that TFDS's download manager checks."""
         archive = self.archive
         info = UrlInfo(archive.size, archive.sha256, filename=archive.filename)
         return {archive.url: info}
@@ -122,7 +129,7 @@ class _Cifar(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, split, records):
         features = [label.feature for label in self.archive.labels]
-        number = 0  # as the key, it decides the place in the shuffled order
+        number = 0  # TFDS shuffles by this key, as it does for its own builder
         for labels, images in records:
             for values, image in zip(labels.tolist(), images, strict=True):
                 example = dict(zip(features, values, strict=True))
@@ -173,8 +180,8 @@ def prepare(name: str, data_dir: epath.PathLike) -> epath.Path:
     Without a network, the download manager tries for about three minutes.
 
     Args:
-      name: A key of `BUILDERS`.
-      data_dir: Made where it does not exist.
+      name: "cifar10" or "cifar100", a key of `BUILDERS`.
+      data_dir: Directory of TFDS; it is made where it does not exist.
 
     Returns:
       The folder of the prepared version, DATA_DIR/NAME/VERSION. It appears complete or
@@ -200,6 +207,7 @@ def prepare(name: str, data_dir: epath.PathLike) -> epath.Path:
 
 
 def _failure(builder: _Cifar, error: Exception) -> ValueError:
+    """Returns the error for a download or a preparation that failed."""
     archive, root = builder.archive, builder.data_dir_root
     reason = paths.first_line(error).rstrip(".:")
     if getattr(error, "filename", None):  # of the operating system, not the network
@@ -230,6 +238,7 @@ def _read_members(path: epath.Path, archive: Archive) -> dict[str, bytes]:
 
 
 def _class_names(content: bytes, label: Labels, path: epath.Path) -> list[str]:
+    """Parses the file of class names, one a line; ValueError if some are missing."""
     names = content.decode().split()
     if len(names) != label.num_classes:
         raise ValueError(
@@ -241,7 +250,19 @@ def _class_names(content: bytes, label: Labels, path: epath.Path) -> list[str]:
 def _split_records(
     content: bytes, labels: tuple[Labels, ...], where: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns labels uint8[N, len(labels)] and images uint8[N, 32, 32, 3] of a file."""
+    """Parses the records of a file.
+
+    Args:
+      content: Content of the file, N records one after the other.
+      labels: The L label bytes with which each record begins.
+      where: What the file is called in messages.
+
+    Returns:
+      Labels u8[N, L] and images u8[N, 32, 32, 3], RGB.
+
+    Raises:
+      ValueError: The content is no whole number of records, or a label is too large.
+    """
     height, width, channels = IMAGE_SHAPE
     length = len(labels) + height * width * channels
     if not content or len(content) % length:

@@ -1,7 +1,8 @@
-"""Data sets as TFDS prepares them: DIR/NAME/VERSION, in array_record.
+"""Directories of TFDS: finds a prepared data set, DIR/NAME/VERSION, and opens it.
 
-That format is read without TensorFlow. TFDS is imported inside the functions, because
-it takes longer to import than all else.
+Contract of this file: only the format array_record is read, which takes no TensorFlow.
+TFDS is imported inside the functions, because importing it takes longer than the rest
+of this package does.
 """
 
 import contextlib
@@ -20,8 +21,8 @@ class Split(NamedTuple):
     """A split of a prepared data set.
 
     Attributes:
-      records: Examples by number, decoded; dictionaries with `image` and `label`.
-      shards: Path and number of examples of each file, in order.
+      records: Examples by number; dictionaries with `image` and `label`.
+      shards: For each file of the split, in order, its path and its number of examples.
     """
 
     records: Sequence[Mapping[str, Any]]
@@ -33,9 +34,9 @@ class EncodedRecords:
     """Encoded images and labels of a split, by number.
 
     Attributes:
-      source: Of TFDS.
-      name: Of the split, for messages.
-      num_classes: Above every label.
+      source: TFDS's examples by number; `image` is the content of an image file.
+      name: Split and folder, for messages.
+      num_classes: K; labels are in [0, K).
     """
 
     source: Sequence[Mapping[str, Any]]
@@ -46,7 +47,7 @@ class EncodedRecords:
         return len(self.source)
 
     def read(self, number: int) -> tuple[bytes, int]:
-        """Returns content and label of a record."""
+        """Returns content and label of a record; ValueError if the label is none."""
         example = self.source[number]
         label = int(example["label"])
         if not 0 <= label < self.num_classes:
@@ -59,7 +60,7 @@ class EncodedRecords:
 
 
 def root(data_dir: epath.PathLike | None) -> epath.Path:
-    """Returns the directory of TFDS; None is its own default."""
+    """Returns the directory of TFDS; None gives TFDS's default, $TFDS_DATA_DIR."""
     if not data_dir:
         from tensorflow_datasets.core import constants
 
@@ -68,10 +69,17 @@ def root(data_dir: epath.PathLike | None) -> epath.Path:
 
 
 def find(root: epath.Path, name: str) -> epath.Path | None:
-    """Returns the newest version in the directory of TFDS that is array_record.
+    """Returns the folder of a data set's newest version that is array_record.
+
+    Args:
+      root: Directory of TFDS.
+      name: Name of the data set in TFDS; NAME/CONFIG where it has configurations.
+
+    Returns:
+      ROOT/NAME/VERSION; None where nothing is prepared.
 
     Raises:
-      ValueError: There are versions, but all in other formats.
+      ValueError: There are versions, but all are in other formats.
     """
     formats = {folder: _formats(folder) for folder in _versions(root / name)}
     for folder, found in formats.items():
@@ -111,7 +119,13 @@ def _formats(folder: epath.Path) -> list[str]:
 
 
 def nothing_prepared(root: epath.Path, name: str, remedy: str) -> ValueError:
-    """Returns the error for a data set of which there is nothing."""
+    """Returns the error for a data set of which nothing is prepared.
+
+    Args:
+      root: Directory of TFDS.
+      name: Name of the data set in TFDS.
+      remedy: What to do about it, unless `root` suggests a better directory.
+    """
     if not root.exists():
         return ValueError(f"data directory {root} does not exist; {remedy}")
     if not root.is_dir():
@@ -130,11 +144,11 @@ def nothing_prepared(root: epath.Path, name: str, remedy: str) -> ValueError:
 
 @contextlib.contextmanager
 def local_copy(folder: epath.Path, split: str) -> Iterator[epath.Path]:
-    """Yields a folder, or of one in a bucket a copy: array_record reads only files.
+    """Yields a folder, or a copy of one in a bucket: array_record reads only files.
 
     Args:
-      folder: Of the version.
-      split: Whose records are copied; those of others are not.
+      folder: Folder of the version.
+      split: Name of the split whose records are copied; others are left out.
     """
     if not paths.is_remote(folder):
         yield folder
@@ -154,13 +168,14 @@ def open_split(
     """Opens a split of a version.
 
     Args:
-      folder: Of the version.
-      split: Its name in TFDS.
-      num_classes: That the label must have.
+      folder: Folder of the version.
+      split: Name of the split in TFDS.
+      num_classes: K; data with another number of classes are refused.
       encoded: Whether images are left as the bytes of their files.
 
     Raises:
-      ValueError: There is no such split, or the data are damaged or others.
+      ValueError: There is no such split, the data are damaged, or they have another
+        number of classes.
     """
     import tensorflow_datasets as tfds
 
@@ -186,7 +201,17 @@ def open_split(
 def encoded_records(
     folder: epath.Path, split: str, *, num_classes: int
 ) -> EncodedRecords:
-    """Opens a split as `open_split` does, leaving images encoded."""
+    """Opens a split and leaves its images encoded.
+
+    Args:
+      folder: Folder of the version, not in a bucket.
+      split: Name of the split in TFDS.
+      num_classes: K; data with another number of classes are refused.
+
+    Raises:
+      ValueError: The folder is in a bucket, there is no such split, or the data are
+        damaged or have another number of classes.
+    """
     if paths.is_remote(folder):
         raise ValueError(
             f"array_record cannot be read in a bucket: {folder}; mount the bucket as a "
@@ -198,7 +223,12 @@ def encoded_records(
 
 
 def unreadable(path: epath.Path, error: Exception) -> ValueError:
-    """Returns the error for files that cannot be read."""
+    """Returns the error for files that cannot be read.
+
+    Args:
+      path: File or folder.
+      error: What reading it raised.
+    """
     return ValueError(
         f"cannot read {path}: {type(error).__name__}: {paths.first_line(error)}; if it "
         "is damaged, remove this version and prepare it again"
