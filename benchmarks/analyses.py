@@ -17,11 +17,10 @@ from absl import flags
 from jax.flatten_util import ravel_pytree
 
 from benchmarks import timing
-from spatial_smoothing import evaluation, models
+from spatial_smoothing import ensembles, evaluation, models
 from spatial_smoothing.analysis import directions, hessian, landscape
 from spatial_smoothing.cli import start
 from spatial_smoothing.data import augment, batches
-from spatial_smoothing.ensembles import mixtures
 from spatial_smoothing.runtime import sharding
 
 _MODEL = flags.DEFINE_string("model", "resnet_mcdo_smoothing_18", "One of the zoo.")
@@ -79,13 +78,13 @@ def _landscape(model, variables, data, mesh):
     """A point of a scan, and a pass at fixed weights, of the same predictions."""
     shifts = directions.draw(KEY, variables["params"])
     stochastic = model.rate > 0
-    predict = mixtures.predictor(model, prepare=lambda x: x, dropout=stochastic)
+    predict = ensembles.predictor(model, dropout=stochastic)
 
     def fixed(variables, key, images):
         prepare_key, dropout_key = jax.random.split(key)
-        return predict(variables, dropout_key, prepare(prepare_key, images)).log_probs()
+        return predict(variables, dropout_key, prepare(prepare_key, images))
 
-    tally = evaluation.compile_tally(fixed)
+    tally = evaluation.compile_tallies(fixed)
     points = ((0.001 * number, 0.0) for number in range(_REPEATS.value + 2))
     rows = landscape.scan(
         model,

@@ -17,10 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import memory, timing
-from spatial_smoothing import ensembles, models
+from spatial_smoothing import ensembles, evaluation, models
 from spatial_smoothing.data import augment, batches
-from spatial_smoothing.ensembles import mixtures
-from spatial_smoothing.evaluation import scoring
 
 _KEY = jax.random.key(0)
 
@@ -49,13 +47,14 @@ def passes(num_samples: int, num_images: int, *, width: int, batch_size: int):
         for index, batch in enumerate(data()):
             jax.block_until_ready(probs(variables, index, batch["image"]))
 
-    compiled = scoring.compile_passes(
-        mixtures.predictor(model, prepare=prepare, sizes=range(1, num_samples + 1))
+    compiled = evaluation.compile_scores(
+        ensembles.predictor(model, prepare=prepare, sizes=range(1, num_samples + 1))
     )
 
     def scored() -> None:
-        found = compiled.scores(variables, _KEY, data())
-        scoring.rows(found, num_classes=100, key=_KEY, num_replicates=0)
+        scores = compiled(variables, _KEY, data())
+        for each in ensembles.named(scores.ensembles).values():
+            evaluation.scored_row(each, num_classes=100, key=_KEY, num_replicates=0)
 
     return alone, scored
 

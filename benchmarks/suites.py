@@ -15,12 +15,11 @@ import numpy as np
 from benchmarks import start
 from benchmarks.scales import Row, Scale
 from benchmarks.timing import Rival
-from spatial_smoothing import ensembles, ops
+from spatial_smoothing import ensembles, evaluation, ops
 from spatial_smoothing.analysis import directions, landscape
 from spatial_smoothing.data import augment, batches
 from spatial_smoothing.data.datasets import Dataset
 from spatial_smoothing.ensembles import mixtures
-from spatial_smoothing.evaluation import scoring
 from spatial_smoothing.runtime import sharding
 from spatial_smoothing.training import feeds, optim, steps
 
@@ -193,18 +192,24 @@ def mc_dropout(scale: Scale) -> list[Row]:
     model, (images, labels) = scale.model(name), scale.data(scale.eval_batch)
     variables = jax.jit(model.init)(_KEY, jnp.zeros((1, 32, 32, 3)))
     batch = {"image": images, "label": labels, "mask": np.ones(len(labels), bool)}
-    predict = mixtures.predictor(model, prepare=_NORMALIZE, sizes=scale.sizes)
-    passes = scoring.compile_passes(predict)
-    one_by_one = scoring.compile_passes(_one_by_one(model, scale.sizes))
+    predict = ensembles.predictor(model, prepare=_NORMALIZE, sizes=scale.sizes)
 
-    def table(passes: scoring.Passes) -> Rival:
+    def table(predict: ensembles.Predict) -> Rival:
+        scores_of = evaluation.compile_scores(predict)
+
         def run() -> list[Row]:
-            scores = passes.scores(variables, _KEY, [batch])
-            return scoring.rows(scores, num_classes=100, key=_KEY, num_replicates=0)
+            scores = scores_of(variables, _KEY, [batch])
+            return [
+                evaluation.scored_row(each, num_classes=100, key=_KEY, num_replicates=0)
+                for each in ensembles.named(scores.ensembles).values()
+            ]
 
         return run
 
-    rivals = {"ours": table(passes), "lax.map, size by size": table(one_by_one)}
+    rivals = {
+        "ours": table(predict),
+        "lax.map, size by size": table(_one_by_one(model, scale.sizes)),
+    }
     if scale.peers:
         from benchmarks import peers
 
@@ -222,8 +227,8 @@ def mc_dropout(scale: Scale) -> list[Row]:
     )
 
 
-def _one_by_one(model, sizes) -> scoring.Predict:
-    """The mixtures of `mixtures.predictor`, with new samples for every size."""
+def _one_by_one(model, sizes) -> ensembles.Predict:
+    """The mixtures of `ensembles.predictor`, with new samples for every size."""
 
     def predict(variables, key, images):
         parts = []
@@ -233,7 +238,8 @@ def _one_by_one(model, sizes) -> scoring.Predict:
                 jax.random.split(jax.random.fold_in(key, index), size),
             )
             parts.append(jax.vmap(mixtures.single)(logits).sum())
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+        each = jax.tree.map(lambda *leaves: jnp.stack(leaves)[None], *parts)
+        return ensembles.Predictions(ensembles.Lineup(each, None, None, tuple(sizes)))
 
     return predict
 
