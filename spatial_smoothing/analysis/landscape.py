@@ -79,10 +79,10 @@ def compile_point(
     def of_point(variables, key: jax.Array, images: jax.Array) -> Mixture:
         if not num_samples:
             return mixtures.single(network.apply(variables, images, None))
-        of_sizes = mixtures.mc_mixtures(
-            key, network, variables, images, sizes=(num_samples,)
+        logits = ensembles.mc_logits(
+            key, network, variables, images, num_samples=num_samples
         )
-        return jax.tree.map(lambda leaf: leaf[0], of_sizes)
+        return jax.vmap(mixtures.single)(logits).sum()
 
     predict_points = _on_points(of_point, mesh)
 

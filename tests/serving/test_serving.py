@@ -12,6 +12,7 @@ from random_runs import ROOT, write_run
 import spatial_smoothing as ss
 from spatial_smoothing import serving
 from spatial_smoothing.data import shapes
+from spatial_smoothing.ensembles import mixtures
 from spatial_smoothing.runs import workdirs
 from spatial_smoothing.serving.predictor import (
     Description,
@@ -107,7 +108,8 @@ def test_uncertainty_of_known_predictions():
     certain, torn = np.eye(4)[0], np.full(4, 1 / 4)
     samples = np.array([[certain, torn, np.eye(4)[0]], [certain, torn, np.eye(4)[1]]])
     with np.errstate(divide="ignore"):
-        result = uncertainty(np.log(samples).astype(np.float32))
+        logits = np.log(samples).astype(np.float32)
+    result = uncertainty(jax.vmap(mixtures.single)(logits).sum())
     entropy = [0, np.log(4), np.log(2)]
     np.testing.assert_allclose(result["entropy"], entropy, atol=1e-6)
     np.testing.assert_allclose(
