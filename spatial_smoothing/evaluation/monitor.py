@@ -75,7 +75,8 @@ def monitor(
                 for name, tally in ensembles.named(tallies).items()
             }
             record |= _record(split, found, members)
-        return record
+        # Shares of nothing are NaN, which is neither JSON nor a point of a curve.
+        return {name: value for name, value in record.items() if not np.isnan(value)}
 
     return scores
 

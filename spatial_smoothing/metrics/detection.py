@@ -10,15 +10,17 @@ that the definition needs.
 
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from spatial_smoothing.metrics.inputs import Values, check_lengths, widened
 from spatial_smoothing.metrics.ranking import (
     Ranking,
     nan_if_nan,
     rank,
     ratio,
+    sortable,
     total,
     weights_of,
 )
@@ -41,7 +43,7 @@ class _Curve(NamedTuple):
 
 
 def auroc(
-    scores: jax.Array, positives: jax.Array, weights: jax.Array | None = None
+    scores: Values, positives: Values, weights: Values | None = None
 ) -> jax.Array:
     """Area under the ROC curve: the chance that a positive scores above a negative.
 
@@ -60,9 +62,7 @@ def auroc(
     return nan_if_nan(_auroc(curve), *inputs)
 
 
-def aupr(
-    scores: jax.Array, positives: jax.Array, weights: jax.Array | None = None
-) -> jax.Array:
+def aupr(scores: Values, positives: Values, weights: Values | None = None) -> jax.Array:
     """Average precision: the precision at each threshold, by the recall it adds.
 
     It is a step function's area, without the optimism of interpolation.
@@ -81,9 +81,9 @@ def aupr(
 
 
 def fpr_at_tpr(
-    scores: jax.Array,
-    positives: jax.Array,
-    weights: jax.Array | None = None,
+    scores: Values,
+    positives: Values,
+    weights: Values | None = None,
     *,
     tpr: float = 0.95,
 ) -> jax.Array:
@@ -108,7 +108,7 @@ def fpr_at_tpr(
 
 
 def ood(
-    in_scores: jax.Array, out_scores: jax.Array, weights: jax.Array | None = None
+    in_scores: Values, out_scores: Values, weights: Values | None = None
 ) -> dict[str, jax.Array]:
     """The usual scores of OOD detection by an uncertainty.
 
@@ -123,10 +123,13 @@ def ood(
       the threshold that finds 95 % of those out of it; each f[]. Source: Hendrycks &
       Gimpel, ICLR 2017.
     """
-    scores = jnp.concatenate([in_scores, out_scores])
+    check_lengths(in_scores=in_scores)
+    check_lengths(out_scores=out_scores)
+    scores = _joined(in_scores, out_scores)
     out = jnp.arange(len(scores)) >= len(in_scores)
     curve, inputs = _prepared(scores, out, weights)
-    reverse, _ = _prepared(-scores, ~out, weights)
+    # Certainty is the opposite order; a change of sign would wrap unsigned scores.
+    reverse, _ = _prepared(scores, ~out, weights, lowest_first=True)
     result = {
         "auroc": _auroc(curve),
         "aupr_out": _aupr(curve),
@@ -136,15 +139,43 @@ def ood(
     return {name: nan_if_nan(value, *inputs) for name, value in result.items()}
 
 
+def _joined(first: Values, second: Values) -> jax.Array:
+    """Two sets of scores as one that sorts as they do, [n + m]."""
+    both = (first, second)
+    if any(isinstance(values, jax.core.Tracer) for values in both):
+        both = [jnp.asarray(values) for values in both]
+        if both[0].dtype != both[1].dtype:
+            both = [widened(values) for values in both]
+        return jnp.concatenate(both)
+    # NumPy has a type for both, of 64 bits where they need it.
+    return sortable(np.concatenate([np.asarray(values) for values in both]))
+
+
 def _prepared(
-    scores: jax.Array, positives: jax.Array, weights: jax.Array | None
+    scores: Values,
+    positives: Values,
+    weights: Values | None,
+    *,
+    lowest_first: bool = False,
 ) -> tuple[_Curve, tuple[jax.Array, jax.Array]]:
-    """The curve, and what may hold NaN."""
-    chex.assert_rank([scores, positives], 1)
+    """The curve, and the inputs that may hold NaN: scores and weights.
+
+    Args:
+      scores: [n].
+      positives: bool[n].
+      weights: f[n]; None for ones.
+      lowest_first: Whether low scores are those of positives.
+
+    Returns:
+      The curve, from the example that is most likely a positive down, and the inputs.
+    """
+    check_lengths(scores=scores, positives=positives, weights=weights)
+    scores, positives = sortable(scores), jnp.asarray(positives).astype(bool)
     weights = weights_of(scores, weights)
-    chex.assert_equal_shape([scores, positives, weights])
-    positives = jnp.asarray(positives, bool)
-    return _curve(rank(scores), positives, weights), (scores, weights)
+    ranking = rank(scores)
+    if lowest_first:
+        ranking = ranking.reversed()
+    return _curve(ranking, positives, weights), (scores, weights)
 
 
 def _curve(ranking: Ranking, positives: jax.Array, weights: jax.Array) -> _Curve:

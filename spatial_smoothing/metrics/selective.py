@@ -9,22 +9,25 @@ them in proportion, at random. Results depend neither on the order of examples n
 whether one counts twice or is there twice. NaN gives NaN.
 """
 
-import chex
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
+from spatial_smoothing.metrics.inputs import Values, check_lengths, widened
 from spatial_smoothing.metrics.ranking import (
     Ranking,
     nan_if_nan,
     rank,
     ratio,
+    sortable,
     total,
     weights_of,
 )
 
 
 def risk_coverage(
-    confidence: jax.Array, loss: jax.Array, weights: jax.Array | None = None
+    confidence: Values, loss: Values, weights: Values | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """The risk-coverage curve, at the threshold of each example's confidence.
 
@@ -36,19 +39,17 @@ def risk_coverage(
     Returns:
       coverage f[n], in (0, 1], not decreasing, and risk f[n]; the most confident
       example comes first, equal ones share their point. Where nothing has weight yet,
-      both are 0. Source: El-Yaniv & Wiener 2010.
+      the coverage is 0 and the risk NaN. Source: El-Yaniv & Wiener 2010.
+
+    Raises:
+      ValueError: for shapes that do not fit.
     """
-    weights = _checked(confidence, loss, weights)
-    ranking = rank(confidence)
-    accepted, losses = _sums(ranking, loss, weights)
-    coverage, risk = curve(ranking, accepted, losses)
-    inputs = (confidence, loss, weights)
+    ranked, inputs = _ranked(confidence, loss, weights)
+    coverage, risk = curve(*ranked)
     return nan_if_nan(coverage, *inputs), nan_if_nan(risk, *inputs)
 
 
-def aurc(
-    confidence: jax.Array, loss: jax.Array, weights: jax.Array | None = None
-) -> jax.Array:
+def aurc(confidence: Values, loss: Values, weights: Values | None = None) -> jax.Array:
     """Area under the risk-coverage curve: the mean risk over all coverages in (0, 1].
 
     The curve is integrated exactly. The mean risk of the n thresholds, its Riemann sum,
@@ -61,15 +62,16 @@ def aurc(
 
     Returns:
       f[], in the unit of the loss. Source: Geifman et al., ICLR 2019, section 2.
+
+    Raises:
+      ValueError: for shapes that do not fit.
     """
-    weights = _checked(confidence, loss, weights)
-    ranking = rank(confidence)
-    result = area(ranking, *_sums(ranking, loss, weights))
-    return nan_if_nan(result, confidence, loss, weights)
+    ranked, inputs = _ranked(confidence, loss, weights)
+    return nan_if_nan(area(*ranked), *inputs)
 
 
 def excess_aurc(
-    confidence: jax.Array, loss: jax.Array, weights: jax.Array | None = None
+    confidence: Values, loss: Values, weights: Values | None = None
 ) -> jax.Array:
     """`aurc` minus that of the best order of the same losses, least loss first.
 
@@ -82,15 +84,18 @@ def excess_aurc(
 
     Returns:
       f[], at least 0 but for rounding. Source: Geifman et al., ICLR 2019, section 2.
+
+    Raises:
+      ValueError: for shapes that do not fit.
     """
-    best = aurc(-loss, loss, weights)
+    best = aurc(-widened(loss), loss, weights)
     return aurc(confidence, loss, weights) - best
 
 
 def coverage_at_risk(
-    confidence: jax.Array,
-    loss: jax.Array,
-    weights: jax.Array | None = None,
+    confidence: Values,
+    loss: Values,
+    weights: Values | None = None,
     *,
     risk: float = 0.05,
 ) -> jax.Array:
@@ -100,63 +105,99 @@ def coverage_at_risk(
       confidence: f[n].
       loss: f[n].
       weights: f[n].
-      risk: In the unit of the loss.
+      risk: The risk that is allowed, in the unit of the loss.
 
     Returns:
       f[], in [0, 1]; 0 where no threshold will do. Source: Geifman & El-Yaniv 2017.
+
+    Raises:
+      ValueError: for shapes that do not fit.
     """
-    weights = _checked(confidence, loss, weights)
+    ranked, inputs = _ranked(confidence, loss, weights)
+    return nan_if_nan(largest_coverage(*curve(*ranked), risk=risk), *inputs)
+
+
+class _Ranked(NamedTuple):
+    """Arguments of `curve` and `area`: a ranking by confidence, and sums along it.
+
+    Attributes:
+      ranking: By confidence.
+      accepted: f[n + 1], weights of the first 0 to n examples.
+      losses: f[n + 1], weighted losses of the first 0 to n examples.
+    """
+
+    ranking: Ranking
+    accepted: jax.Array
+    losses: jax.Array
+
+
+def _ranked(
+    confidence: Values, loss: Values, weights: Values | None
+) -> tuple[_Ranked, tuple[jax.Array, jax.Array, jax.Array]]:
+    """The sums along the ranking, and the inputs, which may hold NaN."""
+    check_lengths(confidence=confidence, loss=loss, weights=weights)
+    confidence, loss = sortable(confidence), widened(loss)
+    weights = weights_of(loss, weights)
     ranking = rank(confidence)
-    accepted, losses = _sums(ranking, loss, weights)
-    result = largest_coverage(*curve(ranking, accepted, losses), risk=risk)
-    return nan_if_nan(result, confidence, loss, weights)
-
-
-def _checked(
-    confidence: jax.Array, loss: jax.Array, weights: jax.Array | None
-) -> jax.Array:
-    chex.assert_rank([confidence, loss], 1)
-    weights = weights_of(confidence, weights)
-    chex.assert_equal_shape([confidence, loss, weights])
-    return weights
-
-
-def _sums(
-    ranking: Ranking, loss: jax.Array, weights: jax.Array
-) -> tuple[jax.Array, jax.Array]:
     accepted, losses = ranking.prefixes(jnp.stack([weights, weights * loss]))
-    return accepted, losses
+    return _Ranked(ranking, accepted, losses), (confidence, loss, weights)
 
 
 def curve(
     ranking: Ranking, accepted: jax.Array, losses: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Coverage and risk, f[n], from the prefixes f[n + 1] of weights and losses."""
+    """`risk_coverage` from sums.
+
+    Args:
+      ranking: By confidence.
+      accepted: f[n + 1], weights of the first 0 to n examples.
+      losses: f[n + 1], weighted losses of the first 0 to n examples.
+
+    Returns:
+      Coverage and risk, f[n] each.
+    """
     weight = ranking.until(accepted)
-    return ratio(weight, accepted[-1], empty=jnp.nan), ratio(
-        ranking.until(losses), weight
-    )
+    coverage = ratio(weight, accepted[-1], empty=jnp.nan)
+    return coverage, ratio(ranking.until(losses), weight, empty=jnp.nan)
 
 
 def area(ranking: Ranking, accepted: jax.Array, losses: jax.Array) -> jax.Array:
-    """`aurc` from the prefixes f[n + 1] of weights and losses.
+    """`aurc` from sums.
 
     Examples of equal confidence add a weight w and a loss l to the N and L before them.
     The integral of (L + x l / w) / (N + x) over x from 0 to w is
     l + (L - N l / w) log(1 + w / N).
+
+    Args:
+      ranking: By confidence.
+      accepted: f[n + 1], weights of the first 0 to n examples.
+      losses: f[n + 1], weighted losses of the first 0 to n examples.
+
+    Returns:
+      f[], in the unit of the loss.
     """
     before, lost = ranking.before(accepted), ranking.before(losses)
     weight = ranking.until(accepted) - before
     loss = ranking.until(losses) - lost
     excess = lost - before * ratio(loss, weight)  # 0 where nothing is before
     integral = loss + excess * jnp.log1p(ratio(weight, before))
-    one_of_equals = ranking.last == jnp.arange(len(ranking.last))
-    sum_of_risks = total(jnp.where(one_of_equals, integral, 0))
+    # Equal examples have the same integral, which counts once.
+    is_last_of_equals = ranking.last == jnp.arange(len(ranking.last))
+    sum_of_risks = total(jnp.where(is_last_of_equals, integral, 0))
     return ratio(sum_of_risks, accepted[-1], empty=jnp.nan)
 
 
 def largest_coverage(
     coverage: jax.Array, risk_left: jax.Array, *, risk: float
 ) -> jax.Array:
-    """`coverage_at_risk` from a curve."""
+    """`coverage_at_risk` from a curve.
+
+    Args:
+      coverage: f[n], of `curve`.
+      risk_left: f[n], of `curve`; NaN where nothing is accepted.
+      risk: The risk that is allowed, in the unit of the loss.
+
+    Returns:
+      f[], in [0, 1].
+    """
     return jnp.where(risk_left <= risk, coverage, 0).max()

@@ -2,10 +2,12 @@
 
 Two definitions exist where the paper's code has a defect:
 - "fixed" (default): NLL is the mean over examples; a calibration bin (low, high] takes
-  the confidences of the examples it counts, those of exactly 1 included.
+  the confidences of the examples it counts, those of exactly 1 included; a share of
+  nothing is NaN.
 - "reference": NLL is the unweighted mean of the means of batches; a bin counts
   low < confidence <= high but sums confidences with low <= confidence < high, so that
-  a confidence of exactly 1 is counted and never summed; divisors carry 1e-7.
+  a confidence of exactly 1 is counted and never summed; divisors carry 1e-7; a share of
+  nothing is 0.
 Class-wise scores, which the paper's code lacks, are the same in both.
 """
 
@@ -13,6 +15,8 @@ import jax
 import numpy as np
 
 from spatial_smoothing.lookup import unknown
+from spatial_smoothing.metrics import formulas
+from spatial_smoothing.metrics.formulas import Sums
 from spatial_smoothing.metrics.tallies import Tally
 
 DEFINITIONS = ("fixed", "reference")
@@ -36,44 +40,53 @@ def summary(result: Tally, *, definition: str = "fixed") -> dict[str, float]:
       probabilities, the static calibration error of Nixon et al. 2019; Kull et al.
       2019), and `brier_reliability`, `brier_resolution` and `brier_uncertainty` by the
       bins of each class, with brier = reliability - resolution + uncertainty exactly:
-      the resolution is the generalised one of Stephenson et al. 2008. A share of
-      nothing is 0.
+      the resolution is the generalised one of Stephenson et al. 2008. A score that is a
+      share of nothing, such as `accuracy_90` without a certain prediction, is NaN
+      ("fixed") or 0 ("reference").
 
     Raises:
       ValueError: for an unknown definition, a tally of no examples, or NaN.
     """
     if definition not in DEFINITIONS:
         raise unknown("definition", definition, DEFINITIONS)
-    t = jax.tree.map(lambda value: np.asarray(value, np.float64), result)
+    t = _precise(result)
     if t.count.ndim or t.count == 0:
         raise ValueError(
             f"summary takes one tally of at least one example, got counts {t.count}"
         )
     if np.isnan(t.nll + t.brier):
-        raise ValueError("probabilities hold NaN, or labels lie outside [0, K)")
-    epsilon = _EPSILON if definition == "reference" else 0.0
-    gap = _calibration_gap(t, definition)
-    scores = {
-        "nll": t.nll / t.count if definition == "fixed" else t.batch_nll / t.batches,
-        "accuracy": t.true[0].sum() / t.count,
-        "top5": t.top5 / t.count,
-        "brier": t.brier / t.count,
-        "iou": _mean_iou(t, 0),
-        "ece": np.abs(gap).sum(),
-        "signed_ece": gap.sum(),
-    }
-    wrong = t.count - t.true[0].sum()
-    for row, cutoff in enumerate(t.cutoffs, 1):
-        certain, right = t.labelled[row].sum(), t.true[row].sum()
-        tag = f"{100 * cutoff:g}"
-        scores[f"accuracy_{tag}"] = _share(right, certain)
-        scores[f"iou_{tag}"] = _mean_iou(t, row)
-        scores[f"unconfidence_{tag}"] = _share(
-            wrong - (certain - right), wrong + epsilon
+        raise ValueError(
+            "probabilities hold NaN, or labels lie outside [0, K); values far outside "
+            "of [0, 1], such as logits or percentages, count as NaN"
         )
-        scores[f"frequency_{tag}"] = certain / (t.count + epsilon)
-    scores["mce"] = np.abs(_share(gap * t.count, t.bin_count)).max()
-    scores |= _classwise(t)
+    sums = Sums(
+        count=t.count,
+        nll=t.nll,
+        top5=t.top5,
+        brier=t.brier,
+        true=t.true,
+        labelled=t.labelled,
+        predicted=t.predicted,
+        bin_count=t.bin_count,
+        bin_gap=t.bin_confidence - t.bin_correct,
+    )
+    if definition == "fixed":
+        scores = formulas.scores(sums, cutoffs=t.cutoffs, xp=np)
+    else:
+        sums = sums._replace(
+            nll=t.batch_nll / t.batches * t.count, bin_gap=_reference_gap(t)
+        )
+        scores = formulas.scores(
+            sums, cutoffs=t.cutoffs, xp=np, undefined=0.0, epsilon=_EPSILON
+        )
+    scores |= formulas.brier_terms(
+        t.class_count,
+        t.class_probability - t.class_labelled,
+        t.class_labelled,
+        count=t.count,
+        brier=t.brier,
+        xp=np,
+    )
     return {name: float(score) for name, score in scores.items()}
 
 
@@ -84,53 +97,30 @@ def reliability(result: Tally) -> dict[str, list[float]]:
       result: A tally without leading axes.
 
     Returns:
-      `edges` [bins + 1], and per bin `count`, `accuracy` and mean `confidence`; the
-      last two are 0 in empty bins.
+      `edges` [bins + 1], and for each bin `count`, `accuracy` and mean `confidence`;
+      the last two are 0 in a bin whose `count` is 0, and mean nothing there.
     """
-    count, correct, confidence = (
-        np.asarray(value, np.float64)
-        for value in (result.bin_count, result.bin_correct, result.bin_confidence)
-    )
+    t = _precise(result)
     return {
-        "edges": list(result.bins),
-        "count": count.tolist(),
-        "accuracy": _share(correct, count).tolist(),
-        "confidence": _share(confidence, count).tolist(),
+        "edges": list(t.bins),
+        "count": t.bin_count.tolist(),
+        "accuracy": _share(t.bin_correct, t.bin_count).tolist(),
+        "confidence": _share(t.bin_confidence, t.bin_count).tolist(),
     }
 
 
-def _classwise(t: Tally) -> dict[str, np.ndarray]:
-    """Calibration of the probabilities of all classes, and what the Brier score is."""
-    gap = t.class_probability - t.class_labelled
-    frequency = t.class_labelled.sum(0) / t.count
-    reliability = _share(np.square(gap), t.class_count).sum() / t.count
-    uncertainty = (frequency * (1 - frequency)).sum()
-    return {
-        "classwise_ece": np.abs(gap).sum(0).mean() / t.count,
-        "brier_reliability": reliability,
-        "brier_resolution": reliability + uncertainty - t.brier / t.count,
-        "brier_uncertainty": uncertainty,
-    }
+def _precise(result: Tally) -> Tally:
+    """The tally in float64."""
+    return jax.tree.map(lambda value: np.asarray(value, np.float64), result)
 
 
-def _calibration_gap(t: Tally, definition: str) -> np.ndarray:
-    """(Confidence - accuracy) of each bin times its share of the examples."""
-    if definition == "fixed":
-        return (t.bin_confidence - t.bin_correct) / t.count
+def _reference_gap(t: Tally) -> np.ndarray:
+    """Sums of confidence minus accuracy by bin, as the reference has them."""
     confidence = t.bin_confidence_reference / (t.bin_count + _EPSILON)
     gap = confidence - _share(t.bin_correct, t.bin_count)
-    return gap * t.bin_count / (t.bin_count.sum() + _EPSILON)
-
-
-def _mean_iou(t: Tally, row: int) -> np.ndarray:
-    """Intersection over union, averaged over the classes that have examples."""
-    true, labelled, predicted = t.true[row], t.labelled[row], t.predicted[row]
-    present = labelled > 0
-    iou = _share(true, labelled + predicted - true)
-    return _share(iou[present].sum(), present.sum())
+    return gap * t.bin_count / (t.bin_count.sum() + _EPSILON) * t.count
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """`part / whole`, 0 where both are 0."""
-    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
-    return np.divide(part, whole, out=np.zeros_like(whole), where=whole != 0)
+    """`part / whole`, 0 where the whole is 0."""
+    return formulas.ratio(part, whole, xp=np, empty=0.0)

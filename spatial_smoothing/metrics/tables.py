@@ -1,6 +1,6 @@
 """The table of scores of a set of examples, a function of how often each counts.
 
-Contract of this file: `weights` f[n] >= 0. Weights that are whole give the scores of
+Contract of this file: `weights` are f[n], at least 0. Whole weights give the scores of
 the set in which each example is there that often, so that a `vmap` over weights scores
 subsets, resamples and padded sets alike.
 """
@@ -8,24 +8,33 @@ subsets, resamples and padded sets alike.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from spatial_smoothing.metrics import formulas
+from spatial_smoothing.metrics.bins import (
+    BINS,
+    CUTOFFS,
+    above,
+    checked_bins,
+    checked_cutoffs,
+    inside,
+)
 from spatial_smoothing.metrics.calibration import equal_mass_error
 from spatial_smoothing.metrics.examples import Examples
+from spatial_smoothing.metrics.formulas import Sums
+from spatial_smoothing.metrics.inputs import check_lengths, clipped
 from spatial_smoothing.metrics.ranking import (
-    Ranking,
     nan_if_nan,
     rank,
-    ratio,
     total,
     weights_of,
 )
 from spatial_smoothing.metrics.selective import area, curve, largest_coverage
-from spatial_smoothing.metrics.tallies import BINS, CUTOFFS
 
 _NUM_BINS = 15  # of equal mass
+_RISK = 0.05  # of `coverage_at_risk_5`
+_UNCERTAINTIES = ("entropy", "mutual_information", "variation_ratio")
 
 
 def table(
@@ -41,144 +50,126 @@ def table(
     Args:
       examples: At least one.
       weights: f[n], how often each counts; None for once.
-      num_classes: K.
+      num_classes: K, the number of classes.
       cutoffs: Confidences above which a prediction counts as certain, in (0, 1).
-      bins: Increasing edges of the calibration bins, from 0 to 1.
+      bins: Edges of the calibration bins, increasing from 0 to 1.
 
     Returns:
       The scores of `summary`, from `nll` to `mce`, by its definition "fixed"; the means
       of `entropy`, `mutual_information` and `variation_ratio`; `adaptive_ece` of 15
       bins; and, of the loss that is 1 for a wrong prediction, `aurc`, `excess_aurc` and
       `coverage_at_risk_5`, at a risk of 5 %. Each is f[]. All are NaN where a score of
-      an example, its energy excepted, or a weight is NaN.
+      an example, its energy excepted, or a weight is NaN. A score that is a share of
+      nothing, such as `accuracy_90` without a certain prediction, is NaN.
+
+    Raises:
+      ValueError: for shapes that do not fit, or unusable bins or cut-offs.
     """
+    cutoffs, bins = checked_cutoffs(cutoffs), checked_bins(bins)
+    check_lengths(label=examples.label, confidence=examples.confidence, weights=weights)
     weights = weights_of(examples.confidence, weights)
-    chex.assert_equal_shape([examples.label, examples.confidence, weights])
-    sums = _sums(examples, weights)
-    means = _means(examples, weights)
-    gap, count = _bins(examples, weights, bins)
-    scores = {
-        "nll": means.pop("nll"),
-        "accuracy": sums.right[-1] / sums.accepted[-1],
-        "top5": means.pop("top5"),
-        "brier": means.pop("brier"),
-        "iou": _iou(examples, weights, num_classes),
-        "ece": jnp.abs(gap).sum() / sums.accepted[-1],
-        "signed_ece": gap.sum() / sums.accepted[-1],
-    }
-    for cutoff in cutoffs:
-        scores |= _certain(examples, weights, sums, cutoff, num_classes)
-    scores["mce"] = ratio(jnp.abs(gap), count).max()
-    scores |= means
-    scores |= _ranked(sums)
+    counted = _Counted(
+        jnp.asarray(examples.label),
+        jnp.asarray(examples.prediction),
+        clipped(examples.confidence),  # that of files of version 0.1 may exceed 1
+        weights,
+    )
+    added = _added(examples, weights)
+    sums = Sums(
+        count=total(weights),
+        **{name: added[name] for name in ("nll", "top5", "brier")},
+        **_by_class(counted, cutoffs, num_classes),
+        **_by_bin(counted, bins),
+    )
+    scores = formulas.scores(sums, cutoffs=cutoffs, xp=jnp)
+    scores |= {name: added[name] / sums.count for name in _UNCERTAINTIES}
+    scores |= _ranked(counted)
+    # A score of nothing may be NaN alone; NaN that came in is in all of them.
     inputs = (*jax.tree.leaves(examples.replace(energy=None)), weights)
     checked = nan_if_nan(jnp.stack(list(scores.values())), *inputs)
     return dict(zip(scores, checked, strict=True))
 
 
-class _Sums(NamedTuple):
-    """The ranking by confidence, and sums of its first 0 to n ranks, f[n + 1].
+class _Counted(NamedTuple):
+    """What of the examples is counted, and how often.
 
     Attributes:
-      ranking: By confidence.
-      accepted: Of weights.
-      right: Of the weights of right predictions.
-      gaps: Of weighted confidences, less those.
+      label: i32[n].
+      prediction: i32[n].
+      confidence: f[n], in [0, 1].
+      weights: f[n].
     """
 
-    ranking: Ranking
-    accepted: jax.Array
-    right: jax.Array
-    gaps: jax.Array
+    label: jax.Array
+    prediction: jax.Array
+    confidence: jax.Array
+    weights: jax.Array
+
+    @property
+    def correct(self) -> jax.Array:
+        """1 for a right prediction, 0 for a wrong one, f[n]."""
+        return (self.prediction == self.label).astype(self.weights.dtype)
+
+    @property
+    def gap(self) -> jax.Array:
+        """Confidence minus `correct`, f[n]."""
+        return self.confidence.astype(self.weights.dtype) - self.correct
 
 
-def _sums(examples: Examples, weights: jax.Array) -> _Sums:
-    correct = _correct(examples)
-    ranking = rank(examples.confidence)
-    values = jnp.stack([jnp.ones_like(weights), correct, examples.confidence - correct])
-    return _Sums(ranking, *ranking.prefixes(weights[None] * values))
-
-
-def _correct(examples: Examples) -> jax.Array:
-    correct = examples.prediction == examples.label
-    return jnp.asarray(correct, examples.confidence.dtype)
-
-
-def _means(examples: Examples, weights: jax.Array) -> dict[str, jax.Array]:
-    names = ["nll", "top5", "brier", "entropy", "mutual_information", "variation_ratio"]
-    values = jnp.stack([getattr(examples, n).astype(weights.dtype) for n in names])
-    # What does not count may be infinite.
+def _added(examples: Examples, weights: jax.Array) -> dict[str, jax.Array]:
+    """Weighted sums of the scores of single examples, by name."""
+    names = ("nll", "top5", "brier", *_UNCERTAINTIES)
+    fields = [getattr(examples, name) for name in names]
+    values = jnp.stack([jnp.asarray(x).astype(weights.dtype) for x in fields])
+    # What does not count may be infinite, and 0 times infinity is NaN.
     sums = total(jnp.where(weights[None] == 0, 0, weights[None] * values))
-    return dict(zip(names, sums / total(weights), strict=True))
+    return dict(zip(names, sums, strict=True))
 
 
-def _bins(
-    examples: Examples, weights: jax.Array, bins: Sequence[float]
-) -> tuple[jax.Array, jax.Array]:
-    """Sums of gaps and of weights in bins (low, high], f[bins] each.
-
-    Differences of prefixes would be inexact in bins of few examples.
-    """
-    above = jnp.stack([_above(examples.confidence, edge) for edge in bins])
-    inside = jnp.where(above[:-1] & ~above[1:], weights[None], 0)
-    gap = examples.confidence - _correct(examples)
-    return total(inside * gap[None]), total(inside)
-
-
-def _above(confidence: jax.Array, edge: float) -> jax.Array:
-    """Whether confidences exceed an edge, in the type of the former."""
-    return confidence > jnp.asarray(edge, confidence.dtype)
-
-
-def _certain(
-    examples: Examples,
-    weights: jax.Array,
-    sums: _Sums,
-    cutoff: float,
-    num_classes: int,
+def _by_class(
+    counted: _Counted, cutoffs: Sequence[float], num_classes: int
 ) -> dict[str, jax.Array]:
-    """The scores of one cut-off."""
-    above = _above(examples.confidence, cutoff)
-    count, right = sums.accepted[above.sum()], sums.right[above.sum()]
-    wrong = sums.accepted[-1] - sums.right[-1]
-    tag = f"{100 * cutoff:g}"
+    """The sums f[cutoffs + 1, K] of `Sums`: one product for all cut-offs."""
+    is_certain = above(counted.confidence, cutoffs)
+    certain = jnp.where(is_certain, counted.weights[None], 0)
+    rows = jnp.concatenate([counted.weights[None], certain])
+
+    def sums(rows: jax.Array, classes: jax.Array) -> jax.Array:
+        one_hot = jax.nn.one_hot(classes, num_classes, dtype=rows.dtype)
+        return jnp.dot(rows, one_hot, precision="highest")
+
     return {
-        f"accuracy_{tag}": ratio(right, count),
-        f"iou_{tag}": _iou(examples, weights * above, num_classes),
-        f"unconfidence_{tag}": ratio(wrong - (count - right), wrong),
-        f"frequency_{tag}": count / sums.accepted[-1],
+        "true": sums(rows * counted.correct[None], counted.label),
+        "labelled": sums(rows, counted.label),
+        "predicted": sums(rows, counted.prediction),
     }
 
 
-def _iou(examples: Examples, weights: jax.Array, num_classes: int) -> jax.Array:
-    """Intersection over union, averaged over the classes that have examples."""
+def _by_bin(counted: _Counted, bins: Sequence[float]) -> dict[str, jax.Array]:
+    """The sums f[bins] of `Sums`.
 
-    def by_class(weights: jax.Array, classes: jax.Array) -> jax.Array:
-        one_hot = jax.nn.one_hot(classes, num_classes, dtype=weights.dtype)
-        return jnp.dot(weights, one_hot, precision="highest")
-
-    true = by_class(weights * _correct(examples), examples.label)
-    labelled = by_class(weights, examples.label)
-    predicted = by_class(weights, examples.prediction)
-    iou = ratio(true, labelled + predicted - true)
-    present = labelled > 0
-    return ratio(jnp.where(present, iou, 0).sum(), present.sum())
+    Differences of prefixes would be cheaper, and inexact in bins of few examples.
+    """
+    in_bin = jnp.where(inside(counted.confidence, bins), counted.weights[None], 0)
+    return {"bin_count": total(in_bin), "bin_gap": total(in_bin * counted.gap[None])}
 
 
-def _ranked(sums: _Sums) -> dict[str, jax.Array]:
+def _ranked(counted: _Counted) -> dict[str, jax.Array]:
     """The scores that depend on the order of confidences."""
-    ranking, accepted = sums.ranking, sums.accepted
-    wrong = accepted - sums.right
-    aurc = area(ranking, accepted, wrong)
+    ranking = rank(counted.confidence)
+    weights = counted.weights
+    values = jnp.stack([weights, weights * counted.correct, weights * counted.gap])
+    accepted, right, gaps = ranking.prefixes(values)
+    wrong = accepted - right
     error = wrong[-1] / accepted[-1]
+    # The area of the best order, in closed form for losses of 0 and 1.
     best = error - jax.scipy.special.entr(1 - error)
+    aurc = area(ranking, accepted, wrong)
     return {
-        "adaptive_ece": equal_mass_error(
-            ranking, accepted, sums.gaps, num_bins=_NUM_BINS
-        ),
+        "adaptive_ece": equal_mass_error(ranking, accepted, gaps, num_bins=_NUM_BINS),
         "aurc": aurc,
         "excess_aurc": aurc - best,
         "coverage_at_risk_5": largest_coverage(
-            *curve(ranking, accepted, wrong), risk=0.05
+            *curve(ranking, accepted, wrong), risk=_RISK
         ),
     }

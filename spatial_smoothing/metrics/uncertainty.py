@@ -1,64 +1,101 @@
 """Uncertainty of single predictions.
 
 Contract of this file: `probs` are class probabilities, each row sums to one; entropies
-are in nats; high is uncertain everywhere. NaN gives NaN.
+are in nats; high is uncertain everywhere. Results have at least float32. NaN gives NaN.
+Rows that are no probabilities are refused, see `inputs`.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 
+from spatial_smoothing.metrics.inputs import (
+    Values,
+    check_probs,
+    check_temperature,
+    clipped,
+    widened,
+)
 
-def entropy(probs: jax.Array) -> jax.Array:
-    """Entropy -sum p log p, in [0, log K] nats: of a mean, the total uncertainty.
+
+def entropy(probs: Values) -> jax.Array:
+    """Entropy -sum p log p of each prediction: of a mean, the total uncertainty.
 
     Args:
       probs: f[..., K].
 
     Returns:
-      f[...].
+      f[...], in [0, log K] nats.
+
+    Raises:
+      ValueError: for rows that are no probabilities.
     """
-    return jax.scipy.special.entr(probs).sum(-1)
+    check_probs(probs)
+    return _entropy(clipped(probs))
 
 
-def mutual_information(probs: jax.Array) -> jax.Array:
-    """Disagreement of samples, H(mean p_s) - mean H(p_s), in [0, log min(S, K)] nats.
+def mutual_information(probs: Values) -> jax.Array:
+    """Disagreement of samples: H(mean p_s) - mean H(p_s), "BALD".
 
     Args:
       probs: f[S, B, K], of S samples or members.
 
     Returns:
-      f[B], which rounding does not make negative. Source: Houlsby et al. 2011,
-      equation 2; "BALD".
+      f[B], in [0, log min(S, K)] nats; rounding does not make it negative. Source:
+      Houlsby et al. 2011, equation 2.
+
+    Raises:
+      ValueError: for another rank, or rows that are no probabilities.
     """
-    chex.assert_rank(probs, 3)
-    return jnp.maximum(entropy(probs.mean(0)) - entropy(probs).mean(0), 0)
+    _check_samples(probs)
+    check_probs(probs)
+    probs = clipped(probs)
+    return jnp.maximum(_entropy(probs.mean(0)) - _entropy(probs).mean(0), 0)
 
 
-def variation_ratio(probs: jax.Array) -> jax.Array:
-    """Share of the samples that do not vote for the most voted class, in [0, 1).
+def variation_ratio(probs: Values) -> jax.Array:
+    """Share of the samples that do not vote for the most voted class.
 
     Args:
-      probs: f[S, B, K]; a sample votes for its most probable class, the lowest of
-        equal ones.
+      probs: [S, B, K]; a sample votes for its most probable class, the lowest of equal
+        ones, so that logits will do.
 
     Returns:
-      f[B]. Source: Freeman 1965.
+      f[B], in [0, 1). Source: Freeman 1965.
+
+    Raises:
+      ValueError: for another rank.
     """
-    chex.assert_rank(probs, 3)
-    votes = jax.nn.one_hot(probs.argmax(-1), probs.shape[-1], dtype=probs.dtype)
+    _check_samples(probs)
+    probs = jnp.asarray(probs)
+    votes = jax.nn.one_hot(probs.argmax(-1), probs.shape[-1], dtype=jnp.float32)
     ratio = 1 - votes.mean(0).max(-1)
     return jnp.where(jnp.isnan(probs).any((0, 2)), jnp.nan, ratio)
 
 
-def energy(logits: jax.Array, *, temperature: float = 1.0) -> jax.Array:
+def energy(logits: Values, *, temperature: float = 1.0) -> jax.Array:
     """Free energy -t log sum exp(logits / t); high for what the network knows little.
 
     Args:
       logits: f[..., K], as the network gives them: of log-probabilities it is 0.
-      temperature: t > 0.
+      temperature: t, positive and finite.
 
     Returns:
       f[...]. Source: Liu et al., NeurIPS 2020, equation 4.
+
+    Raises:
+      ValueError: for a temperature that is not positive and finite.
     """
-    return -temperature * jax.nn.logsumexp(logits / temperature, axis=-1)
+    check_temperature(temperature)
+    return -temperature * jax.nn.logsumexp(widened(logits) / temperature, axis=-1)
+
+
+def _entropy(probs: jax.Array) -> jax.Array:
+    return jax.scipy.special.entr(probs).sum(-1)
+
+
+def _check_samples(probs: Values) -> None:
+    if jnp.ndim(probs) != 3:
+        raise ValueError(
+            f"samples must be [S, B, K], got shape {list(jnp.shape(probs))}; of one "
+            "sample, give probs[None]"
+        )
