@@ -16,6 +16,7 @@ from etils import epath
 
 from spatial_smoothing.report import chapters, page
 from spatial_smoothing.report.comparisons import checked_differences, smoothing_pairs
+from spatial_smoothing.report.figures.canvas import Looks
 from spatial_smoothing.report.figures.curves import (
     accuracy_nll_figure,
     detection_figure,
@@ -104,9 +105,11 @@ def write(
     groups = {suite: plain_but_arrays(group) for suite, group in others.items()}
     differences = checked_differences(differences)
     shown = averaged(rows) if rows else []
-    drawn = pictures(shown, published=beside) if shown else {}
+    labels = [row["label"] for group in groups.values() for row in group]
+    looks = Looks([*series(shown), *labels])
+    drawn = pictures(shown, published=beside, looks=looks) if shown else {}
     drawn_of = {
-        suite: dict(chapters.CHAPTERS[suite].pictures(group))
+        suite: dict(chapters.CHAPTERS[suite].pictures(group, looks))
         for suite, group in groups.items()
     }
     view = page.page(

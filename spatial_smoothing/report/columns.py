@@ -151,6 +151,8 @@ _CORRUPTION = {
         note="share of the frames of another predicted class than the frame before "
         "or, in sequences of noise, than the first one, which is clean",
     ),
+    "corruption": Column("Corruption"),
+    "severity": Column("Severity", digits=0),
 }
 _LANDSCAPE = {
     "nll_l2": _nats("NLL + L2", note="with weight decay / 2 times the squared norm"),

@@ -8,7 +8,6 @@ nothing else: images and style are part of it; it has no script and loads nothin
 import base64
 import dataclasses
 import functools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -17,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from spatial_smoothing.report import summary, tables
 from spatial_smoothing.report.chapters import CHAPTERS
 from spatial_smoothing.report.figures.pictures import Picture
-from spatial_smoothing.report.rows import Row, shared
+from spatial_smoothing.report.provenance import Provenance
+from spatial_smoothing.report.provenance import provenance as describe
+from spatial_smoothing.report.rows import Row, listed, shared
 from spatial_smoothing.report.tables.cells import Table
 
 if TYPE_CHECKING:
@@ -38,6 +39,12 @@ _HEADINGS = (
     "Streams",
     "Two definitions",
 )
+# What a reader needs to know of rows -> how the page calls it.
+_DESCRIBED = {
+    "dataset": "their data set (dataset)",
+    "split": "their split (split)",
+    "num_examples": "their number of images (num_examples)",
+}
 _PIXELS_PER_INCH = 96  # of CSS
 # A figure that is made smaller than this part of its size has letters that are too
 # small to read. It scrolls instead.
@@ -59,6 +66,7 @@ class Figure:
     Attributes:
       number: int >= 1, its number on the page.
       data: The PNG file in Base64.
+      narrow_data: The PNG file for narrow windows in Base64, "" for none.
       width: Width in CSS pixels.
       min_width: Width in CSS pixels below which the figure scrolls.
       alt: Text in place of the image.
@@ -67,6 +75,7 @@ class Figure:
 
     number: int
     data: str
+    narrow_data: str
     width: int
     min_width: int
     alt: str
@@ -93,20 +102,13 @@ class Section:
 
 
 @dataclasses.dataclass(frozen=True)
-class Values:
-    """Named values, and groups of them that have names themselves."""
-
-    entries: Sequence[tuple[str, str]]
-    groups: Sequence[tuple[str, "Values"]]
-
-
-@dataclasses.dataclass(frozen=True)
 class Page:
     """What the page says.
 
     Attributes:
       title: The heading of the page.
       facts: What was evaluated, a short text each.
+      missing: A sentence that says what the rows do not name, "" for nothing.
       generated: When the page was made, UTC.
       sections: The sections that have content, in order.
       provenance: Where the numbers come from.
@@ -114,9 +116,10 @@ class Page:
 
     title: str
     facts: Sequence[str]
+    missing: str
     generated: datetime
     sections: Sequence[Section]
-    provenance: Values
+    provenance: Provenance
 
 
 def html(page: Page) -> str:
@@ -179,7 +182,14 @@ def page(
         words = words.replace(" %", "\N{NO-BREAK SPACE}%")
         sections.insert(0, Section("summary", "Summary", paragraphs=[words]))
     shown = rows or [row for group, _ in chapters.values() for row in group]
-    return Page(title, _facts(shown), generated, sections, _values(provenance))
+    return Page(
+        title=title,
+        facts=_facts(shown),
+        missing=_missing(shown),
+        generated=generated,
+        sections=sections,
+        provenance=describe(provenance),
+    )
 
 
 def _sections(
@@ -212,6 +222,7 @@ def _figure(number: int, picture: Picture) -> Figure:
     return Figure(
         number=number,
         data=base64.b64encode(picture.png).decode(),
+        narrow_data=base64.b64encode(picture.narrow_png or b"").decode(),
         width=width,
         min_width=round(_SMALLEST * width),
         alt=picture.alt,
@@ -235,20 +246,11 @@ def _facts(rows: Sequence[Row]) -> list[str]:
     return [fact for fact in facts if fact]
 
 
-def _values(values: Mapping[str, Any]) -> Values:
-    """A nested dict as texts: single values first, then the groups."""
-    groups = {key: value for key, value in values.items() if isinstance(value, Mapping)}
-    return Values(
-        entries=[
-            (str(key), _shown(value))
-            for key, value in values.items()
-            if key not in groups
-        ],
-        groups=[(str(key), _values(group)) for key, group in groups.items()],
-    )
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "–"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _missing(rows: Sequence[Row]) -> str:
+    """A sentence that says which facts no row has."""
+    absent = [
+        words
+        for key, words in _DESCRIBED.items()
+        if all(row.get(key) is None for row in rows)
+    ]
+    return f"The rows do not name {listed(absent)}." if absent else ""

@@ -114,6 +114,12 @@ def series(rows: Sequence[Row]) -> dict[str, list[Row]]:
     }
 
 
+def listed(words: Sequence[str]) -> str:
+    """Words in a sentence: "A", "A and B", "A, B and C"."""
+    *first, last = words or [""]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def shared(rows: Sequence[Row], key: str) -> Any:
     """The value that all rows have under `key`, None where there is no such value."""
     first = rows[0].get(key) if rows else None
@@ -149,15 +155,28 @@ def band(row: Row, key: str) -> tuple[float, float] | None:
     return None if None in (low, high) or number(row, key) is None else (low, high)
 
 
-def band_meaning(rows: Sequence[Row], keys: Sequence[str]) -> str:
-    """What the bands of these keys are, in words; empty where there is none."""
+def band_meaning(
+    rows: Sequence[Row], keys: Sequence[str], *, interval: str = "", spread: str = ""
+) -> str:
+    """What the bands of some scores are, in words; "" where there is none.
+
+    Args:
+      rows: Report rows.
+      keys: The scores.
+      interval: How bootstrap intervals are marked, to be told from ranges over runs.
+      spread: How ranges over runs are marked.
+    """
     banded = [row for row in rows if any(band(row, key) for key in keys)]
     averages = [row for row in banded if "num_runs" in row]
     meanings = []
     if averages:
-        meanings.append(f"the range over {shared(averages, 'num_runs') or 'the'} runs")
+        mark = f" ({spread})" if spread else ""
+        count = shared(averages, "num_runs") or "the"
+        meanings.append(f"the range over {count} runs{mark}")
     if len(averages) < len(banded):
-        meanings.append("the 95 % bootstrap interval over the test images")
+        # Only where there are both kinds does the interval need its mark.
+        mark = f" ({interval})" if interval and averages else ""
+        meanings.append(f"the 95 % bootstrap interval over the test images{mark}")
     return " or ".join(meanings)
 
 

@@ -12,7 +12,7 @@ from spatial_smoothing.report.comparisons import (
     excludes_zero,
     smoothing_pairs,
 )
-from spatial_smoothing.report.rows import Row, number, series, shared, text
+from spatial_smoothing.report.rows import Row, listed, number, series, shared, text
 
 _NAMES = {"nll": "NLL", "accuracy": "accuracy", "ece": "ECE"}
 
@@ -42,12 +42,6 @@ def paragraph(rows: Sequence[Row], *, differences: Sequence[Row] = ()) -> str:
 def samples(count: int) -> str:
     """The number of samples in words: "1 sample", "5 samples"."""
     return "1 sample" if count == 1 else f"{count:,} samples"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Names in a sentence: "A", "A and B", "A, B and C"."""
-    *first, last = names or [""]
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _lowest(group: list[Row]) -> Row:
@@ -114,8 +108,8 @@ def _certainty(
     found = difference(differences, smoothed, baseline, size)
     values = (found or {"values": {}})["values"]
     known = [key for key in _NAMES if key in values]
-    clear = _listed([_NAMES[key] for key in known if excludes_zero(values[key])])
-    unclear = _listed([_NAMES[key] for key in known if not excludes_zero(values[key])])
+    clear = listed([_NAMES[key] for key in known if excludes_zero(values[key])])
+    unclear = listed([_NAMES[key] for key in known if not excludes_zero(values[key])])
     if not known:
         return ""
     if not unclear:

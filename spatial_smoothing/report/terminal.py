@@ -45,6 +45,11 @@ def table(rows: Sequence[Row], *, columns: Sequence[str] = DEFAULT_COLUMNS) -> "
 
     rows = averaged(rows)
     known = dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)])
+    if columns is DEFAULT_COLUMNS:
+        columns = [
+            *columns[:2],
+            *(k for k in columns[2:] if any(number(r, k) is not None for r in rows)),
+        ]
     for key in columns:
         if key not in known:
             raise unknown("column", key, known)

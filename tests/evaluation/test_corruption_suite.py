@@ -131,7 +131,8 @@ def test_means_leave_out_extra_corruptions(rows):
 def test_the_sheet_has_the_first_image_under_everything(rows):
     key = jax.random.key(transforms.SEED)
     sheet = rows[0]["arrays"]
-    assert [*sheet] == [*ASKED["corruptions"]]
+    assert [*sheet] == ["clean", *ASKED["corruptions"]]
+    np.testing.assert_array_equal(sheet["clean"], CLEAN.images[:1])
     expected = transforms.corrupt(key, CLEAN.images, "saturate", 5)[0]
     np.testing.assert_array_equal(sheet["saturate"][1], expected)
 

@@ -9,7 +9,7 @@ from spatial_smoothing import report
 SIZES = (1, 2, 3, 4, 5, 10, 20, 50)
 EDGES = np.linspace(0, 1, 11)
 PROVENANCE = {"commit": "abc", "seed": 0, "config": {"model": "m", "sizes": [1, 2]}}
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "source"}
 
 
 def make_row(label, size, *, model="resnet_mcdo_18", nll=None, **changes):

@@ -140,20 +140,20 @@ def test_spectra_of_feature_maps_at_the_end_of_each_stage(rows):
     for spectrum in ("delta", "radial"):
         figure = fourier.stages_figure(own, spectrum=spectrum)
         assert len(figure.axes) == 4
-        labels = [line.get_label() for line in figure.axes[0].lines]
-        assert labels == [
-            PLAIN,
-            f"{PLAIN}, mean network",
-            SMOOTH,
-            f"{SMOOTH}, before smoothing",
-            f"{SMOOTH}, mean network",
-        ]
+        styles = [line.get_linestyle() for line in figure.axes[0].lines]
+        assert styles == ["-", "--", "-", ":", "--"]
+        colours = [line.get_color() for line in figure.axes[0].lines]
+        assert len({*colours[:2]}) == len({*colours[2:]}) == 1 < len({*colours})
+        # Two models and two styles, and not their five pairs.
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert labels == [PLAIN, SMOOTH, "Before smoothing", "Mean network"]
     first = figure.axes[0].lines[2].get_ydata()
     smooth1 = next(row for row in own if row["tap"] == "smooth1")
     np.testing.assert_array_equal(first, smooth1["arrays"]["radial"][1])
     alone = analysis_rows.fourier("Deterministic", networks=("mean",))
     figure = fourier.stages_figure(alone)
-    assert [line.get_label() for line in figure.axes[0].lines] == ["Deterministic"]
+    assert len(figure.axes[0].lines) == 1
+    assert not figure.legends
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata()[0], 0)
 
 

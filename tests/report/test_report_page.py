@@ -170,7 +170,7 @@ def test_captions_say_what_the_bands_are(full, tmp_path):
     rows += [{**row, "label": "b"} for row in rows if row["num_samples"] == 1]
     words = " ".join(Page(write(tmp_path, rows).read_text()).texts)
     assert "Values are means over runs. In brackets, the range over 2 runs." in words
-    assert "Bands and bars: the range over 2 runs." in words
+    assert "Bands and bars: the range over 2 runs (with a dotted outline)." in words
     assert "2 runs each" in words
 
 

@@ -98,7 +98,7 @@ def corruption(
     ]
     if scope.corruptions:
         rows += _means(about, scores, scope, baseline)
-    rows[0]["arrays"] = _sheet(images, corruptions, severities, setting.batch_size)
+    rows[0]["arrays"] = _sheet(images, corruptions, severities, setting)
     return rows
 
 
@@ -212,16 +212,22 @@ def _sheet(
     images: CorruptedSet,
     corruptions: Sequence[str],
     severities: Sequence[int],
-    batch_size: int,
+    setting: Setting,
 ) -> Mapping[str, np.ndarray]:
-    """Corruption -> u8[S, H, W, 3], the first image at every severity."""
+    """Corruption -> u8[S, H, W, 3], the first image at every severity.
 
-    def first(name: str, severity: int) -> np.ndarray:
-        dataset = images.load(name, severity).subset(np.arange(1))
+    Where it is known which image was corrupted, "clean" is that one, u8[1, H, W, 3].
+    """
+
+    def first(dataset: AnyDataset) -> np.ndarray:
+        one = dataset.subset(np.arange(1))
         # A batch of the size that is compiled already.
-        return np.asarray(next(iter(dataset.batches(batch_size)))["image"][0])
+        return np.asarray(next(iter(one.batches(setting.batch_size)))["image"][0])
 
-    return {
-        name: np.stack([first(name, severity) for severity in severities])
+    clean = {}
+    if images.data == corrupted_sets.GENERATED:
+        clean["clean"] = first(images.originals(setting.dataset))[None]
+    return clean | {
+        name: np.stack([first(images.load(name, severity)) for severity in severities])
         for name in corruptions
     }

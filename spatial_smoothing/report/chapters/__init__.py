@@ -30,20 +30,36 @@ CHAPTERS: dict[str, Chapter] = {
 
 
 def split(rows: Sequence[Row]) -> tuple[list[Row], dict[str, list[Row]]]:
-    """Parts the rows of ensembles from those of each chapter, in the order of these.
+    """Parts the rows of ensembles from the rows of each chapter.
+
+    Args:
+      rows: Rows.
+
+    Returns:
+      (rows of ensembles, suite -> rows of its chapter in the order of `CHAPTERS`).
 
     Raises:
-      ValueError: a row of a chapter has no label.
+      ValueError: A row of a chapter lacks what its chapter needs.
     """
-    chapters = {
-        suite: [row for row in rows if row.get("suite") == suite] for suite in CHAPTERS
-    }
-    for suite, group in chapters.items():
+    chapters: dict[str, list[Row]] = {}
+    for suite, chapter in CHAPTERS.items():
+        group = [row for row in rows if row.get("suite") == suite]
         for row in group:
-            if not isinstance(row.get("label"), str) or not row["label"].strip():
-                raise ValueError(
-                    f"a row of suite {suite!r} has label {row.get('label')!r}; "
-                    "give it the model's name"
-                )
-    ensembles = [row for row in rows if row.get("suite") not in CHAPTERS]
-    return ensembles, {suite: group for suite, group in chapters.items() if group}
+            _check(row, suite, chapter)
+        if group:
+            chapters[suite] = group
+    return [row for row in rows if row.get("suite") not in CHAPTERS], chapters
+
+
+def _check(row: Row, suite: str, chapter: Chapter) -> None:
+    if not isinstance(row.get("label"), str) or not row["label"].strip():
+        raise ValueError(
+            f"a row of suite {suite!r} has label {row.get('label')!r}; "
+            "give it the model's name"
+        )
+    for required in chapter.required:
+        if not any(key in row for key in required.split(" or ")):
+            raise ValueError(
+                f"a row of suite {suite!r} ({row['label']!r}) has no {required}; every "
+                f"row of this suite needs {', '.join(chapter.required)}"
+            )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from spatial_smoothing.report.columns import column
-from spatial_smoothing.report.figures import canvas
+from spatial_smoothing.report.figures.canvas import Looks
 from spatial_smoothing.report.figures.pictures import Picture
 from spatial_smoothing.report.rows import Row, text
 from spatial_smoothing.report.tables.cells import (
@@ -26,22 +26,26 @@ class Chapter(NamedTuple):
     """How the rows of a suite are shown.
 
     Attributes:
-      headings: Of its sections on the page, in order.
-      tables: Rows to tables, each under one of the headings.
-      pictures: Rows to file name -> picture, each under one of the headings.
-      files: The names that `pictures` may give.
-      lines: Rows to the lines of the terminal's table, heading -> text.
+      headings: The headings of its sections on the page, in order.
+      tables: Function of rows that returns tables, each under one of the headings.
+      pictures: Function of rows and of the looks of models that returns file name ->
+        picture, each under one of the headings.
+      files: The names that `pictures` may return.
+      lines: Function of rows that returns the lines of the table in the terminal,
+        heading -> text.
+      required: Keys that every row needs besides "label"; "a or b" is one of two.
     """
 
     headings: Sequence[str]
     tables: Callable[[Sequence[Row]], Sequence[Table]]
-    pictures: Callable[[Sequence[Row]], Mapping[str, Picture]]
+    pictures: Callable[[Sequence[Row], Looks], Mapping[str, Picture]]
     files: Sequence[str]
     lines: Callable[[Sequence[Row]], Sequence[Mapping[str, str]]]
+    required: Sequence[str] = ()
 
 
 def by_label(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each label, in order."""
+    """The rows of each label, in order of appearance."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(row["label"], []).append(row)
@@ -57,15 +61,15 @@ def table(
     caption: str,
     notes: Sequence[str] = (),
 ) -> Table:
-    """A line for each row, grouped by label.
+    """A table with a line for each row, grouped by label.
 
     Args:
-      rows: Of a chapter.
+      rows: Rows of a chapter.
       keys: Scores, one for each column; see `columns`.
-      each: What tells the rows of a label apart, such as "run".
-      heading: Of the section.
-      caption: Of the table.
-      notes: Below the table, after those of `columns`.
+      each: Key that tells the rows of a label apart, such as "run".
+      heading: Heading of the section.
+      caption: What the table shows.
+      notes: Lines below the table, after the notes of `columns`.
     """
     explained = [
         f"{column(key).heading}: {column(key).note}."
@@ -84,9 +88,13 @@ def table(
 
 
 def lines(rows: Sequence[Row], keys: Sequence[str]) -> list[dict[str, str]]:
-    """The lines of the terminal's table, each value under its heading with the unit.
+    """The lines of a table in the terminal: heading -> value.
 
-    A label is said once.
+    Only the first line of a label has the label.
+
+    Args:
+      rows: Rows of a chapter.
+      keys: Keys of the rows, one for each column.
     """
 
     def head(key: str) -> str:
@@ -102,7 +110,7 @@ def lines(rows: Sequence[Row], keys: Sequence[str]) -> list[dict[str, str]]:
 
 
 def names(rows: Sequence[Row]) -> list[str]:
-    """What each row is called: its label, with the run where others share it."""
+    """The name of each row: its label, and its run where other rows share the label."""
     return [
         row["label"]
         if len(by_label(rows)[row["label"]]) == 1
@@ -111,19 +119,25 @@ def names(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def curves(rows: Sequence[Row]) -> list[tuple[dict[str, Any], list[Row]]]:
-    """The rows of each run of each label, with the label and looks of their curve."""
+def curves(
+    rows: Sequence[Row], looks: Looks | None = None
+) -> list[tuple[dict[str, Any], list[Row]]]:
+    """The rows of each run of each label, with the label and the look of its curve.
+
+    Args:
+      rows: Rows of a chapter.
+      looks: Colours and markers of the models; without it, they follow from the rows.
+    """
+    looks = looks or Looks()
     found = []
-    for (label, group), look in zip(
-        by_label(rows).items(), canvas.looks(), strict=False
-    ):
+    for label, group in by_label(rows).items():
         runs: dict[Any, list[Row]] = {}
         for row in group:
             runs.setdefault(row.get("run"), []).append(row)
-        found += [({"label": label, **look}, run) for run in runs.values()]
+        found += [({"label": label, **looks[label]}, run) for run in runs.values()]
     return found
 
 
 def _run(row: Row) -> str:
-    """The name of a row's workdir."""
-    return epath.Path(str(row.get("run"))).name
+    """The last part of the path of a row's workdir, "-" where the row has none."""
+    return epath.Path(str(row.get("run") or "-")).name

@@ -5,6 +5,7 @@ the means over corruptions, which name their `normalizer`. The first row's "arra
 one image of each corruption at every severity.
 """
 
+import functools
 from collections.abc import Sequence
 
 from spatial_smoothing.report.chapters import corruption_figures
@@ -19,9 +20,9 @@ from spatial_smoothing.report.chapters.robustness import (
     sized,
 )
 from spatial_smoothing.report.columns import column
-from spatial_smoothing.report.figures import canvas
-from spatial_smoothing.report.figures.pictures import Picture
-from spatial_smoothing.report.rows import Row, number, shared
+from spatial_smoothing.report.figures.canvas import Looks
+from spatial_smoothing.report.figures.pictures import Picture, picture
+from spatial_smoothing.report.rows import Row, listed, number, shared
 from spatial_smoothing.report.tables.cells import Table
 
 _HEADING = "Robustness to corruptions"
@@ -88,7 +89,9 @@ def _tables(rows: Sequence[Row]) -> list[Table]:
                 caption=f"Means over corruptions. {_about(rows, means)}",
             )
         )
-    return [*found, _by_corruption(scores)]
+    if scores:
+        found.append(_by_corruption(scores))
+    return found
 
 
 def _by_corruption(scores: Sequence[Row]) -> Table:
@@ -120,62 +123,71 @@ def _average(rows: Sequence[Row], name: str) -> Row:
     }
 
 
-def _pictures(rows: Sequence[Row]) -> dict[str, Picture]:
+def _pictures(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
     means, scores = _means(rows), _scores(rows)
-    figure = corruption_figures.severity_figure(scores)
-    found = {
-        "corruption_severity.png": Picture(
-            canvas.png(figure),
-            figure.get_figwidth(),
-            _HEADING,
-            f"Box plots of NLL, accuracy and ECE by severity. {_values(scores)}",
-            "NLL, accuracy and ECE by severity, at the largest number of samples N. A "
-            "box is the quartiles and the median over corruptions; whiskers reach the "
-            "last value within 1.5 times its length, circles lie beyond. Diamonds are "
+    found = {}
+    if scores:
+        keys = corruption_figures.severity_scores(scores)
+        names = listed([column(key).heading for key in keys])
+        found["corruption_severity.png"] = picture(
+            functools.partial(corruption_figures.severity_figure, scores, looks=looks),
+            heading=_HEADING,
+            alt=f"Box plots of {names} by severity. {_values(scores)}",
+            caption=f"{names} by severity, at the largest number of samples N. A box "
+            "is the quartiles and the median over corruptions; whiskers reach the last "
+            "value within 1.5 times its length, circles lie beyond. Diamonds are "
             f"images without corruption. {_about(rows, [])}",
         )
-    }
     if len({row["num_samples"] for row in means}) > 1:
         keys = _keys(means)
-        figure = corruption_figures.means_figure(means, keys)
-        names = ", ".join(column(key).heading for key in keys)
-        found["corruption_size.png"] = Picture(
-            canvas.png(figure),
-            figure.get_figwidth(),
-            _HEADING,
-            f"Line charts of {names} against the number of samples.",
-            f"{names} against the number of samples N, on a logarithmic axis. A dashed "
-            f"line is a model with one sample only. {_about(rows, means)}",
+        names = listed([column(key).heading for key in keys])
+        found["corruption_size.png"] = picture(
+            functools.partial(
+                corruption_figures.means_figure, means, keys, looks=looks
+            ),
+            heading=_HEADING,
+            alt=f"Line charts of {names} against the number of samples.",
+            caption=f"{names} against the number of samples N, on a logarithmic axis. "
+            f"A dashed line is a model with one sample only. {_about(rows, means)}",
         )
     sheets = [row for row in rows if row.get("arrays")]
     if sheets:
-        first = sheets[0]
-        alike = [r for r in rows if [r["label"], r["run"]] == _of(first)]
-        severities = sorted({r["severity"] for r in alike if r.get("severity")})
-        figure = corruption_figures.sheet_figure(
-            first["arrays"], severities, shown(alike, "corruption")
-        )
-        found["corruption_images.png"] = Picture(
-            canvas.png(figure),
-            figure.get_figwidth(),
-            _HEADING,
-            "One image under every corruption, a line each, at severities "
-            f"{', '.join(map(str, severities))}.",
-            "The first image of the set under every corruption, by severity: "
-            f"{first['dataset']} {first['data']}.",
-        )
+        found["corruption_images.png"] = _sheet(sheets[0], rows)
     return found
 
 
-def _of(row: Row) -> list[str]:
-    return [row["label"], row["run"]]
+def _sheet(first: Row, rows: Sequence[Row]) -> Picture:
+    """The picture of the images that a row has."""
+    alike = [row for row in rows if _model(row) == _model(first)]
+    severities = sorted({row["severity"] for row in alike if row.get("severity")})
+    clean = "without corruption and " if "clean" in first["arrays"] else ""
+    return picture(
+        functools.partial(
+            corruption_figures.sheet_figure,
+            first["arrays"],
+            severities,
+            shown(alike, "corruption"),
+        ),
+        heading=_HEADING,
+        alt="One image under every corruption, a line each, at severities "
+        f"{', '.join(map(str, severities))}.",
+        caption=f"The first image of the set, {clean}under every corruption, by "
+        f"severity: {images([first])}.",
+        stacks=False,
+    )
+
+
+def _model(row: Row) -> tuple[str, str | None]:
+    return row["label"], row.get("run")
 
 
 def _values(scores: Sequence[Row]) -> str:
-    """Mean accuracy at each severity, in words."""
+    """Mean accuracy at each severity, in words; "" where a row has none."""
+    if any(number(row, "accuracy") is None for row in scores):
+        return ""
     parts = []
     for label, rows in largest(scores).items():
-        values = {}
+        values: dict[int, list[float]] = {}
         for row in rows:
             values.setdefault(row["severity"], []).append(row["accuracy"])
         words = ", ".join(
@@ -188,6 +200,10 @@ def _values(scores: Sequence[Row]) -> str:
 
 def _lines(rows: Sequence[Row]) -> list[dict[str, str]]:
     means = _means(rows)
+    if not means:
+        return terminal_lines(
+            _scores(rows), ("label", "num_samples", "corruption", "severity", *_SCORES)
+        )
     keys = _keys(means)
     return terminal_lines(means, ("label", "num_samples", *keys, "mean_added_error"))
 
@@ -202,4 +218,5 @@ CHAPTER = Chapter(
         "corruption_images.png",
     ),
     lines=_lines,
+    required=("num_samples", "severity or normalizer"),
 )

@@ -9,6 +9,7 @@ import numpy as np
 from spatial_smoothing.report.chapters.robustness import largest, sized
 from spatial_smoothing.report.figures import canvas
 from spatial_smoothing.report.figures.axes import heading, scaled, size_curves
+from spatial_smoothing.report.figures.canvas import Looks
 from spatial_smoothing.report.rows import Row, number, series
 
 if TYPE_CHECKING:
@@ -19,7 +20,9 @@ _KEYS = ("nll", "accuracy", "ece")
 _NAME_WIDTH, _GAP = 2.7, 0.06  # of the sheet, in images
 
 
-def severity_figure(rows: Sequence[Row]) -> "Figure":
+def severity_figure(
+    rows: Sequence[Row], *, looks: Looks | None = None, columns: int = 3
+) -> "Figure":
     """NLL, accuracy and ECE by severity: boxes over corruptions, side by side.
 
     The form is that of Figure 9 of Park & Kim (2022). Boxes are quartiles with the
@@ -27,45 +30,54 @@ def severity_figure(rows: Sequence[Row]) -> "Figure":
     are values beyond. Without corruption there is one value, a diamond.
 
     Args:
-      rows: With "severity", of which each label's largest number of samples is drawn.
+      rows: Rows with "severity", of which each label's largest number of samples is
+        drawn.
+      looks: Colours and markers of the models.
+      columns: Most panels side by side.
+
+    Returns:
+      A figure with a panel for each of the scores that some row has.
     """
     from matplotlib.patches import Patch
 
     groups = largest(rows)
+    looks = looks or Looks(groups)
+    keys = severity_scores(rows)
     with canvas.style():
-        figure, panels = canvas.strip(3)
-        for axes, key in zip(panels, _KEYS, strict=True):
-            _boxes(axes, groups, key)
+        figure, panels = canvas.strip(len(keys), columns=columns)
+        for axes, key in zip(panels, keys, strict=True):
+            _boxes(axes, groups, key, looks)
             axes.set_title(heading(key))
-        handles = [
-            Patch(facecolor=_pale(look["color"]), edgecolor=look["color"])
-            for _, look in zip(groups, canvas.looks(), strict=False)
-        ]
-        labels = [sized(name, group) for name, group in groups.items()]
+        handles, labels = [], []
+        for name, group in groups.items():
+            colour = looks[name]["color"]
+            handles.append(Patch(facecolor=canvas.pale(colour), edgecolor=colour))
+            labels.append(sized(name, group))
         canvas.legend(figure, handles, labels)
     return figure
 
 
-def _boxes(axes: "Axes", groups: Mapping[str, Sequence[Row]], key: str) -> None:
+def severity_scores(rows: Sequence[Row]) -> list[str]:
+    """Which of NLL, accuracy and ECE some row has."""
+    return [key for key in _KEYS if any(number(row, key) is not None for row in rows)]
+
+
+def _boxes(
+    axes: "Axes", groups: Mapping[str, Sequence[Row]], key: str, looks: Looks
+) -> None:
+    """Draws a score of all models: a box of each model at each severity."""
     severities = sorted({row["severity"] for rows in groups.values() for row in rows})
     width = 0.8 / len(groups)
-    for index, (rows, look) in enumerate(
-        zip(groups.values(), canvas.looks(), strict=False)
-    ):
-        colour, offset = look["color"], (index - (len(groups) - 1) / 2) * width
-        values = {
-            severity: scaled(
-                key, [number(row, key) for row in rows if row["severity"] == severity]
-            )
-            for severity in severities
-        }
+    for index, (name, rows) in enumerate(groups.items()):
+        colour = looks[name]["color"]
+        offset = (index - (len(groups) - 1) / 2) * width
         line = {"color": colour, "linewidth": 1}
         for place, severity in enumerate(severities):
-            found = [value for value in values[severity] if not math.isnan(value)]
+            values = [number(row, key) for row in rows if row["severity"] == severity]
+            found = [value for value in scaled(key, values) if not math.isnan(value)]
             if severity == 0:
-                axes.plot(
-                    [place + offset] * len(found), found, "D", color=colour, ms=3.5
-                )
+                places = [place + offset] * len(found)
+                axes.plot(places, found, "D", color=colour, ms=3.5)
                 continue
             axes.boxplot(
                 [found],
@@ -73,7 +85,7 @@ def _boxes(axes: "Axes", groups: Mapping[str, Sequence[Row]], key: str) -> None:
                 widths=0.82 * width,
                 patch_artist=True,
                 manage_ticks=False,
-                boxprops={**line, "facecolor": _pale(colour)},
+                boxprops={**line, "facecolor": canvas.pale(colour)},
                 medianprops={**line, "linewidth": 1.6},
                 whiskerprops=line,
                 capprops=line,
@@ -85,65 +97,78 @@ def _boxes(axes: "Axes", groups: Mapping[str, Sequence[Row]], key: str) -> None:
     axes.set_xlabel("Severity")
 
 
-def _pale(colour: str) -> tuple[float, ...]:
-    from matplotlib.colors import to_rgb
-
-    return tuple(1 - 0.3 * (1 - part) for part in to_rgb(colour))
-
-
-def means_figure(rows: Sequence[Row], keys: Sequence[str]) -> "Figure":
+def means_figure(
+    rows: Sequence[Row],
+    keys: Sequence[str],
+    *,
+    looks: Looks | None = None,
+    columns: int = 3,
+) -> "Figure":
     """Means over corruptions against the number of samples, one curve per label.
 
     Args:
-      rows: With the means, one for each label and size.
-      keys: Of the panels.
+      rows: Rows with the means, one for each label and size.
+      keys: The scores, one for each panel.
+      looks: Colours and markers of the models.
+      columns: Most panels side by side.
+
+    Returns:
+      A figure with one panel for each score.
     """
     groups = series([{**row, "dataset": None, "split": None} for row in rows])
+    looks = looks or Looks(groups)
     with canvas.style():
-        figure, panels = canvas.strip(len(keys))
+        figure, panels = canvas.strip(len(keys), columns=columns)
         for axes, key in zip(panels, keys, strict=True):
-            lines = size_curves(axes, groups, key)
+            lines = size_curves(axes, groups, key, looks=looks)
             axes.set_title(heading(key))
         canvas.legend(figure, lines, list(groups))
     return figure
 
 
 def sheet_figure(
-    arrays: Mapping[str, np.ndarray], severities: Sequence[int], names: Mapping
+    arrays: Mapping[str, np.ndarray],
+    severities: Sequence[int],
+    names: Mapping[str, str],
 ) -> "Figure":
-    """One image under every corruption and severity.
+    """One image without corruption and under every corruption and severity.
 
     Args:
-      arrays: Corruption -> u8[S, H, W, 3]; "clean" -> u8[1, H, W, 3].
+      arrays: Corruption -> u8[S, H, W, 3]; "clean" -> u8[1, H, W, 3], if it is known.
       severities: The S severities.
       names: Corruption -> name to show.
+
+    Returns:
+      A figure with a line for each corruption, in one block of lines or in two.
     """
     from matplotlib.figure import Figure
 
-    blocks = 1 if len(arrays) < 5 else 2
-    lines = math.ceil(len(arrays) / blocks)
-    across = _NAME_WIDTH + len(severities) + 0.3
+    clean = list(arrays.get("clean", ()))
+    shown = {name: images for name, images in arrays.items() if name != "clean"}
+    heads = ["clean"] * len(clean) + [str(severity) for severity in severities]
+    blocks = 1 if len(shown) < 5 else 2
+    lines = math.ceil(len(shown) / blocks)
+    # Lengths are in images: a line is one high, and a block has room for its names.
+    across = _NAME_WIDTH + len(heads) + 0.3
     inches = canvas.WIDTH / max(blocks * across, 8)
-    size = (inches * blocks * across, inches * (lines + 0.6))
     with canvas.style():
-        figure = Figure(figsize=size)
+        figure = Figure(figsize=(inches * blocks * across, inches * (lines + 0.6)))
         axes = figure.add_axes((0, 0, 1, 1))
-        for index, (name, images) in enumerate(arrays.items()):
+        for index, (name, images) in enumerate(shown.items()):
             left = index // lines * across + _NAME_WIDTH
             top = index % lines + 0.5
             text = names.get(name, name)
             axes.text(left - 0.12, top + 0.5, text, ha="right", va="center")
-            for column, image in enumerate(images):
+            for column, image in enumerate([*clean, *images]):
                 x, y = left + column + _GAP / 2, top + _GAP / 2
                 side = 1 - _GAP
                 extent = (x, x + side, y + side, y)
                 axes.imshow(image, extent=extent, interpolation="nearest")
         for block in range(blocks):
-            x = block * across + _NAME_WIDTH - 0.12
-            axes.text(x, 0.42, "severity", ha="right", va="bottom")
-            for column, severity in enumerate(severities):
-                x = block * across + _NAME_WIDTH + column + 0.5
-                axes.text(x, 0.42, str(severity), ha="center", va="bottom")
+            left = block * across + _NAME_WIDTH
+            axes.text(left - 0.12, 0.42, "severity", ha="right", va="bottom")
+            for column, words in enumerate(heads):
+                axes.text(left + column + 0.5, 0.42, words, ha="center", va="bottom")
         axes.set(xlim=(0, blocks * across), ylim=(lines + 0.6, 0), aspect="equal")
         axes.axis("off")
     return figure

@@ -1,12 +1,14 @@
 """The chapter of robustness to noise of one frequency."""
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spatial_smoothing.report.chapters import chapter
 from spatial_smoothing.report.chapters.chapter import Chapter
-from spatial_smoothing.report.columns import column
 from spatial_smoothing.report.figures import canvas
+from spatial_smoothing.report.figures.axes import scaled, with_unit
+from spatial_smoothing.report.figures.canvas import Looks
 from spatial_smoothing.report.figures.pictures import Picture, picture
 from spatial_smoothing.report.rows import Row, number, text
 
@@ -17,41 +19,37 @@ _HEADING = "Noise of one frequency"
 _KEYS = ("num_samples", "accuracy", "nll", "ece")
 
 
-def figure(rows: Sequence[Row]) -> "Figure":
+def figure(
+    rows: Sequence[Row], *, looks: Looks | None = None, columns: int = 2
+) -> "Figure":
     """Accuracy and NLL against the frequency of the noise; dashed: without noise.
 
     Args:
-      rows: With `frequency`, None for no noise, `accuracy` and `nll`.
+      rows: Rows with `frequency`, None for no noise, `accuracy` and `nll`.
+      looks: Colours and markers of the models.
+      columns: Most panels side by side.
 
     Returns:
       A figure with two panels.
     """
     with canvas.style():
-        figure, panels = canvas.strip(2)
+        figure, panels = canvas.strip(2, columns=columns)
         for axes, key in zip(panels, ("accuracy", "nll"), strict=True):
-            heading, unit, scale, *_ = column(key)
-            for look, group in chapter.curves(rows):
+            for look, group in chapter.curves(rows, looks):
                 noisy = [row for row in group if row["frequency"] is not None]
-                axes.plot(
-                    [row["frequency"] for row in noisy],
-                    [scale * number(row, key) for row in noisy],
-                    **look,
-                    **canvas.OUTLINE,
-                )
-                for row in group:
-                    if row["frequency"] is None:
-                        axes.axhline(
-                            scale * number(row, key),
-                            color=look["color"],
-                            **canvas.DASHED,
-                        )
-            axes.set(title=f"{heading} ({unit})", xlabel="Frequency (π)")
+                values = scaled(key, [number(row, key) for row in noisy])
+                frequencies = [row["frequency"] for row in noisy]
+                axes.plot(frequencies, values, **look, **canvas.OUTLINE)
+                clean = [row for row in group if row["frequency"] is None]
+                for value in scaled(key, [number(row, key) for row in clean]):
+                    axes.axhline(value, color=look["color"], **canvas.DASHED)
+            axes.set(title=with_unit(key), xlabel="Frequency (π)")
             axes.set_xlim(0, 1)
         canvas.panel_legend(figure)
     return figure
 
 
-def _pictures(rows: Sequence[Row]) -> dict[str, Picture]:
+def _pictures(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
     usable = [row for row in rows if None not in (row.get("accuracy"), row.get("nll"))]
     if not usable:
         return {}
@@ -65,8 +63,7 @@ def _pictures(rows: Sequence[Row]) -> dict[str, Picture]:
     )
     return {
         "frequency.png": picture(
-            figure,
-            usable,
+            functools.partial(figure, usable, looks=looks),
             heading=_HEADING,
             alt=f"Accuracy and NLL against frequency. Lowest accuracy, {values}.",
             caption="Accuracy and NLL under noise limited to a ring of frequencies. "
@@ -90,4 +87,5 @@ CHAPTER = Chapter(
     pictures=_pictures,
     files=("frequency.png",),
     lines=lambda rows: chapter.lines(rows, ("label", "frequency", *_KEYS)),
+    required=("frequency",),
 )

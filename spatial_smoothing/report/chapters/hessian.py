@@ -1,11 +1,13 @@
 """The chapter of Hessian spectra: largest eigenvalues, and the density of all."""
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spatial_smoothing.report.chapters import chapter
 from spatial_smoothing.report.chapters.chapter import Chapter
 from spatial_smoothing.report.figures import canvas
+from spatial_smoothing.report.figures.canvas import Looks
 from spatial_smoothing.report.figures.pictures import Picture, picture
 from spatial_smoothing.report.rows import Row, text
 
@@ -18,40 +20,47 @@ _TOP = ("top_mean", "top_median", "top_90")
 _DENSITY = ("largest", "smallest", "trace")
 
 
-def figure(rows: Sequence[Row]) -> "Figure":
+def figure(
+    rows: Sequence[Row], *, looks: Looks | None = None, columns: int = 2
+) -> "Figure":
     """The largest eigenvalues of mini-batches and, where there is one, the density.
 
     Args:
-      rows: With "arrays": `eigenvalues` f[R, k], `top_points` and `top_density`;
-        perhaps `density_points` and `density`.
+      rows: Rows with "arrays": `eigenvalues` f[R, k], `top_points` and `top_density`
+        f[p]; perhaps `density_points` and `density` f[q].
+      looks: Colours and markers of the models.
+      columns: Most panels side by side.
 
     Returns:
       A figure with one panel or two.
     """
-    whole = any("density" in row["arrays"] for row in rows)
+    curves = [
+        (look, row) for look, group in chapter.curves(rows, looks) for row in group
+    ]
+    whole = [row["arrays"]["density"] for _, row in curves if _has_density(row)]
     with canvas.style():
-        figure, panels = canvas.strip(2 if whole else 1)
-        curves = [(look, row) for look, group in chapter.curves(rows) for row in group]
+        figure, panels = canvas.strip(2 if whole else 1, columns=columns)
         for look, row in curves:
             _top(panels[0], look, row)
-            if "density" in row["arrays"]:
+            if _has_density(row):
                 values = [row["arrays"][key] for key in ("density_points", "density")]
                 panels[1].plot(*values, color=look["color"], label=look["label"])
-        panels[0].set(title="Largest eigenvalue of a mini-batch", ylabel="Density")
+        panels[0].set(title="Largest, of the loss of one mini-batch", ylabel="Density")
         panels[0].set_ylim(bottom=0)
         if whole:
-            panels[1].set(title="All eigenvalues", yscale="log", ylabel="Density")
-            top = max(
-                row["arrays"]["density"].max()
-                for _, row in curves
-                if "density" in row["arrays"]
-            )
+            top = max(density.max() for density in whole)
+            title = "All, of the loss over several mini-batches"
+            panels[1].set(title=title, yscale="log", ylabel="Density")
             panels[1].set_ylim(1e-8 * top, 2 * top)
             panels[1].yaxis.set_major_formatter(canvas.power_of_ten)
         for axes in panels:
             axes.set_xlabel("Eigenvalue")
         canvas.panel_legend(figure)
     return figure
+
+
+def _has_density(row: Row) -> bool:
+    return "density" in row["arrays"]
 
 
 def _top(axes: "Axes", look: dict, row: Row) -> None:
@@ -61,7 +70,7 @@ def _top(axes: "Axes", look: dict, row: Row) -> None:
         arrays["top_points"], arrays["top_density"], color=color, label=look["label"]
     )
     axes.fill_between(
-        arrays["top_points"], arrays["top_density"], color=color, **canvas.BAND
+        arrays["top_points"], arrays["top_density"], color=color, **canvas.SHADE
     )
     axes.plot(
         arrays["eigenvalues"].max(1),
@@ -73,30 +82,30 @@ def _top(axes: "Axes", look: dict, row: Row) -> None:
     )
 
 
-def _pictures(rows: Sequence[Row]) -> dict[str, Picture]:
+def _pictures(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
     rows = [row for row in rows if row.get("arrays")]
     if not rows:
         return {}
-    whole = any("density" in row["arrays"] for row in rows)
     values = "; ".join(
         f"{name}: median {text(row, 'top_median')}"
         for name, row in zip(chapter.names(rows), rows, strict=True)
     )
+    caption = (
+        "Eigenvalues of the Hessian of the training objective. First, the density of "
+        "the largest eigenvalue of each mini-batch; each one is a mark at the bottom."
+    )
+    if any(_has_density(row) for row in rows):
+        caption += (
+            " Then, the density of all eigenvalues of the objective over several "
+            "mini-batches, on a logarithmic scale, by stochastic Lanczos quadrature, "
+            "broadened by 1 % of its range."
+        )
     return {
         "hessian.png": picture(
-            figure,
-            rows,
+            functools.partial(figure, rows, looks=looks),
             heading=_HEADING,
             alt=f"Densities of Hessian eigenvalues. Largest of a mini-batch, {values}.",
-            caption="Eigenvalues of the Hessian of the training objective. "
-            + ("Left: d" if whole else "D")
-            + "ensity of the largest of each mini-batch; each is a mark at the bottom."
-            + (
-                " Right: density of all, on a logarithmic scale, by stochastic Lanczos "
-                "quadrature, broadened by 1 % of its range."
-                if whole
-                else ""
-            ),
+            caption=caption,
         )
     }
 

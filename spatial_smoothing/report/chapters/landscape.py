@@ -1,5 +1,8 @@
 """The chapter of loss landscapes: contours and surfaces, all models on one scale."""
 
+import functools
+import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -8,6 +11,7 @@ import numpy as np
 from spatial_smoothing.report.chapters import chapter
 from spatial_smoothing.report.chapters.chapter import Chapter
 from spatial_smoothing.report.figures import canvas
+from spatial_smoothing.report.figures.canvas import Looks
 from spatial_smoothing.report.figures.pictures import Picture, picture
 from spatial_smoothing.report.rows import Row, text
 
@@ -19,11 +23,15 @@ _KEYS = ("nll", "border_nll", "accuracy", "border_accuracy", "nll_l2")
 _COLORS = "viridis"
 
 
-def contour_figure(rows: Sequence[Row]) -> "Figure":
+def contour_figure(
+    rows: Sequence[Row], *, looks: Looks | None = None, columns: int = 3
+) -> "Figure":
     """Contours of the NLL over the two directions, a panel for each row.
 
     Args:
-      rows: With "arrays": `a` f[A], `b` f[B], `nll` f[B, A].
+      rows: Rows with "arrays": `a` f[A], `b` f[B], `nll` f[B, A].
+      looks: Not used: the colours show the NLL.
+      columns: Most panels side by side.
 
     Returns:
       A figure whose panels share their levels.
@@ -33,33 +41,43 @@ def contour_figure(rows: Sequence[Row]) -> "Figure":
     ticks = _ticks(rows)
     levels = np.linspace(ticks[0], ticks[-1], 8 * (len(ticks) - 1) + 1)
     with canvas.style():
-        lines, columns = _shape(rows)
-        size = (max(3.0 * columns + 1.2, 4.6), 3.3 * lines)
+        shape = _shape(rows, columns)
+        size = (max(3.0 * shape[1] + 1.2, canvas.NARROW), 3.3 * shape[0])
         figure = Figure(figsize=size, layout="constrained")
-        panels = figure.subplots(lines, columns, squeeze=False, sharey=True).flat
+        panels = figure.subplots(*shape, squeeze=False, sharey=True).flat
         for axes in panels[len(rows) :]:
             axes.remove()
         for axes, row, name in zip(panels, rows, chapter.names(rows), strict=False):
-            surface = [row["arrays"][key] for key in ("a", "b", "nll")]
-            drawn = axes.contourf(*surface, levels, cmap=_COLORS)
-            marked = axes.contour(*surface, ticks, colors="white", linewidths=0.7)
-            axes.clabel(marked, fmt="%g", fontsize=7)
-            axes.plot(0, 0, "+", color="white", markersize=9)
-            axes.set(title=name, xlabel="First direction", aspect="equal")
-            axes.locator_params(nbins=5)
+            a, b, nll = (row["arrays"][key] for key in ("a", "b", "nll"))
+            filled = axes.contourf(a, b, nll, levels, cmap=_COLORS)
+            lines = axes.contour(a, b, nll, ticks, colors="white", linewidths=0.7)
+            for colour, width in (("black", 2.6), ("white", 1.2)):
+                axes.plot(0, 0, "+", color=colour, markersize=9, markeredgewidth=width)
+            axes.set_title(textwrap.fill(name, 34))
+            axes.set(xlabel="First direction", aspect="equal")
+            for axis, along in ((axes.xaxis, a), (axes.yaxis, b)):
+                axis.set_ticks(np.linspace(along[0], along[-1], 5))
+                axis.set_major_formatter(lambda value, _: f"{value:.3g}")
             axes.grid(visible=False)
             if axes.get_subplotspec().is_first_col():
                 axes.set_ylabel("Second direction")
-        bar = figure.colorbar(drawn, ax=figure.axes, ticks=ticks, format="%g")
+        bar = figure.colorbar(filled, ax=figure.axes, ticks=ticks, format="%g")
+        # The lines in the bar say the values: numbers between the contours would cover
+        # the cross, or be cut off.
+        bar.add_lines(lines)
         bar.set_label("NLL (nats)")
     return figure
 
 
-def surface_figure(rows: Sequence[Row]) -> "Figure":
+def surface_figure(
+    rows: Sequence[Row], *, looks: Looks | None = None, columns: int = 3
+) -> "Figure":
     """The NLL as a surface over the two directions, a panel for each row.
 
     Args:
-      rows: See `contour_figure`.
+      rows: Rows as of `contour_figure`.
+      looks: Not used: the colours show the NLL.
+      columns: Most panels side by side.
 
     Returns:
       A figure whose panels share their vertical axis.
@@ -68,13 +86,14 @@ def surface_figure(rows: Sequence[Row]) -> "Figure":
 
     ticks = _ticks(rows)
     with canvas.style():
-        lines, columns = _shape(rows)
-        figure = Figure(figsize=(canvas.WIDTH / 2 * columns, 4.0 * lines))
+        lines, side_by_side = shape = _shape(rows, columns)
+        width = canvas.NARROW if columns == 1 else canvas.WIDTH / 2 * side_by_side
+        figure = Figure(figsize=(width, 4.0 * lines))
         figure.subplots_adjust(left=0, right=0.95, bottom=0.04, top=1, wspace=0.04)
         for number, (row, name) in enumerate(
             zip(rows, chapter.names(rows), strict=True), 1
         ):
-            axes = figure.add_subplot(lines, columns, number, projection="3d")
+            axes = figure.add_subplot(*shape, number, projection="3d")
             a, b, values = (row["arrays"][key] for key in ("a", "b", "nll"))
             axes.plot_surface(
                 *np.meshgrid(a, b),
@@ -99,10 +118,10 @@ def surface_figure(rows: Sequence[Row]) -> "Figure":
     return figure
 
 
-def _shape(rows: Sequence[Row]) -> tuple[int, int]:
-    """Lines and columns of panels, at most three side by side."""
-    columns = min(len(rows), 3)
-    return -(-len(rows) // columns), columns
+def _shape(rows: Sequence[Row], columns: int) -> tuple[int, int]:
+    """Lines and columns of panels."""
+    columns = min(len(rows), columns)
+    return math.ceil(len(rows) / columns), columns
 
 
 def _ticks(rows: Sequence[Row]) -> np.ndarray:
@@ -114,7 +133,7 @@ def _ticks(rows: Sequence[Row]) -> np.ndarray:
     return MaxNLocator(nbins=8).tick_values(values.min(), values.max())
 
 
-def _pictures(rows: Sequence[Row]) -> dict[str, Picture]:
+def _pictures(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
     rows = [row for row in rows if row.get("arrays")]
     if not rows:
         return {}
@@ -126,20 +145,18 @@ def _pictures(rows: Sequence[Row]) -> dict[str, Picture]:
     scale = " All models are on one scale." if len(rows) > 1 else ""
     return {
         "landscape_contour.png": picture(
-            contour_figure,
-            rows,
+            functools.partial(contour_figure, rows, looks=looks),
             heading=_HEADING,
             alt=f"Contours of the NLL: {values}.",
             caption="NLL of augmented training images, in nats, along two random "
             "directions of the weights, in units of the weights' norm. The cross is "
-            f"the trained network.{scale}",
+            f"the trained network. White lines are those of the scale.{scale}",
         ),
         "landscape_surface.png": picture(
-            surface_figure,
-            rows,
+            functools.partial(surface_figure, rows, looks=looks),
             heading=_HEADING,
             alt=f"Surfaces of the NLL: {values}.",
-            caption=f"The same as surfaces.{scale}",
+            caption=f"The NLL of the figure above as surfaces.{scale}",
         ),
     }
 

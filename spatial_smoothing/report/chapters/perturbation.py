@@ -4,6 +4,7 @@ A row is a label's steadiness on the sequences of one `perturbation`, or the mea
 perturbations, which names none.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ from spatial_smoothing.report.chapters.robustness import (
 )
 from spatial_smoothing.report.figures import canvas
 from spatial_smoothing.report.figures.axes import heading, scaled
-from spatial_smoothing.report.figures.pictures import Picture
+from spatial_smoothing.report.figures.canvas import Looks
+from spatial_smoothing.report.figures.pictures import Picture, picture
 from spatial_smoothing.report.rows import Row, number
 from spatial_smoothing.report.tables.cells import Table
 
@@ -50,7 +52,7 @@ def _tables(rows: Sequence[Row]) -> list[Table]:
             caption=f"Means over the sequences of {names} perturbations. Measured on "
             f"{images(rows)} of each.",
         ),
-        _by_perturbation(single),
+        *([_by_perturbation(single)] if single else []),
     ]
 
 
@@ -71,46 +73,57 @@ def _by_perturbation(rows: Sequence[Row]) -> Table:
     )
 
 
-def _pictures(rows: Sequence[Row]) -> Mapping[str, Picture]:
+def _pictures(rows: Sequence[Row], looks: Looks) -> Mapping[str, Picture]:
     _, single = _split(rows)
-    figure = perturbation_figure(single)
+    if not single:
+        return {}
     return {
-        "perturbation.png": Picture(
-            canvas.png(figure),
-            figure.get_figwidth(),
-            _HEADING,
-            "Flip rate, consistency and CEC of every perturbation, a point for each "
-            "model.",
-            "Flip rate, consistency and CEC on the sequences of every perturbation, at "
-            f"the largest number of samples N. Measured on {images(rows)} of each.",
+        "perturbation.png": picture(
+            functools.partial(perturbation_figure, single, looks=looks),
+            heading=_HEADING,
+            alt="Flip rate, consistency and CEC of every perturbation, a point for "
+            "each model.",
+            caption="Flip rate, consistency and CEC on the sequences of every "
+            "perturbation, at the largest number of samples N. Measured on "
+            f"{images(rows)} of each.",
         )
     }
 
 
-def perturbation_figure(rows: Sequence[Row]) -> "Figure":
+def perturbation_figure(
+    rows: Sequence[Row], *, looks: Looks | None = None, columns: int = 3
+) -> "Figure":
     """Steadiness on each perturbation, a point for each label.
 
     Args:
-      rows: With "perturbation", of which each label's largest size is drawn.
+      rows: Rows with "perturbation", of which each label's largest size is drawn.
+      looks: Colours and markers of the models.
+      columns: Most panels side by side.
     """
     from matplotlib.figure import Figure
 
     groups, names = largest(rows), shown(rows, "perturbation")
+    looks = looks or Looks(groups)
     with canvas.style():
-        figure = Figure(
-            figsize=(canvas.WIDTH, 1.4 + 0.24 * len(names)), layout="constrained"
-        )
-        panels = figure.subplots(1, len(_DRAWN), sharey=True)
+        height = 0.24 * len(names)
+        if columns == 1:
+            shape, size = (3, 1), (canvas.NARROW, 3 * (0.9 + height) + 0.6)
+        else:
+            shape, size = (1, 3), (canvas.WIDTH, 1.4 + height)
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(*shape, sharey=True, squeeze=False).flat
         for axes, key in zip(panels, _DRAWN, strict=True):
             lines = []
-            for group, look in zip(groups.values(), canvas.looks(), strict=False):
+            for label, group in groups.items():
                 found = {row["perturbation"]: number(row, key) for row in group}
                 values = scaled(key, [found.get(name) for name in names])
-                look |= canvas.POINT | canvas.OUTLINE
+                look = looks[label] | canvas.POINT | canvas.OUTLINE
                 lines += axes.plot(values, range(len(names)), **look)
             axes.set_title(heading(key))
             axes.set_yticks(range(len(names)), list(names.values()))
-        panels[0].invert_yaxis()
+            axes.margins(x=0.08)
+            axes.locator_params(axis="x", nbins=4)  # labels of CEC are long
+        panels[0].set_ylim(len(names) - 0.5, -0.5)  # the first one stands at the top
         labels = [sized(name, group) for name, group in groups.items()]
         canvas.legend(figure, lines, labels)
     return figure
@@ -127,4 +140,5 @@ CHAPTER = Chapter(
     pictures=_pictures,
     files=("perturbation.png",),
     lines=_lines,
+    required=("num_samples",),
 )

@@ -21,11 +21,11 @@ def prepared(rows: Sequence[Row], kinds: Sequence[str]) -> list[Row]:
     """Averages the rows of several runs, and tells apart those of other images.
 
     Args:
-      rows: Of a chapter.
-      kinds: Keys that tell the rows of a label and a size apart.
+      rows: Rows of a chapter, with "label" and "num_samples".
+      kinds: Keys that tell the rows of a label and a number of samples apart.
 
     Returns:
-      Rows whose "label" names also the images where these differ.
+      Rows of which "label" also names the images where rows are of several.
     """
     varying = [key for key in CHECKED if rows and shared(rows, key) is None]
     groups: dict[tuple, list[Row]] = {}
@@ -75,10 +75,13 @@ def shown(rows: Sequence[Row], key: str) -> dict[str, str]:
 
 
 def images(rows: Sequence[Row]) -> str:
-    """What was measured on, such as "cifar100 corrupted (generated), 500 images"."""
-    about = [f"{row.get('dataset')} {row.get('data')}" for row in rows]
+    """The images of rows, such as "cifar100 corrupted (generated), 500 images"."""
+    names = []
+    for row in rows:
+        known = [str(row[key]) for key in ("dataset", "data") if row.get(key)]
+        names.append(" ".join(known) or "an unnamed data set")
     count = shared(rows, "num_examples")
-    words = " and ".join(dict.fromkeys(about))
+    words = " and ".join(dict.fromkeys(names))
     return f"{words}, {count:,.0f} images" if count else words
 
 

@@ -1,4 +1,4 @@
-"""What the figures share: style, panels, legend and the PNG file.
+"""What the figures share: style, colours, panels, legends and PNG files.
 
 Figures are `matplotlib.figure.Figure` objects without pyplot, so that no window, no
 backend and no setting of the caller's is touched. Colours are those of Okabe & Ito,
@@ -6,31 +6,27 @@ which colour-blind readers can tell apart; markers differ as well.
 """
 
 import io
-import itertools
+import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 DOTS_PER_INCH = 200
 WIDTH = 9.6  # inches, of three panels side by side
-LIGHT_BLUE, MID_BLUE, LIGHT_ORANGE = "#B5D6EB", "#4C98C9", "#F0B48C"
+NARROW = 4.2  # inches, of panels that stand below each other, for narrow windows
+GREY = "#333333"
 
-BAND = {"alpha": 0.15, "linewidth": 0}
 DASHED = {"linestyle": "--", "linewidth": 1.1}
 POINT = {"linestyle": "none", "markersize": 7}
 OUTLINE = {"markeredgecolor": "white", "markeredgewidth": 0.5}
-_NOTE = {
-    "xytext": (5, 5),
-    "textcoords": "offset points",
-    "fontsize": 8,
-    "color": "#333333",
-}
-_NOTE_WIDTH, _NOTE_HEIGHT = 38, 11  # points
+SHADE = {"alpha": 0.15, "linewidth": 0}
 
 _BRIGHT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = "os^Dv><p"
@@ -46,6 +42,7 @@ _STYLE = {
     "axes.grid": True,
     "grid.color": "#E4E4E4",
     "grid.linewidth": 0.6,
+    "hatch.linewidth": 0.6,
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "lines.linewidth": 1.6,
@@ -61,55 +58,183 @@ _STYLE = {
 
 def style() -> AbstractContextManager[None]:
     """A context in which figures are made in the style of the report."""
+    # Matplotlib tells about its list of fonts when it is imported for the first time.
+    # A level that the caller has set stays.
+    fonts = logging.getLogger("matplotlib.font_manager")
+    if fonts.level == logging.NOTSET:
+        fonts.setLevel(logging.ERROR)
     import matplotlib
 
     return matplotlib.rc_context(_STYLE)
 
 
-def looks() -> Iterator[dict[str, Any]]:
-    """Colour and marker of one curve after another."""
-    pairs = zip(itertools.cycle(_BRIGHT), itertools.cycle(_MARKERS), strict=False)
-    return ({"color": colour, "marker": marker} for colour, marker in pairs)
+class Looks:
+    """The colour and the marker of each model, the same in all figures of a report.
+
+    A model that has none yet gets the next ones.
+    """
+
+    def __init__(self, names: Iterable[str] = ()):
+        """Gives models their looks, in order.
+
+        Args:
+          names: Names of models.
+        """
+        self._numbers: dict[str, int] = {}
+        for name in names:
+            self._number(name)
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        """Returns {"color": ..., "marker": ...} of a model."""
+        number = self._number(name)
+        return {
+            "color": _BRIGHT[number % len(_BRIGHT)],
+            "marker": _MARKERS[number % len(_MARKERS)],
+        }
+
+    def _number(self, name: str) -> int:
+        return self._numbers.setdefault(name, len(self._numbers))
 
 
-def panels(count: int) -> tuple["Figure", list["Axes"]]:
-    """A figure of `count` nearly square panels, at most three side by side."""
+def pale(colour: str) -> tuple[float, ...]:
+    """A lighter tone of a colour, as red, green and blue in [0, 1]."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(1 - 0.35 * (1 - part) for part in to_rgb(colour))
+
+
+def panels(count: int, *, columns: int = 3) -> tuple["Figure", list["Axes"]]:
+    """A figure of nearly square panels.
+
+    Args:
+      count: Number of panels.
+      columns: Most panels side by side.
+    """
     from matplotlib.figure import Figure
 
-    columns = 2 if count == 4 else min(count, 3)
-    lines = math.ceil(count / columns)
-    # A legend below fewer panels breaks into more lines.
-    size = (WIDTH / 3 * max(columns, 1.5), 3.1 * lines + (0.4, 0.8, 1.0)[3 - columns])
+    side_by_side = 2 if count == 4 and columns >= 2 else min(count, columns)
+    lines = math.ceil(count / side_by_side)
+    if columns == 1:
+        size = (NARROW, 3.4 * lines + 0.8)
+    else:
+        # A legend below fewer panels breaks into more lines.
+        below = (0.4, 0.8, 1.0)[3 - side_by_side]
+        size = (WIDTH / 3 * max(side_by_side, 1.5), 3.1 * lines + below)
     figure = Figure(figsize=size, layout="constrained")
-    return figure, [figure.add_subplot(lines, columns, i + 1) for i in range(count)]
+    return figure, [
+        figure.add_subplot(lines, side_by_side, index + 1) for index in range(count)
+    ]
+
+
+def strip(
+    count: int, *, columns: int = 4, sharey: bool = False
+) -> tuple["Figure", list["Axes"]]:
+    """A figure of panels in a line; a single one is wider than high.
+
+    Args:
+      count: Number of panels.
+      columns: 1 for panels below each other, for narrow windows.
+      sharey: Whether all panels have one vertical axis.
+    """
+    from matplotlib.figure import Figure
+
+    if columns == 1:
+        shape, size = (count, 1), (NARROW, 2.7 * count + 0.7)
+    else:
+        shape = (1, count)
+        size = (WIDTH / 2, 3.7) if count == 1 else (WIDTH, 3.3)
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, list(figure.subplots(*shape, sharey=sharey, squeeze=False).flat)
+
+
+def band(
+    axes: "Axes",
+    across: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    *,
+    colour: str,
+    is_range: bool,
+) -> None:
+    """Draws the band of a curve.
+
+    Args:
+      axes: The panel.
+      across: Places of the points, f[n].
+      low: Lower ends, f[n], NaN where there is none.
+      high: Upper ends, f[n].
+      colour: Colour of the curve.
+      is_range: Whether the band is the range over runs, which has a dotted outline, and
+        not a bootstrap interval, which has none.
+    """
+    from matplotlib.colors import to_rgba
+
+    if is_range:
+        look = {"edgecolor": to_rgba(colour, 0.8), "linestyle": ":", "linewidth": 0.8}
+        axes.fill_between(across, low, high, facecolor=to_rgba(colour, 0.15), **look)
+    else:
+        axes.fill_between(across, low, high, color=colour, **SHADE)
 
 
 def marked(count: int) -> list[int]:
-    """Which of the points of a curve have markers: all of a few, fewer to the right."""
+    """Which points of a curve have markers: all of a few, fewer to the right."""
     if count <= 12:
         return list(range(count))
     return sorted({round(count ** (step / 11)) - 1 for step in range(12)})
 
 
-def strip(count: int, *, sharey: bool = False) -> tuple["Figure", list["Axes"]]:
-    """A figure of `count` panels in a line; a single one is wider than high."""
-    from matplotlib.figure import Figure
+# Where a note may stand: offset in points, and how it is aligned there.
+_NOTE_PLACES = (
+    (6, 5, "left", "bottom"),
+    (6, -5, "left", "top"),
+    (-6, 5, "right", "bottom"),
+    (-6, -5, "right", "top"),
+)
 
-    width = WIDTH / 2 if count == 1 else WIDTH
-    figure = Figure(figsize=(width, 3.7 if count == 1 else 3.3), layout="constrained")
-    panels = figure.subplots(1, count, sharey=sharey, squeeze=False)
-    return figure, list(panels[0])
+
+def annotate(
+    axes: "Axes",
+    notes: Mapping[tuple[float, float], str],
+    *,
+    points: Sequence[tuple[float, float]],
+) -> None:
+    """Writes a note beside each of some points, where it covers nothing.
+
+    A note that would cover a marker or another note wherever it stands is left out.
+
+    Args:
+      axes: The panel, with all of its curves; the figure has its legend.
+      notes: Point in the units of the axes -> text.
+      points: All points that have a marker.
+    """
+    axes.figure.draw_without_rendering()  # now the panel is where it will be drawn
+    markers = [axes.transData.transform(point) for point in points]
+    panel = axes.bbox.padded(0.06 * axes.bbox.width)
+    taken = []
+    for point, text in notes.items():
+        for x, y, horizontal, vertical in _NOTE_PLACES:
+            note = axes.annotate(
+                text,
+                point,
+                xytext=(x, y),
+                textcoords="offset points",
+                ha=horizontal,
+                va=vertical,
+                fontsize=8,
+                color=GREY,
+            )
+            box = note.get_window_extent()
+            covers = [*(box.overlaps(other) for other in taken)]
+            covers += [box.padded(4).contains(*marker) for marker in markers]
+            if not any(covers) and _is_inside(box, panel):
+                taken.append(box)
+                break
+            note.remove()
 
 
-def annotate(axes: "Axes", notes: Mapping[tuple[float, float], str]) -> None:
-    """Writes a note at each point, but where it would lie on an earlier one."""
-    taken: list[tuple[float, float]] = []
-    axes.autoscale_view()
-    for point, note in notes.items():
-        x, y = axes.transData.transform(point) * 72 / axes.figure.dpi
-        if all(abs(x - a) > _NOTE_WIDTH or abs(y - b) > _NOTE_HEIGHT for a, b in taken):
-            axes.annotate(note, point, **_NOTE)
-            taken.append((x, y))
+def _is_inside(box: "Bbox", other: "Bbox") -> bool:
+    """Whether a box is part of another one."""
+    return other.contains(box.x0, box.y0) and other.contains(box.x1, box.y1)
 
 
 def panel_legend(figure: "Figure") -> None:
@@ -124,9 +249,12 @@ def panel_legend(figure: "Figure") -> None:
 
 def legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
     """One legend below all panels, in as many columns as its longest label allows."""
-    entry_width = 0.07 * max(map(len, labels)) + 0.6  # inches
-    columns = max(1, min(len(labels), int(figure.get_figwidth() / entry_width)))
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+    width = figure.get_figwidth()
+    lines = [textwrap.fill(label, int(width / 0.075)) for label in labels]
+    longest = max(len(line) for label in lines for line in label.splitlines())
+    entry_width = 0.07 * longest + 0.6  # inches
+    columns = max(1, min(len(labels), int(width / entry_width)))
+    figure.legend(handles, lines, loc="outside lower center", ncols=columns)
 
 
 def power_of_ten(value: float, _: int) -> str:

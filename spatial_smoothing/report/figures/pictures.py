@@ -5,14 +5,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from spatial_smoothing.report.columns import DETECTORS, column
-from spatial_smoothing.report.figures import canvas, curves
-from spatial_smoothing.report.figures import reliability as bins
+from spatial_smoothing.report.figures import canvas, curves, reliability
+from spatial_smoothing.report.figures.canvas import Looks
 from spatial_smoothing.report.published import SOURCE
 from spatial_smoothing.report.rows import (
     Row,
     band_meaning,
     detected,
     detectors,
+    listed,
     number,
     series,
     text,
@@ -23,13 +24,24 @@ if TYPE_CHECKING:
 
 
 class Picture(NamedTuple):
-    """A PNG file, its width in inches, and its texts."""
+    """A figure of the report.
+
+    Attributes:
+      png: The PNG file.
+      width: Its width in inches.
+      heading: Heading of the section in which it stands.
+      alt: Text in place of the image.
+      caption: What the figure shows.
+      narrow_png: The same with all panels below each other, for narrow windows; None
+        where there is no other form.
+    """
 
     png: bytes
     width: float
     heading: str
     alt: str
     caption: str
+    narrow_png: bytes | None = None
 
 
 FILES = (
@@ -43,8 +55,32 @@ FILES = (
 )
 
 
+def picture(
+    draw: Callable[..., "Figure"],
+    *,
+    heading: str,
+    alt: str,
+    caption: str,
+    stacks: bool = True,
+) -> Picture:
+    """Draws a figure to PNG files.
+
+    Args:
+      draw: Function that returns the figure; with `columns=1`, its panels stand below
+        each other.
+      heading: Heading of the section in which the figure stands.
+      alt: Text in place of the image.
+      caption: What the figure shows.
+      stacks: Whether `draw` takes `columns`.
+    """
+    figure = draw()
+    narrow = canvas.png(draw(columns=1)) if stacks else None
+    width = figure.get_figwidth()
+    return Picture(canvas.png(figure), width, heading, alt, caption, narrow)
+
+
 def pictures(
-    rows: Sequence[Row], *, published: Sequence[Row] = ()
+    rows: Sequence[Row], *, looks: Looks, published: Sequence[Row] = ()
 ) -> dict[str, Picture]:
     """File name -> picture, for every figure that the rows have the values for.
 
@@ -52,74 +88,80 @@ def pictures(
     reliability and confidence need bins.
 
     Args:
-      rows: report rows, averaged over runs.
-      published: rows to draw beside them; see `published`.
+      rows: Report rows, averaged over runs.
+      looks: Colours and markers of the models.
+      published: Rows to draw beside them; see `published`.
     """
-    return {**_over_sizes(rows, published), **_of_bins(rows), **_of_rankings(rows)}
+    return {
+        **_over_sizes(rows, published, looks),
+        **_of_bins(rows, looks),
+        **_of_rankings(rows, looks),
+    }
 
 
-def _over_sizes(rows: Sequence[Row], published: Sequence[Row]) -> dict[str, Picture]:
+def _over_sizes(
+    rows: Sequence[Row], published: Sequence[Row], looks: Looks
+) -> dict[str, Picture]:
+    """The figures whose curves run over the number of samples."""
+    keys = curves.sized_scores(rows)
+    if len({row["num_samples"] for row in rows}) == 1 or not keys:
+        return {}
     found = {}
+    names = listed([column(key).heading for key in keys])
     beside = (
         f" Dotted, with open markers: {SOURCE}, means of three trainings."
         if published
         else ""
     )
-    if len({row["num_samples"] for row in rows}) == 1:
-        return found
+    options = {"published": published, "looks": looks}
     found["ensemble_size.png"] = picture(
-        functools.partial(curves.ensemble_size_figure, published=published),
-        rows,
+        functools.partial(curves.ensemble_size_figure, rows, **options),
         heading="Number of samples",
-        alt=f"Line charts of NLL, accuracy and ECE. {_values(rows, 'nll')}",
-        caption="NLL, accuracy and ECE against the number of samples N, on a "
-        "logarithmic axis. A dashed line is a model with one sample only."
-        + _bands(rows, ("nll", "accuracy", "ece"))
-        + beside,
+        alt=f"Line charts of {names}. {_values(rows, keys[0])}",
+        caption=f"{names} against the number of samples N, on a logarithmic axis. A "
+        f"dashed line is a model with one sample only.{_bands(rows, keys)}{beside}",
     )
     if _has_sizes(rows, "accuracy"):
         found["accuracy_nll.png"] = picture(
-            functools.partial(curves.accuracy_nll_figure, published=published),
-            rows,
+            functools.partial(curves.accuracy_nll_figure, rows, **options),
             heading="Accuracy and NLL",
             alt="NLL against accuracy, one path for each model over its sizes. "
             f"{_values(rows, 'accuracy')} {_values(rows, 'nll')}",
             caption="NLL against accuracy, one path for each model from its smallest "
             "number of samples N to its largest. Better is to the lower right."
-            + beside,
+            f"{beside}",
+            stacks=False,
         )
     if _has_sizes(rows, "milliseconds"):
         found["time.png"] = picture(
-            curves.time_figure,
-            rows,
+            functools.partial(curves.time_figure, rows, looks=looks),
             heading="Time",
             alt="NLL against time per image, one path for each model over its sizes, "
             f"and time against the size. {_values(rows, 'milliseconds')}",
-            caption="Left, NLL against the time of computation per image, one path for "
-            "each model over its numbers of samples N; better is to the lower left. "
-            "Right, the time against N. Axes of time are logarithmic."
-            + _bands(rows, ["nll"], bars=False),
+            caption="NLL against the time of computation per image, one path for each "
+            "model over its numbers of samples N; better is to the lower left. Then "
+            "the time against N. Axes of time are logarithmic."
+            f"{_bands(rows, ['nll'], has_bars=False)}",
         )
     return found
 
 
-def _of_bins(rows: Sequence[Row]) -> dict[str, Picture]:
-    if not any(bins.used_bins(row) for row in rows):
+def _of_bins(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
+    """The figures of the confidence bins."""
+    if not any(reliability.used_bins(row) for row in rows):
         return {}
     return {
         "reliability.png": picture(
-            bins.reliability_figure,
-            rows,
+            functools.partial(reliability.reliability_figure, rows, looks=looks),
             heading="Calibration",
             alt=f"Reliability diagrams. {_values(rows, 'ece')}",
             caption="Accuracy in each confidence bin; on the dotted diagonal it equals "
             "the confidence. Bars are the largest N of a model, with the gap to the "
-            "mean confidence; circles, if any, are N = 1. Bins without images are left "
-            "out.",
+            "mean confidence hatched; circles, if any, are N = 1. Bins without images "
+            "are left out.",
         ),
         "confidence.png": picture(
-            bins.confidence_figure,
-            rows,
+            functools.partial(reliability.confidence_figure, rows, looks=looks),
             heading="Confidence",
             alt=f"Histograms of the confidence. {_values(rows, 'frequency_90')}",
             caption="Share of the images in each confidence bin, at the largest N of a "
@@ -128,23 +170,24 @@ def _of_bins(rows: Sequence[Row]) -> dict[str, Picture]:
     }
 
 
-def _of_rankings(rows: Sequence[Row]) -> dict[str, Picture]:
+def _of_rankings(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
+    """The figures of selective prediction and of out-of-distribution detection."""
     found = {}
     ranked = [row for row in rows if row.get("risk_coverage")]
     if ranked:
-        runs = any("low" in row["risk_coverage"] for row in ranked)
+        has_range = any("low" in row["risk_coverage"] for row in ranked)
+        bands = " Shaded: the range over runs." if has_range else ""
         found["risk_coverage.png"] = picture(
-            curves.risk_coverage_figure,
-            rows,
+            functools.partial(curves.risk_coverage_figure, rows, looks=looks),
             heading="Uncertainty and selective prediction",
             alt=f"Risk-coverage curves. {_values(ranked, 'aurc')}",
             caption="Error rate among the images answered (risk) against their share "
             "of all images (coverage), where the most confident are answered first. "
             "Lines are the largest N of a model; dashed, if that is another, N = 1."
-            + (" Bands: the range over runs." if runs else ""),
+            f"{bands}",
+            stacks=False,
         )
     names = detectors(rows)
-    disagreement = "mutual_information" in names
     if len({row["num_samples"] for row in rows if detectors([row])}) > 1:
         scores = [detected(row, name) for row in rows for name in names]
         values = " ".join(
@@ -152,19 +195,18 @@ def _of_rankings(rows: Sequence[Row]) -> dict[str, Picture]:
             + _values([detected(row, name) for row in rows], "auroc")
             for name in names
         )
+        single = (
+            " A single prediction has no mutual information."
+            if "mutual_information" in names
+            else ""
+        )
         found["detection.png"] = picture(
-            curves.detection_figure,
-            rows,
+            functools.partial(curves.detection_figure, rows, looks=looks),
             heading="Out-of-distribution detection",
             alt=f"Line charts of the AUROC of each score. {values}",
             caption="AUROC of out-of-distribution detection by each score, against the "
             "number of samples N. A dashed line is a model with one sample only."
-            + (
-                " A single prediction has no mutual information."
-                if disagreement
-                else ""
-            )
-            + _bands(scores, ["auroc"]),
+            f"{single}{_bands(scores, ['auroc'])}",
         )
     return found
 
@@ -177,26 +219,21 @@ def _has_sizes(rows: Sequence[Row], key: str) -> bool:
     )
 
 
-def _bands(rows: Sequence[Row], keys: Sequence[str], *, bars: bool = True) -> str:
-    """What the bands are, and the bars that models with one sample only have."""
-    meaning = band_meaning(rows, keys)
+def _bands(rows: Sequence[Row], keys: Sequence[str], *, has_bars: bool = True) -> str:
+    """A sentence that says what the bands are, "" without bands.
+
+    Args:
+      rows: The rows that are drawn.
+      keys: The scores that are drawn.
+      has_bars: Whether models with one sample only have bars in place of bands.
+    """
+    meaning = band_meaning(
+        rows, keys, interval="without an outline", spread="with a dotted outline"
+    )
     groups = series(rows).values()
     singles = [row for g in groups if g[-1]["num_samples"] == 1 for row in g]
-    what = "Bands and bars" if bars and band_meaning(singles, keys) else "Bands"
+    what = "Bands and bars" if has_bars and band_meaning(singles, keys) else "Bands"
     return f" {what}: {meaning}." if meaning else ""
-
-
-def picture(
-    draw: Callable[[Sequence[Row]], "Figure"],
-    rows: Sequence[Row],
-    *,
-    heading: str,
-    alt: str,
-    caption: str,
-) -> Picture:
-    """Draws rows to a PNG file, with its texts."""
-    figure = draw(rows)
-    return Picture(canvas.png(figure), figure.get_figwidth(), heading, alt, caption)
 
 
 def _values(rows: Sequence[Row], key: str) -> str:
