@@ -1,125 +1,167 @@
 """Insertions into a Flax Linen model while it is being called.
 
 Contract of this file: a `Call` lasts as long as one call of a wrapped model. It sees
-the modules through `nn.intercept_methods`, decides by path, by function or by kind of
-layer where each insertion belongs, and has no effect outside its thread.
+the modules of the model through `nn.intercept_methods`, and its pools through `pools`
+where an insertion asks for "subsampling"; it decides by path, by function or by kind of
+layer where each insertion belongs. It has no effect outside its thread, nor on modules
+that are no part of the model, such as another network that the model applies.
 
-Pools are functions in Linen, which no interceptor sees. With the first `Call`, the
-function behind all of them, `flax.linen.pool`, is therefore replaced by one that does
-what it did, and besides shows its input to the calls under way. Subsampling by slices
-or reshapes stays unseen.
+Traces are part of it. Flax's lifted transformations (`nn.remat`, `nn.scan`, `nn.vmap`,
+...) trace their modules in each call, but `nn.jit` keeps its traces, for other modules
+of equal fields too. The fingerprint by which it finds them contains the flags of the
+module's scope. A `Call` therefore adds a flag to the scopes of the model, of which
+every hash is another: no trace that `nn.jit` made outside of a call is used inside, nor
+the other way round, nor that of one module for another. Under `jax.jit` this costs
+nothing; without it, blocks in `nn.jit` are compiled in each call.
 """
 
 import contextlib
-import contextvars
-import fnmatch
+import dataclasses
 import functools
+import itertools
 import logging
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
+from flax.core import freeze
+from flax.core.scope import Scope
+from flax.core.tracers import current_trace
 
-Where = str | Sequence[str] | Callable[[str, nn.Module], bool]
-SUBSAMPLING = "subsampling"
+from spatial_smoothing.insertion import pools
+from spatial_smoothing.insertion.inserted import (
+    SUBSAMPLING,
+    Dropout,
+    Insertion,
+    Used,
+    check_feature_map,
+    with_first,
+)
+from spatial_smoothing.insertion.subsampling import Subsampling
+
 _CONVOLUTIONS = (nn.Conv, nn.ConvLocal, nn.ConvTranspose)
+_FLAG = "spatial_smoothing.insertion"
+_hashes = itertools.count()
 _log = logging.getLogger(__name__)
 
 
-class Insertion(Protocol):
-    """What is inserted, and where; hashable.
+class _Mark:
+    """The flag of a scope: the calls that it belongs to.
 
     Attributes:
-      name: For messages.
-      where: As `normalise_where` returns it.
-      after: Whether it acts on the result of the modules chosen by path or function,
-        or on their input. On the subsampling layers it always acts before.
-      min_ndim: The least rank of an array that it can act on.
-      draws: Whether it draws from the rng "dropout".
+      calls: Calls of wrapped models under way, the outermost first.
     """
 
-    name: str
-    where: Where
-    after: bool
-    min_ndim: int
-    draws: bool
+    def __init__(self, calls: tuple["Call", ...]):
+        self.calls = calls
 
-    def __call__(self, x: jax.Array, module: nn.Module) -> jax.Array:
-        """Returns what takes the place of `x`; rngs are those of `module`."""
+    def __hash__(self) -> int:
+        """Returns another number each time; see the top of this file."""
+        return next(_hashes)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
 
 
-def normalise_where(where: Where) -> Where:
-    """Returns "subsampling", a function, or a tuple of patterns; else ValueError."""
-    if callable(where) or where == SUBSAMPLING:
-        return where
-    patterns = (where,) if isinstance(where, str) else tuple(where)
-    if not patterns or not all(isinstance(p, str) and p for p in patterns):
-        raise ValueError(
-            f"where must be {SUBSAMPLING!r}, paths of modules or a function, "
-            f"got {where!r}"
-        )
-    return patterns
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """A method under way.
+
+    Attributes:
+      module: The module; None if it is no part of the model.
+      path: Its path in the model, such as "layer1/conv".
+      trace: What `current_trace` returned when the method was called.
+    """
+
+    module: nn.Module | None
+    path: str
+    trace: Any
 
 
 class Call:
     """One call of a wrapped model.
 
     Args:
-      wrapper: A module, bound, with the attributes `wrapped_model`, whose scope it
-        shares, and `insertions`, in the order in which they act on one array.
-      inputs: All arguments of the call.
+      insertions: In the order in which they act on one array.
+      scope: The scope of the model.
     """
 
-    def __init__(self, wrapper: nn.Module, inputs: Iterable):
-        self._wrapper = type(wrapper)
-        self._insertions: Sequence[Insertion] = wrapper.insertions
-        self._depth = len(_names(wrapper))
-        self._live = wrapper.has_rng("dropout")
-        self._under_way = [wrapper]  # modules, innermost last
-        self._inputs = list(inputs)  # and what is derived from them
-        self._convolved = False  # whether the first convolution is done
-        self._paths: dict[str, None] = {}  # of all modules called; an ordered set
-        self._used: set[tuple[Insertion, str | None]] = set()
-        self.pooled_shape: tuple[int, ...] = ()  # of the last map that was pooled
+    def __init__(self, insertions: Sequence[Insertion], scope: Scope):
+        self._insertions = insertions
+        self._depth = len(scope.path)
+        self._has_rng = scope.has_rng("dropout")
+        self._used = Used(insertions)
+        self._places: list[_Place] = []
+
+    def flags(self, scope: Scope) -> Any:
+        """Returns the flags of a scope with the mark of this call added."""
+        mark = scope.flags.get(_FLAG)
+        calls = mark.calls if mark else ()
+        return freeze({**scope.flags, _FLAG: _Mark((*calls, self))})
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self, model: nn.Module, inputs: Sequence[Any]) -> Iterator[None]:
         """Inserts in what is called inside the context; then checks `where`.
+
+        Args:
+          model: The model, bound to a scope with the flags of this call.
+          inputs: All arguments of the call.
 
         Raises:
           ValueError: for an insertion that found no place.
         """
-        _watch_pools()
-        token = _calls.set((*_calls.get(), self))
-        try:
-            with nn.intercept_methods(self._intercept):
-                yield
-        finally:
-            _calls.reset(token)
-        self._check_used()
-
-    def pooled(self, x: jax.Array) -> jax.Array:
-        """Returns what a pool is to act on in place of `x`."""
-        module = self._under_way[-1]
-        place = f"a pool in {self._path(module) or 'the model'}"
-        return self._subsampled(x, module, place)
+        self._subsampling = Subsampling(inputs)
+        self._places = [_Place(model, self._path(model), current_trace())]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(nn.intercept_methods(self._intercept))
+            if any(i.where == SUBSAMPLING for i in self._insertions):
+                stack.enter_context(pools.watched(self._before_pool))
+            yield
+        self._used.check()
 
     def _path(self, module: nn.Module) -> str:
-        return "/".join(_names(module)[self._depth :])
+        return "/".join(module.path[self._depth :])
 
-    def _intercept(self, call: Callable, args: tuple, kwargs: dict, context) -> Any:
+    def _intercept(self, method: Callable, args: tuple, kwargs: dict, context) -> Any:
         """Stands in for a method of any module; see `nn.intercept_methods`."""
-        module = context.module
+        module, trace = context.module, current_trace()
+        if not self._is_part(module):
+            with self._under_way(_Place(None, "", trace)):
+                return method(*args, **kwargs)
         path = self._path(module)
-        wrapper = isinstance(module, self._wrapper)  # has the path of what it wraps
-        if context.method_name != "__call__" or wrapper or not path:
-            return call(*args, **kwargs)
-        self._paths[path] = None
-        chosen = [i for i in self._insertions if self._chooses(i, path, module)]
+        other_trace = trace != self._places[-1].trace
+        if other_trace:
+            _tell_of_compilation(module, self._places[0].trace)
+        marks = self._subsampling.marks()
+        with self._under_way(_Place(module, path, trace)):
+            self._subsampling.module_reads((args, kwargs), other_trace=other_trace)
+            if context.method_name == "__call__" and path:
+                result = self._called(method, args, kwargs)
+            else:
+                result = method(*args, **kwargs)
+        if other_trace:
+            self._subsampling.forget(marks)
+        return result
+
+    def _is_part(self, module: nn.Module) -> bool:
+        mark = module.scope.flags.get(_FLAG) if module.scope else None
+        return mark is not None and self in mark.calls
+
+    @contextlib.contextmanager
+    def _under_way(self, place: _Place) -> Iterator[None]:
+        self._places.append(place)
+        try:
+            yield
+        finally:
+            self._places.pop()
+
+    def _called(self, method: Callable, args: tuple, kwargs: dict) -> Any:
+        """Calls the module that is under way, and inserts before and after it."""
+        module, path = self._places[-1].module, self._places[-1].path
+        self._used.saw(path)
+        chosen = [i for i in self._insertions if self._used.chose(i, path, module)]
 
         def before(x: Any) -> Any:
             for insertion in chosen:
@@ -127,123 +169,51 @@ class Call:
                     x = self._insert(insertion, x, module, f"before {path}")
             return self._subsampled(x, module, path) if _is_strided(module) else x
 
-        args, kwargs = _with_first(before, args, kwargs)
-        self._under_way.append(module)
-        try:
-            result = call(*args, **kwargs)
-        finally:
-            self._under_way.pop()
-        self._convolved |= isinstance(module, _CONVOLUTIONS)
+        args, kwargs = with_first(before, args, kwargs)
+        result = method(*args, **kwargs)
+        if isinstance(module, _CONVOLUTIONS):
+            self._subsampling.convolved()
         for insertion in chosen:
             if insertion.after:
                 result = self._insert(insertion, result, module, f"after {path}")
         return result
 
+    def _before_pool(self, x: jax.Array) -> jax.Array:
+        """Returns what a pool is to act on in place of `x`."""
+        place = self._places[-1]
+        if place.module is None:
+            return x
+        name = place.path or "the model"
+        pools.check_same_trace(place.trace, name)
+        return self._subsampled(x, place.module, f"a pool in {name}")
+
     def _subsampled(self, x: jax.Array, module: nn.Module, place: str) -> jax.Array:
         """Returns what a subsampling layer is to act on in place of `x`."""
-        if not self._convolved:
-            self._inputs.append(x)
-        # By identity: a shortcut beside the first convolution sees the same array.
-        if any(x is known for known in self._inputs):
-            return x
-        for insertion in self._insertions:
-            if insertion.where == SUBSAMPLING:
-                self._used.add((insertion, None))
+        before = [i for i in self._insertions if i.where == SUBSAMPLING]
+        if before and self._subsampling.is_feature_map(x, place):
+            for insertion in before:
+                self._used.subsampled(insertion)
                 x = self._insert(insertion, x, module, f"before {place}")
         return x
-
-    def _chooses(self, insertion: Insertion, path: str, module: nn.Module) -> bool:
-        """Whether the insertion asks for this module by path or function."""
-        where = insertion.where
-        if callable(where):
-            matches = [None] if where(path, module) else []
-        elif where == SUBSAMPLING:
-            matches = []
-        else:
-            matches = [pattern for pattern in where if _matches(path, pattern)]
-        self._used.update((insertion, match) for match in matches)
-        return bool(matches)
 
     def _insert(
         self, insertion: Insertion, x: Any, module: nn.Module, place: str
     ) -> jax.Array:
-        is_array = isinstance(x, jax.Array | np.ndarray)
-        if (
-            not is_array
-            or x.ndim < insertion.min_ndim
-            or not jnp.issubdtype(x.dtype, jnp.floating)
-        ):
-            found = f"{x.dtype}{list(x.shape)}" if is_array else type(x).__name__
-            raise ValueError(
-                f"{insertion.name} {place} needs a feature map [..., H, W, C], "
-                f"got {found}; choose other modules by where="
-            )
-        if insertion.draws and self._live and not module.has_rng("dropout"):
-            raise ValueError(
-                f"{insertion.name} {place} lies inside a transformation that hides "
-                "the rng 'dropout'; give that split_rngs={'dropout': True}"
-            )
+        check_feature_map(insertion, x, place)
         _log.info("%s %s", insertion.name, place)
-        return insertion(x, module)
-
-    def _check_used(self) -> None:
-        for insertion in self._insertions:
-            where = insertion.where
-            for use in where if isinstance(where, tuple) else [None]:
-                if (insertion, use) in self._used:
-                    continue
-                if use is not None:
-                    reason = f"no module matches {use!r}"
-                elif callable(where):
-                    reason = "the function where= is true for no module"
-                else:
-                    reason = "nothing is subsampled after the first convolution"
+        if not isinstance(insertion, Dropout):
+            return insertion.smooth(x)
+        if not module.has_rng("dropout"):
+            if self._has_rng:
                 raise ValueError(
-                    f"no place for {insertion.name}: {reason}; choose modules by "
-                    f"where=, of: {', '.join(self._paths) or 'none'}"
+                    f"{insertion.name} {place} lies inside a transformation that hides "
+                    "the rng 'dropout'; give that split_rngs={'dropout': True}"
                 )
-
-
-_calls: contextvars.ContextVar[tuple[Call, ...]] = contextvars.ContextVar(
-    "calls of wrapped models under way, outermost first", default=()
-)
-
-
-@functools.cache
-def _watch_pools() -> None:
-    """Makes the function behind `nn.max_pool` and `nn.avg_pool` show its input."""
-    pool, averaging = nn.pooling.pool, nn.avg_pool.__code__
-
-    @functools.wraps(pool)
-    def watched(inputs, init, reduce_fn, window_shape, strides, padding):
-        calls = _calls.get()
-        if calls and len(window_shape) == 2 and any(s > 1 for s in strides or ()):
-            caller = sys._getframe(1)
-            if caller.f_code is averaging and "y" in caller.f_locals:
-                # Not a map, but ones, to count what the windows of the last map held.
-                inputs = jnp.ones((1, *calls[0].pooled_shape[-3:-1], 1))
-            else:
-                for call in calls:
-                    inputs = call.pooled(inputs)
-                calls[0].pooled_shape = inputs.shape
-        return pool(inputs, init, reduce_fn, window_shape, strides, padding)
-
-    nn.pool = nn.pooling.pool = watched
-
-
-def _names(module: nn.Module) -> list[str]:
-    """Returns the path of a module as it is without any wrapper.
-
-    A module given to the model as an attribute was named before the model shared the
-    scope of its wrapper.
-    """
-    return [name for name in module.path if name != "wrapped_model"]
-
-
-def _matches(path: str, pattern: str) -> bool:
-    """Whether each name of a path matches that of a pattern."""
-    names, wanted = path.split("/"), pattern.split("/")
-    return len(names) == len(wanted) and all(map(fnmatch.fnmatchcase, names, wanted))
+            return x
+        # Applied as a function: a submodule would take a name from the model's own.
+        rngs = {"dropout": module.make_rng("dropout")}
+        dropout = nn.Dropout(insertion.rate, deterministic=False)
+        return dropout.apply({}, x, rngs=rngs)
 
 
 def _is_strided(module: nn.Module) -> bool:
@@ -255,11 +225,19 @@ def _is_strided(module: nn.Module) -> bool:
     )
 
 
-def _with_first(function: Callable, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    """Applies a function to the first argument, given by position or by name."""
-    if args:
-        return (function(args[0]), *args[1:]), kwargs
-    if kwargs:
-        name, value = next(iter(kwargs.items()))
-        return args, {**kwargs, name: function(value)}
-    return args, kwargs
+def _tell_of_compilation(module: nn.Module, outer_trace: Any) -> None:
+    """Warns once if blocks in `nn.jit` are compiled in each call."""
+    compiled = any(name.startswith("jit(") for name in module.scope.debug_path)
+    if compiled and outer_trace == _EAGER:
+        _warn_of_compilation()
+
+
+@functools.cache
+def _warn_of_compilation() -> None:
+    _log.warning(
+        "modules in nn.jit are compiled in each call of a wrapped model; "
+        "call it under jax.jit to compile them once"
+    )
+
+
+_EAGER = current_trace()
