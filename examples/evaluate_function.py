@@ -38,7 +38,7 @@ def main(output="report_function"):
         num_replicates=100,
         label="two layers",
     )
-    print(ss.report.write(output, rows, provenance={}, title="Two layers"))
+    print(ss.report.write(output, rows, title="Two layers"))
     return rows
 
 

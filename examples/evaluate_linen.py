@@ -36,7 +36,7 @@ def main(output="report_linen"):
         batch_size=40,
         num_replicates=100,
     )
-    print(ss.report.write(output, rows, provenance={}, title="My CNN"))
+    print(ss.report.write(output, rows, title="My CNN"))
     return rows
 
 

@@ -145,7 +145,9 @@ def from_linen(
     if isinstance(module, Network):
         return _from_network(module, dict(apply_kwargs or {}))
     given = dict(apply_kwargs or {})
-    modes = _modes(type(module).__call__, given)
+    # A model with insertions passes all arguments on to the model that it wraps.
+    inner = getattr(module, "wrapped_model", module)
+    modes = _modes(type(inner).__call__, given)
 
     def call(variables: Variables, images: jax.Array, key: Key) -> jax.Array:
         rngs = {} if key is None else {"dropout": random_bits.fused(key)}

@@ -83,7 +83,8 @@ def write(
 
     Args:
       output: The directory, made if need be.
-      rows: Report rows; see `rows`. A row needs "label" and "num_samples" alone.
+      rows: Report rows; see `rows`. A row needs "label" and "num_samples" alone. Its
+        "examples", the scores of single images, are not written.
       provenance: Where the numbers come from: a nested dict of JSON's types.
       title: Heading of the page.
       differences: Paired differences between models; see `comparisons`.
@@ -100,6 +101,7 @@ def write(
       OSError: `output` cannot be written.
     """
     output, provenance = epath.Path(output), plain(dict(provenance or {}))
+    rows = [{k: v for k, v in row.items() if k != "examples"} for row in rows]
     ensembles, others = chapters.split(rows)
     rows = checked(ensembles) if ensembles or not others else []
     groups = {suite: plain_but_arrays(group) for suite, group in others.items()}
