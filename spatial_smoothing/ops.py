@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from spatial_smoothing.lookup import lookup, unknown
 
@@ -30,6 +31,11 @@ _PAD_MODES = {
     "edge": "edge",
     "wrap": "wrap",
 }
+
+# Temperatures at which x / t would leave float32: there, squashing functions are their
+# limits.
+_LEAST = float(np.finfo(np.float32).tiny)
+_INFINITE = 1e30
 
 
 def box_blur(x: jax.Array, *, padding: str = "full") -> jax.Array:
@@ -46,6 +52,9 @@ def box_blur(x: jax.Array, *, padding: str = "full") -> jax.Array:
 
     Returns:
       `[..., H+1, W+1, C]` for "full", else `[..., H, W, C]`, in the dtype of `x`.
+
+    Raises:
+      ValueError: for an unknown padding, or a map too small to reflect.
     """
     return blur(x, (1, 1), padding=padding)
 
@@ -71,7 +80,7 @@ def blur(
     Raises:
       ValueError: for unusable taps, an unknown padding, or a map too small to reflect.
     """
-    _check_map(x)
+    x = _checked_map(x)
     taps = tuple(float(tap) for tap in taps)
     if not taps or sum(taps) == 0 or not math.isfinite(sum(taps)):
         raise ValueError(
@@ -79,14 +88,25 @@ def blur(
         )
     weights = [tap / sum(taps) for tap in taps]
     y = x.astype(_accumulator(x))
-    # All of two taps at once: one pass over memory less, and two for the gradient.
+    # A kernel of two taps is applied to both axes at once, which saves one pass over
+    # memory, and two for the gradient. Longer ones are cheaper one axis at a time.
     for axes in [(-3, -2)] if len(taps) == 2 else [(-3,), (-2,)]:
         y = _correlate(_pad(y, len(taps), axes, padding), weights, axes)
     return y.astype(x.dtype)
 
 
 def _pad(x: jax.Array, size: int, axes: Sequence[int], padding: str) -> jax.Array:
-    """Adds to some axes what a kernel of `size` taps sees outside the map."""
+    """Adds to some axes what a kernel sees outside the map.
+
+    Args:
+      x: Feature map, `[..., H, W, C]`.
+      size: Number of taps of the kernel.
+      axes: Axes to pad, of -3 (rows) and -2 (columns).
+      padding: See `blur`.
+
+    Returns:
+      The map, longer along `axes` by `size - 1`.
+    """
     extra = size - 1
     if padding == "full":
         width, mode = (extra, extra), "constant"
@@ -108,7 +128,17 @@ def _pad(x: jax.Array, size: int, axes: Sequence[int], padding: str) -> jax.Arra
 def _correlate(
     x: jax.Array, weights: Sequence[float], axes: Sequence[int]
 ) -> jax.Array:
-    """Correlates with the outer product of `weights` over `axes`, inside the map."""
+    """Correlates with the outer product of `weights` over `axes`, inside the map.
+
+    Args:
+      x: Padded feature map, `[..., H, W, C]`.
+      weights: k weights of the kernel.
+      axes: Axes of the kernel, of -3 (rows) and -2 (columns).
+
+    Returns:
+      The map, shorter along `axes` by k - 1.
+    """
+    # Pairs of a weight and the map shifted by one of the kernel's offsets.
     parts = [(1.0, x)]
     for axis in axes:
         size = x.shape[axis] - len(weights) + 1
@@ -117,7 +147,7 @@ def _correlate(
             for factor, part in parts
             for start, w in enumerate(weights)
         ]
-    if len(set(weights)) == 1:  # one product in place of one a tap
+    if len(set(weights)) == 1:  # one product, not one for each tap
         return sum(part for _, part in parts) * parts[0][0]
     return sum(part * factor for factor, part in parts)
 
@@ -126,39 +156,106 @@ def scaled_tanh(x: jax.Array, temperature: float = 10.0) -> jax.Array:
     """Squashes to (-t, t): `t * tanh(x / t)`, the identity near zero.
 
     Args:
-      x: Any shape, floating.
-      temperature: t > 0, in the units of `x`.
+      x: Values, any shape, floating.
+      temperature: t, positive, in the units of `x`; of infinity this is the identity.
 
     Returns:
-      As `x`. Source: the "Prob" function of section 2.
+      The squashed values, in the shape and dtype of `x`. Source: the "Prob" function of
+      section 2.
+
+    Raises:
+      ValueError: for a temperature that is not positive.
     """
-    return temperature * jnp.tanh(x / temperature)
+    _check_temperature(temperature)
+    x = jnp.asarray(x)
+    if isinstance(temperature, numbers.Real):
+        return _scaled_tanh(x, temperature) if temperature < _INFINITE else x
+    is_infinite = temperature >= _INFINITE
+    finite = jnp.where(is_infinite, 1, temperature)
+    return jnp.where(is_infinite, x, _scaled_tanh(x, finite))
+
+
+def _scaled_tanh(x: jax.Array, temperature: float | jax.Array) -> jax.Array:
+    wide = x.astype(_accumulator(x))
+    t = jnp.asarray(temperature, wide.dtype)
+    return (t * jnp.tanh(wide / t)).astype(x.dtype)
 
 
 def scaled_sigmoid(x: jax.Array, temperature: float = 10.0) -> jax.Array:
     """Squashes to (-2t, 2t): `4t * (sigmoid(x / t) - 1/2)`, slope one at zero.
 
-    The same function as `scaled_tanh` at 2t. Arguments as there.
+    It is computed as `2t * tanh(x / 2t)`, which is the same function, and precise for
+    large t too, where the difference from 1/2 would lose its digits.
+
+    Args:
+      x: Values, any shape, floating.
+      temperature: t, positive, in the units of `x`; of infinity this is the identity.
+
+    Returns:
+      The squashed values, in the shape and dtype of `x`.
+
+    Raises:
+      ValueError: for a temperature that is not positive.
     """
-    return 4 * temperature * (jax.nn.sigmoid(x / temperature) - 0.5)
+    _check_temperature(temperature)
+    return scaled_tanh(x, 2 * temperature)
 
 
 def scaled_softmax(x: jax.Array, temperature: float = 10.0) -> jax.Array:
     """Shares t out over the channels: `t * softmax(x / t)` along the last axis.
 
-    Arguments as `scaled_tanh`; the result is positive and sums to t.
+    Args:
+      x: Values, `[..., C]`, floating.
+      temperature: t, positive and finite, in the units of `x`.
+
+    Returns:
+      Positive values that sum to t over the channels, in the shape and dtype of `x`.
+
+    Raises:
+      ValueError: for a temperature that is not positive and finite.
     """
-    return temperature * jax.nn.softmax(x / temperature, axis=-1)
+    _check_temperature(temperature, must_be_finite=True)
+    x = jnp.asarray(x)
+    wide = x.astype(_accumulator(x))
+    t = jnp.asarray(temperature, wide.dtype)
+    return (t * jax.nn.softmax(wide / t, axis=-1)).astype(x.dtype)
 
 
 def clip(x: jax.Array, temperature: float = 6.0) -> jax.Array:
-    """Clips to [0, t]; ReLU6 at the default. Arguments as `scaled_tanh`."""
-    return jnp.clip(x, 0, temperature)
+    """Clips to [0, t]; ReLU6 at the default.
+
+    Args:
+      x: Values, any shape, floating.
+      temperature: t, positive, in the units of `x`; of infinity this is ReLU.
+
+    Returns:
+      The clipped values, in the shape and dtype of `x`.
+
+    Raises:
+      ValueError: for a temperature that is not positive.
+    """
+    _check_temperature(temperature)
+    x = jnp.asarray(x)
+    return jnp.clip(x, 0, jnp.asarray(temperature, x.dtype))
 
 
 def scale(x: jax.Array, temperature: float = 5.0) -> jax.Array:
-    """Divides by t, with no bound. Arguments as `scaled_tanh`."""
-    return x / temperature
+    """Divides by t, with no bound.
+
+    Args:
+      x: Values, any shape, floating.
+      temperature: t, positive and finite.
+
+    Returns:
+      `x / t`, in the shape and dtype of `x`.
+
+    Raises:
+      ValueError: for a temperature that is not positive and finite.
+    """
+    _check_temperature(temperature, must_be_finite=True)
+    x = jnp.asarray(x)
+    wide = x.astype(_accumulator(x))
+    return (wide / jnp.asarray(temperature, wide.dtype)).astype(x.dtype)
 
 
 # Name -> (function applied before the blur, its default temperature). The bounded
@@ -187,8 +284,9 @@ def smooth(
 
     Args:
       x: Feature map, `[..., H, W, C]`, floating.
-      temperature: t > 0, in the units of `x`; None is the squash's own default, 10
-        for "tanh".
+      temperature: t, positive, in the units of `x`; None is the squash's own default,
+        10 for "tanh". Infinity makes "tanh" and "sigmoid" the identity (before they are
+        rectified) and "clip" ReLU; "softmax" and "scale" refuse it.
       squash: "tanh", "sigmoid" and "softmax" (each rectified), "clip" (ReLU6-like),
         "scale" or "none".
       taps: One-dimensional kernel of `blur`; None for no blur.
@@ -200,26 +298,46 @@ def smooth(
 
     Raises:
       ValueError: for an unknown name, or unusable taps or temperature.
+      AssertionError: for a map that is not floating.
 
     Example:
       >>> smooth(jnp.ones((1, 8, 8, 16))).shape
       (1, 9, 9, 16)
     """
-    _check_map(x)
+    x = _checked_map(x)
     function, default = lookup(SQUASHES, squash, "squash")
     t = default if temperature is None else temperature
-    if isinstance(t, numbers.Real) and not t > 0:
-        raise ValueError(f"temperature must be positive, got {t}")
+    _check_temperature(t)
     y = function(x.astype(_accumulator(x)), t)
     y = y if taps is None else blur(y, taps, padding=padding)
     return y.astype(x.dtype)
 
 
 def _accumulator(x: jax.Array) -> jnp.dtype:
-    return jnp.promote_types(x.dtype, jnp.float32)
+    """The type to compute in: that of `x`, and at least float32."""
+    return x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 
-def _check_map(x: jax.Array) -> None:
-    if jnp.ndim(x) < 3:
-        raise ValueError(f"a feature map is [..., H, W, C], got shape {jnp.shape(x)}")
+def _check_temperature(
+    temperature: float | jax.Array, *, must_be_finite: bool = False
+) -> None:
+    """Refuses a temperature that is not positive; one that is traced is not known."""
+    if isinstance(temperature, jax.core.Tracer):
+        return
+    t = np.asarray(temperature, np.float64)
+    # A smaller one would be 0 in float32, and 0 / 0 is NaN.
+    if not np.all(t >= _LEAST):
+        limit = (
+            "" if np.all(t <= 0) or np.isnan(t).any() else f", at least {_LEAST:.2g}"
+        )
+        raise ValueError(f"temperature must be positive{limit}, got {temperature}")
+    if must_be_finite and not np.all(t < _INFINITE):
+        raise ValueError(f"temperature must be finite, got {temperature}")
+
+
+def _checked_map(x: jax.Array) -> jax.Array:
+    x = jnp.asarray(x)
+    if x.ndim < 3:
+        raise ValueError(f"a feature map is [..., H, W, C], got shape {x.shape}")
     chex.assert_type(x, float)
+    return x

@@ -73,7 +73,8 @@ class Mixture:
 
     def log_probs(self) -> jax.Array:
         """Logarithm of the mean of the probabilities, f32[B, K]."""
-        return self.log_total - jnp.log(_trailing(self.size, self.log_total))
+        log_probs = self.log_total - jnp.log(_trailing(self.size, self.log_total))
+        return jnp.minimum(log_probs, 0)  # rounding may leave them slightly above
 
     def mutual_information(self) -> jax.Array:
         """Entropy of the mean minus the mean entropy, in nats, f32[B].
