@@ -120,7 +120,7 @@ def names(rows: Sequence[Row]) -> list[str]:
 
 
 def curves(
-    rows: Sequence[Row], looks: Looks | None = None
+    rows: Sequence[Row], *, looks: Looks | None = None
 ) -> list[tuple[dict[str, Any], list[Row]]]:
     """The rows of each run of each label, with the label and the look of its curve.
 

@@ -55,7 +55,7 @@ def stages_figure(
     with canvas.style():
         figure, panels = canvas.panels(len(stages), columns=columns)
         for axes, stage in zip(panels, stages, strict=True):
-            for look, group in chapter.curves(rows, looks):
+            for look, group in chapter.curves(rows, looks=looks):
                 colours[look["label"]] = look["color"]
                 for row, style in _lines(group, stage):
                     key = "radial" if spectrum == "radial" else "diagonal"

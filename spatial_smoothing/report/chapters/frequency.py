@@ -35,7 +35,7 @@ def figure(
     with canvas.style():
         figure, panels = canvas.strip(2, columns=columns)
         for axes, key in zip(panels, ("accuracy", "nll"), strict=True):
-            for look, group in chapter.curves(rows, looks):
+            for look, group in chapter.curves(rows, looks=looks):
                 noisy = [row for row in group if row["frequency"] is not None]
                 values = scaled(key, [number(row, key) for row in noisy])
                 frequencies = [row["frequency"] for row in noisy]

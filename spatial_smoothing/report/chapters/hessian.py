@@ -35,7 +35,9 @@ def figure(
       A figure with one panel or two.
     """
     curves = [
-        (look, row) for look, group in chapter.curves(rows, looks) for row in group
+        (look, row)
+        for look, group in chapter.curves(rows, looks=looks)
+        for row in group
     ]
     whole = [row["arrays"]["density"] for _, row in curves if _has_density(row)]
     with canvas.style():

@@ -69,7 +69,7 @@ def depth_curves(
       key: The score.
       looks: Colours and markers of the models.
     """
-    groups = chapter.curves(rows, looks)
+    groups = chapter.curves(rows, looks=looks)
     # The network with the most taps has those of the others in between its own.
     longest = max((group for _, group in groups), key=len)
     taps = list(dict.fromkeys(row["tap"] for row in (*longest, *rows)))
