@@ -19,17 +19,17 @@ def load_state_dict(path: str | pathlib.Path) -> tuple[str | None, StateDict]:
     """Reads a state dictionary.
 
     Args:
-      path: `.pth`, `.pth.tar` or `.pt` (a state dictionary, or a checkpoint
+      path: A file `.pth`, `.pth.tar` or `.pt` (a state dictionary, or a checkpoint
         `{"name", "state_dict", ...}`; needs torch), `.safetensors` (needs
         safetensors) or `.npz`.
 
     Returns:
-      The name of the model, where the file has it, and PyTorch name -> array.
+      The name of the model, None where the file has none, and PyTorch name -> array.
 
     Raises:
-      ValueError: if the suffix is unknown, a library is missing, or the file is
-        damaged or holds something else.
-      OSError: if the file cannot be opened.
+      ValueError: The suffix is unknown, a library is missing, or the file is damaged or
+        holds something else.
+      OSError: The file cannot be opened.
     """
     path = pathlib.Path(path)
     suffix = next((s for s in _READERS if path.name.endswith(s)), None)
@@ -69,7 +69,7 @@ def _read_pytorch(path: pathlib.Path) -> tuple[str | None, StateDict]:
 
 
 def _to_numpy(tensor: Any) -> np.ndarray:
-    """bfloat16, which torch does not hand to NumPy, becomes float32."""
+    """Returns a tensor as an array; bfloat16, which NumPy has not, as float32."""
     tensor = tensor.detach()
     is_half = tensor.is_floating_point() and tensor.element_size() < 4
     return (tensor.float() if is_half else tensor).numpy()
@@ -95,6 +95,7 @@ def _read_npz(path: pathlib.Path) -> tuple[None, StateDict]:
 
 
 def _needs(path: pathlib.Path, library: str) -> ValueError:
+    """Returns the error for a library that is not installed."""
     return ValueError(
         f"reading {path} takes {library}; pip install 'spatial-smoothing[{library}]', "
         "or save the state_dict as .npz where it was made"
@@ -102,6 +103,7 @@ def _needs(path: pathlib.Path, library: str) -> ValueError:
 
 
 def _unreadable(path: pathlib.Path, error: Exception) -> ValueError:
+    """Returns the error for a file that its reader cannot read."""
     return ValueError(
         f"cannot read {path}: damaged, or not what its suffix says "
         f"({type(error).__name__})"

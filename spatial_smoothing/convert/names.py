@@ -32,10 +32,10 @@ def pytorch_key(model: Network, path: Path, *, naming: str = "authors") -> str:
     Args:
       model: The network.
       path: Keys of the variable, from the collection to the leaf.
-      naming: A key of `NAMINGS`.
+      naming: "authors" or "torchvision", a key of `NAMINGS`.
 
     Raises:
-      ValueError: if the naming has no name for it.
+      ValueError: The naming is unknown, or has no name for the variable.
     """
     *module, leaf = path[1:]
     joined = "/".join(module)
@@ -49,8 +49,10 @@ def pytorch_key(model: Network, path: Path, *, naming: str = "authors") -> str:
 
 
 def _authors(model: Network) -> Rules:
+    """Yields the rules of the names that the paper's authors give."""
     residual = isinstance(model, ResNet)
-    # Index of the classifier behind its pools: of plain networks, and of the MLP.
+    # In PyTorch the classifier is a sequence, in which pools come before the layers
+    # with weights: one in plain networks, and one more before the MLP.
     position = (not residual) + (model.head == "mlp")
     yield r"head/norm", rf"classifier.{position}.bn"
     yield r"head/(dense\d?)", rf"classifier.{position}.\1"
@@ -68,6 +70,7 @@ def _authors(model: Network) -> Rules:
 
 
 def _torchvision(model: Network) -> Rules:
+    """Yields the rules of torchvision's names; none for networks it does not have."""
     if getattr(model, "preactivation", False):
         return
     if isinstance(model, ResNet):
@@ -77,7 +80,8 @@ def _torchvision(model: Network) -> Rules:
         yield from _residual_blocks("downsample")
         return
     vgg = isinstance(model, VGG)
-    # Dense layers are numbered among ReLU and dropout, which comes first in AlexNet.
+    # In PyTorch the classifier is a sequence, in which dense layers are numbered among
+    # ReLU and dropout layers; AlexNet's begins with dropout.
     for number, index in enumerate((0, 3, 6) if vgg else (1, 4, 6), 1):
         yield rf"head/dense{number}", rf"classifier.{index}"
     index = 0
@@ -91,6 +95,7 @@ def _torchvision(model: Network) -> Rules:
 
 
 def _residual_blocks(shortcut: str) -> Rules:
+    """Yields the rules of residual blocks, whose projections are called `shortcut`."""
     block = r"stage(\d+)_block(\d+)"
     yield rf"{block}/conv(\d)", r"layer\1.\2.conv\3"
     yield rf"{block}/norm(\d)", r"layer\1.\2.bn\3"
@@ -98,8 +103,19 @@ def _residual_blocks(shortcut: str) -> Rules:
     yield rf"{block}/shortcut_norm", rf"layer\1.\2.{shortcut}.1"
 
 
-# The bias of the last layer, in any naming: as long as there are classes.
+# Name of the last layer's bias in any naming; its length is the number of classes.
 LAST_BIAS = r"(module\.)?(fc|classifier\.6|classifier\.\d\.dense3?)\.bias"
 
-# Name -> function from a network to its rules, of which the first that matches holds.
+# Name of a layout -> function from a network to its rules, of which the first that
+# matches holds.
 NAMINGS = {"authors": _authors, "torchvision": _torchvision}
+# Names of each layout to tell it by, for messages.
+EXAMPLES = {
+    "authors": "layer0.0.weight, classifier.0.dense.weight",
+    "torchvision": "conv1.weight, fc.weight or features.0.weight",
+}
+
+
+def known_layouts() -> str:
+    """Returns the layouts that are known, for messages: "authors (...), ..."."""
+    return ", ".join(f"{name} ({EXAMPLES[name]})" for name in NAMINGS)

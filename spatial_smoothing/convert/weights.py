@@ -1,9 +1,9 @@
 """State dictionaries to variables and back.
 
-Contract of this file: no value changes on the way, except that half precision becomes
-float32 and that the bias of a convolution goes into the batch normalisation behind it.
-What PyTorch stores and the networks here hold fixed are constants: counters of batches,
-kernels of blurs, biases of convolutions.
+Contract of this file: variables are f32. No value changes on the way, except that half
+and double precision become single precision, and that the bias of a convolution goes
+into the batch normalisation behind it. What PyTorch stores and the networks here hold
+fixed are constants: counters of batches, kernels of blurs, biases of convolutions.
 """
 
 import contextlib
@@ -16,25 +16,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from spatial_smoothing.convert.files import StateDict
-from spatial_smoothing.convert.names import NAMINGS, Path, pytorch_key
+from spatial_smoothing.convert.names import (
+    NAMINGS,
+    Path,
+    known_layouts,
+    pytorch_key,
+)
 from spatial_smoothing.models import zoo
 from spatial_smoothing.models.network import Network
 
-# Number of axes -> their order in the other library: HWIO and OIHW, [in, out] and back.
+# Number of axes -> their order in the other library: 4 for HWIO to OIHW and back, 2 for
+# [in, out] to [out, in] and back.
 _TO_PYTORCH = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
 _TO_FLAX = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}
 _COUNTER, _KERNEL, _BIAS = ".num_batches_tracked", ".filter", ".bias"
 
 
 class _Layout(NamedTuple):
-    """What the state dictionary of a network is made of.
+    """What the state dictionary of a network is made of, in one naming.
 
     Attributes:
-      naming: A key of `NAMINGS`.
-      paths: Key -> path of the variable.
-      shapes: The same keys -> shape in PyTorch.
-      constants: Keys that are no variables -> their values.
-      means: Those that are biases -> running mean of the normalisation behind, if any.
+      naming: Name of the layout, a key of `NAMINGS`.
+      paths: Key in PyTorch -> path of the variable.
+      shapes: The keys of `paths` -> shape of the array in PyTorch.
+      constants: Keys that PyTorch has and the variables have not -> their values.
+      means: Keys of `constants` that are biases of convolutions -> key of the running
+        mean of the normalisation behind, where there is one.
     """
 
     naming: str
@@ -59,21 +66,30 @@ def from_pytorch(
       state_dict: PyTorch name -> array (anything NumPy takes), in PyTorch's layout.
         A prefix "module." of all names is dropped. Counters of batches, kernels of
         blurs and biases of torchvision's convolutions may be left out.
-      num_classes: K.
+      num_classes: K, number of classes.
       stem: "cifar" or "imagenet".
-      **overrides: As for `models.build`.
+      **overrides: Other arguments of `models.build`.
 
     Returns:
-      Variables for the network that `models.build` makes of the same arguments.
+      Variables `{"params", "batch_stats"}`, f32, for the network that `models.build`
+      makes of the same arguments.
 
     Raises:
-      ValueError: naming every key that is missing, left over, misshapen, of the wrong
-        type, not finite, or that the network cannot represent.
+      ValueError: The names are of no known layout; or, naming every key, some are
+        missing, left over, misshapen, of the wrong type, not finite, or such that the
+        network cannot represent them.
     """
     model = zoo.build(name, num_classes=num_classes, stem=stem, **overrides)
     state = _arrays(state_dict)
     layouts = _layouts(model, _abstract_variables(model))
     layout = max(layouts, key=lambda each: len(each.paths.keys() & state.keys()))
+    if not layout.paths.keys() & state.keys():
+        first = [*state][:3]
+        shown = ", ".join(first) + (", ..." if len(state) > len(first) else "")
+        raise ValueError(
+            f"the state_dict has names of no known layout ({shown or 'none at all'}); "
+            f"layouts that are known: {known_layouts()}"
+        )
     _raise_if_any(
         _problems(layout, state),
         f"state_dict does not fit {name} ({stem} stem, {layout.naming} names)",
@@ -83,7 +99,7 @@ def from_pytorch(
             state[mean] = state[mean] - state[bias]
     return flax.traverse_util.unflatten_dict(
         {
-            # A copy: JAX may still be reading when the source is changed.
+            # A copy, because JAX may still be reading when the source is changed.
             path: jnp.array(state[key].transpose(_TO_FLAX[state[key].ndim]))
             for key, path in layout.paths.items()
         }
@@ -103,19 +119,19 @@ def to_pytorch(
 
     Args:
       name: One of `models.names()`.
-      variables: `{"params", "batch_stats"}` of the network.
-      num_classes: K.
+      variables: Variables of the network, `{"params", "batch_stats"}`.
+      num_classes: K, number of classes.
       stem: "cifar" or "imagenet".
       naming: "authors", or "torchvision" for ResNet, ResNeXt, WideResNet, AlexNet and
         VGG; the convolutions of the last two get biases of zero.
-      **overrides: As for `models.build`.
+      **overrides: Other arguments of `models.build`.
 
     Returns:
       PyTorch name -> array, in PyTorch's layout; counters of batches are zero.
 
     Raises:
-      ValueError: if the naming has no names for the network, or naming every variable
-        that is missing, left over or misshapen.
+      ValueError: The naming has no names for the network; or, naming every variable,
+        some are missing, left over or misshapen.
     """
     model = zoo.build(name, num_classes=num_classes, stem=stem, **overrides)
     abstract = _abstract_variables(model)
@@ -134,7 +150,11 @@ def to_pytorch(
 
 
 def _arrays(state_dict: Mapping[str, Any]) -> StateDict:
-    """NumPy arrays of at least float32, under names without DataParallel's prefix."""
+    """Returns arrays under names without the prefix of DataParallel.
+
+    Floating-point arrays become f32, as variables are. Counters of batches become
+    scalars: some writers store them with the shape (1,).
+    """
     prefix = "module."
     if not all(key.startswith(prefix) for key in state_dict):
         prefix = ""
@@ -142,13 +162,17 @@ def _arrays(state_dict: Mapping[str, Any]) -> StateDict:
     for key, value in state_dict.items():
         array = np.asarray(value)
         if jnp.issubdtype(array.dtype, jnp.floating):
-            array = array.astype(np.promote_types(array.dtype, np.float32), copy=False)
+            # Values beyond f32 become infinite, which `_problems` refuses by name.
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float32, copy=False)
+        if key.endswith(_COUNTER) and array.size == 1:
+            array = array.reshape(())
         arrays[key.removeprefix(prefix)] = array
     return arrays
 
 
 def _layouts(model: Network, abstract: dict[str, Any]) -> list[_Layout]:
-    """The layouts in all namings that know the network."""
+    """Returns the layouts of a network in all namings that have names for it."""
     layouts = []
     for naming in NAMINGS:
         with contextlib.suppress(ValueError):
@@ -157,13 +181,24 @@ def _layouts(model: Network, abstract: dict[str, Any]) -> list[_Layout]:
 
 
 def _layout(model: Network, abstract: dict[str, Any], *, naming: str) -> _Layout:
+    """Returns the layout of a network in a naming.
+
+    Args:
+      model: The network.
+      abstract: What `_abstract_variables` returns.
+      naming: A key of `NAMINGS`.
+
+    Raises:
+      ValueError: The naming has no names for the network.
+    """
     leaves = flax.traverse_util.flatten_dict(_weights(abstract))
     keys = {path: pytorch_key(model, path, naming=naming) for path in leaves}
     constants, means = {}, {}
     for path, key in keys.items():
         module, _, kind = key.rpartition(".")
-        if kind == "running_mean":
+        if kind == "running_mean":  # every batch normalisation counts its batches
             constants[module + _COUNTER] = np.zeros((), np.int64)
+        # In torchvision's VGG and AlexNet convolutions have biases.
         if module.startswith("features.") and path[-1] == "kernel":
             bias = np.zeros(leaves[path].shape[-1], np.float32)
             if (*path[:-1], "bias") not in keys:
@@ -186,7 +221,10 @@ def _layout(model: Network, abstract: dict[str, Any], *, naming: str) -> _Layout
 
 
 def _blur_kernels(model: Network, abstract: dict[str, Any]) -> StateDict:
-    """Kernels `[C, 1, k, k]` of depthwise blurs; the paper's box blur has none."""
+    """Returns PyTorch name -> kernel f32[C, 1, k, k] of depthwise blurs.
+
+    The paper's box blur is an average pool, and has no kernel.
+    """
     if model.taps is None or (tuple(model.taps), model.padding) == ((1, 1), "full"):
         return {}
     taps = np.asarray(model.taps, float) / sum(model.taps)
@@ -203,7 +241,7 @@ def _blur_kernels(model: Network, abstract: dict[str, Any]) -> StateDict:
 
 
 def _problems(layout: _Layout, state: StateDict) -> dict[str, list[str]]:
-    """Kind of problem -> keys that have it."""
+    """Returns kind of problem -> keys of the state dictionary that have it."""
     constants = {key: value.shape for key, value in layout.constants.items()}
     numbers = {k: value for k, value in state.items() if not k.endswith(_COUNTER)}
     floating = {k: value for k, value in numbers.items() if _is_floating(value)}
@@ -238,7 +276,16 @@ def _mismatches(
     *,
     optional: Container[str] = (),
 ) -> dict[str, list[str]]:
-    """Compares keys and shapes."""
+    """Compares keys and shapes.
+
+    Args:
+      expected: Key -> shape that its array must have.
+      found: Key -> array.
+      optional: Keys that may be missing.
+
+    Returns:
+      Kind of problem -> keys that have it.
+    """
     return {
         "missing": [k for k in expected if k not in found and k not in optional],
         "left over": [key for key in found if key not in expected],
@@ -251,6 +298,7 @@ def _mismatches(
 
 
 def _raise_if_any(problems: Mapping[str, list[str]], what: str) -> None:
+    """Raises ValueError with `what` and all problems, if there are any."""
     if any(problems.values()):
         text = "; ".join(f"{kind}: {', '.join(k)}" for kind, k in problems.items() if k)
         raise ValueError(f"{what}; {text}")
@@ -265,11 +313,12 @@ def _is_finite(value: np.ndarray) -> bool:
 
 
 def _weights(abstract: dict[str, Any]) -> dict[str, Any]:
+    """Returns the collections that are weights, without intermediate results."""
     return {c: abstract[c] for c in ("params", "batch_stats") if c in abstract}
 
 
 def _abstract_variables(model: Network) -> dict[str, Any]:
-    """Shapes of the variables and of what each part of the network returns."""
+    """Returns shapes of the variables, and of what each part of the network returns."""
     size = 224 if model.stem == "imagenet" else 32
     images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     collections = ["params", "batch_stats", "intermediates"]

@@ -1,4 +1,4 @@
-"""Batches: order, padding and mask, on the device for training, from the host else.
+"""Batches: their order, padding and mask, on the device and on the host.
 
 Contract of this file: a batch is `{"image": u8[B, H, W, C], "label": i32[B], "mask":
 bool[B]}`. The last batch of a pass is padded to full size with examples whose mask is
@@ -15,13 +15,28 @@ Batch = dict[str, jax.Array]
 
 
 def num_batches(num_examples: int, batch_size: int) -> int:
-    """Returns the number of batches of a pass, the last short one included."""
+    """Returns the number of batches of a pass, the last short one included.
+
+    Args:
+      num_examples: N, number of examples of the pass.
+      batch_size: B, number of examples of a batch.
+    """
     return -(-num_examples // batch_size)
 
 
 def epoch_order(key: jax.Array, epoch: jax.Array, num_examples: int) -> jax.Array:
-    """Returns the order of examples in an epoch, i32[num_examples]."""
-    return jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
+    """Returns the order of examples in an epoch.
+
+    Args:
+      key: Key of the run's data.
+      epoch: i32[], number of the epoch.
+      num_examples: N.
+
+    Returns:
+      i32[N], a permutation of 0 to N - 1.
+    """
+    numbers = jnp.arange(num_examples, dtype=jnp.int32)
+    return jax.random.permutation(jax.random.fold_in(key, epoch), numbers)
 
 
 def take(
@@ -37,14 +52,15 @@ def take(
     Args:
       images: u8[N, H, W, C].
       labels: i32[N].
-      order: i32[M], the examples of the pass.
-      index: Scalar, in [0, num_batches(M, batch_size)).
-      batch_size: B.
+      order: i32[M], numbers of the examples of the pass.
+      index: i32[], number of the batch, in [0, num_batches(M, batch_size)).
+      batch_size: B, number of examples of a batch.
 
     Returns:
-      A batch; padding repeats the last example.
+      A batch of B examples; padding repeats the last one.
     """
-    positions = index * batch_size + jnp.arange(batch_size)
+    start = jnp.asarray(index, jnp.int32) * batch_size
+    positions = start + jnp.arange(batch_size, dtype=jnp.int32)
     mask = positions < order.shape[0]
     chosen = order[jnp.minimum(positions, order.shape[0] - 1)]
     return {"image": images[chosen], "label": labels[chosen], "mask": mask}
@@ -56,9 +72,9 @@ def sequential(
     """Yields all examples in order, from the host; the last batch is padded.
 
     Args:
-      images: [N, H, W, C].
+      images: [N, H, W, C], of any type.
       labels: i32[N].
-      batch_size: B.
+      batch_size: B, number of examples of a batch.
     """
     size = len(labels)
     for start in range(0, size, batch_size):

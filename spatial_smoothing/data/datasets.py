@@ -1,4 +1,4 @@
-"""Data sets: decoded in host memory, or encoded and decoded as they are needed.
+"""Data sets: decoded in host memory, or encoded and decoded when they are needed.
 
 Contract of this file: both kinds have `num_examples`, `image_shape`, `labels`,
 `checksum()`, `subset(rows)` and `batches(batch_size)`, which yields all examples in
@@ -37,7 +37,11 @@ class Dataset(NamedTuple):
         return f"{self.num_examples} examples with checksum {value:08x}"
 
     def subset(self, rows: np.ndarray) -> "Dataset":
-        """Returns the examples of these rows: numbers, or a mask."""
+        """Returns some of the examples.
+
+        Args:
+          rows: i64[n], their positions in this data set; or a mask, bool[N].
+        """
         return Dataset(self.images[rows], self.labels[rows])
 
     def batches(
@@ -46,8 +50,9 @@ class Dataset(NamedTuple):
         """Yields all examples in order; the last batch is padded.
 
         Args:
-          batch_size: B.
-          rows: The part of every batch that is wanted, numbers in [0, B); None for all.
+          batch_size: B, number of examples of a batch.
+          rows: Positions in [0, B) of the examples of every batch that are wanted; None
+            for all.
         """
         for batch in batches.sequential(*self, batch_size=batch_size):
             yield batch if rows is None else {k: v[rows] for k, v in batch.items()}
@@ -62,17 +67,17 @@ def hold_out(
     """Splits a data set at random into a part to train on and a part to validate on.
 
     Args:
-      dataset: In memory or not.
-      fraction: Of the examples to hold out, in [0, 1).
-      seed: The same seed holds out the same examples; that of a run does not come in,
-        so that no member of a deep ensemble has seen what another holds out.
+      dataset: A data set, in memory or not.
+      fraction: Share of the examples to hold out, in [0, 1).
+      seed: Seed of the choice. It is not that of a run, so that no member of a deep
+        ensemble has seen what another holds out.
 
     Returns:
       The part to train on, and the part held out.
 
     Raises:
-      ValueError: if the fraction lies outside [0, 1), or one part would be empty where
-        it should not.
+      ValueError: The fraction is not in [0, 1), or it is positive and leaves one part
+        without examples.
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"val_fraction must be in [0, 1), got {fraction}")
@@ -90,9 +95,12 @@ def hold_out(
 
 
 def some(dataset: AnyDataset, count: int, *, seed: int = 0) -> AnyDataset:
-    """Returns `count` examples chosen at random, in their order; all for 0.
+    """Returns examples of a data set that are chosen at random, in their order.
 
-    See `choose`.
+    Args:
+      dataset: A data set, in memory or not.
+      count: How many; 0, or more than there are, for all.
+      seed: Seed of the choice, see `choose`.
     """
     chosen = choose(dataset.num_examples, count, seed=seed)
     return dataset if len(chosen) == dataset.num_examples else dataset.subset(chosen)
@@ -102,16 +110,16 @@ def choose(num_examples: int, count: int, *, seed: int = 0) -> np.ndarray:
     """Chooses numbers of examples at random.
 
     Args:
-      num_examples: Of which to choose.
-      count: How many; 0, or more than there are, for all. Those of a smaller count are
-        among those of a larger one.
-      seed: The same seed chooses the same.
+      num_examples: N; numbers are chosen from 0 to N - 1.
+      count: How many; 0, or N and more, for all. A smaller count chooses some of the
+        numbers that a larger one chooses.
+      seed: Seed of the choice.
 
     Returns:
       i64[count], increasing.
 
     Raises:
-      ValueError: for a negative count.
+      ValueError: The count is negative.
     """
     if count < 0:
         raise ValueError(f"num_images must be at least 0 (all), got {count}")

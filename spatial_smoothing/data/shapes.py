@@ -1,6 +1,6 @@
 """The embedded data set `shapes`: ten classes of figures, drawn from a seed.
 
-Images are uint8[N, 32, 32, 3] (NHWC, RGB); labels int32[N] index `CLASS_NAMES`. An
+Images are u8[N, 32, 32, 3] (NHWC, RGB); labels i32[N] index `CLASS_NAMES`. An
 image shows one figure, at a random place, angle, size and colour, on a textured ground
 darker than itself, with bars behind and over it, seen through a blurring, noisy camera.
 One number per image, its difficulty, uniform in [0, 1), sets size, contrast, occlusion
@@ -27,12 +27,17 @@ VERSION = 2  # raise when any pixel changes: a key for caches of the images
 IMAGE_SIZE = 32
 TRAIN_SIZE = 10_000
 TEST_SIZE = 2_000
-# Of the training split with seed 0, per channel, scaled to [0, 1].
+# Mean and standard deviation of each channel (RGB), in [0, 1], of the training split
+# with seed 0.
 MEAN = (0.4093, 0.4079, 0.4097)
 STD = (0.1946, 0.1930, 0.1933)
 
 _SPLIT_SIZES = {"train": TRAIN_SIZE, "test": TEST_SIZE}
-_CHUNK = 250  # images drawn at once, from a stream of their own; a multiple of 10
+_CHUNK = 250  # images drawn at once, with one random generator; a multiple of 10
+
+
+# Figures are functions of points (x, y), f32[...] each, to the signed distance from the
+# outline, f32[...], negative inside. They are inscribed in the unit circle.
 
 
 def _disc(x, y, *, radius=1.0):
@@ -59,7 +64,11 @@ def _heart(x, y):
 
 
 def _polygon(x, y, *, vertices):
-    """The distance to the nearest edge; inside where a ray crosses an odd number."""
+    """A polygon with these vertices, f32[V, 2].
+
+    The distance is that to the nearest edge. A point is inside where a ray from it
+    crosses an odd number of edges.
+    """
     squared = np.full_like(x, np.inf)
     inside = np.zeros(x.shape, bool)
     edges = np.roll(vertices, -1, axis=0) - vertices
@@ -75,7 +84,7 @@ def _polygon(x, y, *, vertices):
 
 
 def _star(points, *, inner):
-    """Vertices on the unit circle and, between them, on one of radius `inner`."""
+    """Returns vertices f32[2 points, 2], in turn on an outer and an inner circle."""
     index = np.arange(2 * points)
     radius = np.where(index % 2 == 0, 1.0, inner)
     angle = index * (math.pi / points)
@@ -101,8 +110,7 @@ _ARROW = np.float32(
     ]
 )
 
-# Class -> function of points (x, y), f32[...], to the signed distance, negative inside,
-# from the figure inscribed in the unit circle.
+# Class -> its figure.
 SIGNED_DISTANCES = {
     "disc": _disc,
     "ring": _ring,
@@ -120,28 +128,49 @@ NUM_CLASSES = len(CLASS_NAMES)
 
 
 def coverage(distance):
-    """Share of a pixel, in [0, 1], on the inner side of an edge so many pixels away."""
+    """Returns the share of a pixel that is on the inner side of an edge, in [0, 1].
+
+    Args:
+      distance: f32[...], signed distance of the pixel from the edge, in pixels.
+    """
     return np.clip(np.float32(0.5) - distance, 0, 1)
 
 
 def _uniform(rng, low, high, shape):
+    """Returns uniform numbers in [low, high), f32[*shape]."""
     return (low + (high - low) * rng.random(shape)).astype(np.float32)
 
 
 def _direction(rng, shape):
+    """Returns cosine and sine of random angles, each f32[*shape]."""
     angle = 2 * math.pi * rng.random(shape)
     return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
 
 
 def _brighter(rng, colour, amount):
-    """A colour at Euclidean distance `amount`, no channel of it darker."""
+    """Returns colours at Euclidean distance `amount`, no channel of them darker.
+
+    Args:
+      rng: Generator.
+      colour: f32[..., 3], RGB in [0, 1].
+      amount: f32[...] or a number, in the same unit.
+    """
     step = _uniform(rng, 0, 1, colour.shape)
     r, g, b = step[..., 0], step[..., 1], step[..., 2]
     return colour + step * (amount / np.sqrt(r * r + g * g + b * b)[..., None])
 
 
 def _waves(rng, x, y):
-    """A texture f32[n, 32, 32] about 0: a gradient, stripes and band-limited noise."""
+    """Returns textures about 0: a gradient, stripes and band-limited noise.
+
+    Args:
+      rng: Generator.
+      x: f32[n, 32, 32], horizontal position of each pixel, in pixels.
+      y: f32[n, 32, 32], vertical position of each pixel, in pixels.
+
+    Returns:
+      f32[n, 32, 32].
+    """
     n = len(x)
     texture = np.zeros((n, IMAGE_SIZE, IMAGE_SIZE), np.float32)
     # Fewest and most cycles per image, greatest amplitude.
@@ -158,9 +187,19 @@ def _waves(rng, x, y):
 
 
 def _bar(rng, x, y, *, width, length, spread):
-    """Coverage f32[n, 32, 32] of a bar, centred up to `spread` pixels off the origin.
+    """Returns the share of each pixel that a bar covers.
 
-    `width` and `length` are halves, in pixels.
+    Args:
+      rng: Generator of the place and the direction.
+      x: f32[n, 32, 32], horizontal position of each pixel, in pixels.
+      y: f32[n, 32, 32], vertical position of each pixel, in pixels.
+      width: f32[n, 1, 1], half the width, in pixels.
+      length: f32[n, 1, 1], half the length, in pixels.
+      spread: Largest distance of the centre from the origin in each direction, in
+        pixels.
+
+    Returns:
+      f32[n, 32, 32] in [0, 1].
     """
     shape = (len(x), 1, 1)
     cos, sin = _direction(rng, shape)
@@ -171,7 +210,16 @@ def _bar(rng, x, y, *, width, length, spread):
 
 
 def _figure(labels, x, y):
-    """Signed distance f32[n, 32, 32] to the figure of each label at its own points."""
+    """Returns the signed distances from the figures of the labels.
+
+    Args:
+      labels: i64[n].
+      x: f32[n, 32, 32], horizontal position in the unit of the figure.
+      y: f32[n, 32, 32], vertical position in the unit of the figure.
+
+    Returns:
+      f32[n, 32, 32], negative inside.
+    """
     distance = np.empty_like(x)
     for label, signed_distance in enumerate(SIGNED_DISTANCES.values()):
         of_class = labels == label
@@ -180,12 +228,21 @@ def _figure(labels, x, y):
 
 
 def _blend(scene, colour, share):
-    """Lays a colour, or an image, over its share f32[n, 32, 32] of each pixel."""
+    """Lays a colour, or an image, over a share f32[n, 32, 32] of each pixel."""
     return scene + (colour - scene) * share[..., None]
 
 
 def _scene(rng, labels, difficulty):
-    """The scene before the camera, f32[n, 32, 32, 3]; difficulty f32[n, 1, 1]."""
+    """Draws scenes, as they are before the camera.
+
+    Args:
+      rng: Generator.
+      labels: i64[n].
+      difficulty: f32[n, 1, 1] in [0, 1).
+
+    Returns:
+      f32[n, 32, 32, 3], RGB; values may leave [0, 1].
+    """
     shape, colours = (len(labels), 1, 1), (len(labels), 1, 1, 3)
     grid = np.arange(IMAGE_SIZE, dtype=np.float32) - np.float32((IMAGE_SIZE - 1) / 2)
     x = np.broadcast_to(grid, (len(labels), IMAGE_SIZE, IMAGE_SIZE))
@@ -210,7 +267,7 @@ def _scene(rng, labels, difficulty):
     fill = colour + tint * _waves(rng, x, y)[..., None]
     scene = _blend(behind, fill, coverage(distance))
 
-    # One bar over the figure in any colour, and one through which the ground shows.
+    # One bar over the figure is of any colour; through the other the ground shows.
     for occluder in (_uniform(rng, 0, 1, colours), behind):
         width = _uniform(rng, 0, 1, shape) * (0.5 + 1.8 * difficulty)
         length = _uniform(rng, 2, 14, shape)
@@ -220,13 +277,13 @@ def _scene(rng, labels, difficulty):
 
 
 def _blur(scene, side):
-    """Mixes the neighbours along axis 1, by weights side, 1 - 2 side, side."""
+    """Mixes neighbours along axis 1, with the weights side, 1 - 2 side and side."""
     padded = np.concatenate([scene[:, :1], scene, scene[:, -1:]], axis=1)
     return scene + side * (padded[:, :-2] + padded[:, 2:] - 2 * scene)
 
 
 def _photograph(rng, scene, difficulty):
-    """Blurs the scene, adds noise to it and quantises it to uint8[n, 32, 32, 3]."""
+    """Blurs the scene, adds noise to it and quantises it to u8[n, 32, 32, 3]."""
     side = _uniform(rng, 0.05, 0.2, (len(scene), 1, 1, 1))
     scene = _blur(_blur(scene, side).swapaxes(1, 2), side).swapaxes(1, 2)
     # The sum of four random bytes is close to normal, and exact.
@@ -238,6 +295,7 @@ def _photograph(rng, scene, difficulty):
 
 
 def _chunk(split_index, seed, chunk_index):
+    """Draws images u8[_CHUNK, 32, 32, 3] and labels i64[_CHUNK]."""
     sequence = np.random.SeedSequence(seed, spawn_key=(split_index, chunk_index))
     rng = np.random.Generator(np.random.PCG64(sequence))
     # Ten in a row are the ten classes in random order.
@@ -253,12 +311,13 @@ def generate(
     """Draws the first `size` images of a split, always the same for the same seed.
 
     Args:
-      split: "train" or "test", independent streams.
-      seed: Non-negative; every seed is another data set of the same distribution.
-      size: Number of images, at least 1; default `TRAIN_SIZE` or `TEST_SIZE`.
+      split: "train" or "test"; the two are independent streams.
+      seed: Seed, at least 0. Every seed gives another data set of the same
+        distribution.
+      size: Number of images, at least 1; None for `TRAIN_SIZE` or `TEST_SIZE`.
 
     Returns:
-      Images uint8[size, 32, 32, 3] and labels int32[size].
+      Images u8[size, 32, 32, 3], RGB, and labels i32[size].
 
     Raises:
       ValueError: Unknown split, negative seed, or size below 1.

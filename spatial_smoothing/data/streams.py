@@ -1,9 +1,11 @@
-"""Sequences of frames: from files, or made of single images.
+"""Sequences of frames: read from files, or made of single images.
 
-Contract of this file: frames are uint8 RGB in 0 to 255, T first, the oldest first.
+Contract of this file: frames are u8 RGB in 0 to 255; the first axis is time, from the
+oldest frame to the newest.
 """
 
 import functools
+import logging
 import re
 
 import jax
@@ -11,7 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from spatial_smoothing.data import file_names
 from spatial_smoothing.data.images import image_files
+from spatial_smoothing.runtime import paths
+
+_log = logging.getLogger(__name__)
 
 
 def read_frames(
@@ -19,24 +25,26 @@ def read_frames(
 ) -> np.ndarray:
     """Reads a sequence: a folder of images, a stack saved by `np.save`, or an image.
 
-    Files are taken by name, numbers in names by value: frame2 before frame10. Hidden
-    files and subfolders are not frames. A stack stays on disk until it is indexed. A
-    single image becomes the sequence of `moving_crop`.
+    Files are taken by name, numbers in names by value: frame2 before frame10. Files
+    that are no images and subfolders are not frames; a warning says how many there are.
+    Hidden files are passed over. A stack stays on disk until it is indexed. A single
+    image becomes the sequence of `moving_crop`.
 
     Args:
-      path: A folder, whose images are read as `image_files.read` does, which crops and
-        resizes; a file *.npy with u8[T, S, S, 3]; or an image.
+      path: A folder of images; a file *.npy with u8[T, S, S, 3]; or an image.
       size: S, height and width in pixels.
-      resize: Of images, as for `image_files.read`.
+      resize: Length in pixels to which the shorter side of images is resized before
+        the centre is taken; None for the largest centred square, see
+        `image_files.read`.
 
     Returns:
-      u8[T, S, S, 3], of at least one frame.
+      u8[T, S, S, 3] with at least one frame.
 
     Raises:
-      ValueError: if there is nothing there, a file is no image or damaged, or a stack
-        has another type or shape.
+      ValueError: There is nothing there, an image is damaged, or a stack has another
+        type or shape.
     """
-    path = epath.Path(path)
+    path = paths.absolute(path)
     if path.suffix == ".npy" and not path.is_dir():
         return _read_stack(path, size)
     if path.is_file():
@@ -44,16 +52,31 @@ def read_frames(
         return np.asarray(moving_crop(image[None]))[:, 0]
     if not path.is_dir():
         raise ValueError(f"no frames in {path}: give a folder of images or a .npy file")
-    files = [
-        file
-        for file in path.iterdir()
-        if file.is_file() and not file.name.startswith(".")
-    ]
-    if not files:
-        raise ValueError(f"no frames in {path}: the folder holds no files")
+    files = _image_files(path)
     files.sort(key=lambda file: (_natural(file.name), file.name))
     read = functools.partial(image_files.read, size=size, resize=resize)
     return np.stack([read(file).pixels for file in files])
+
+
+def _image_files(folder: epath.Path) -> list[epath.Path]:
+    """Returns the images in a folder; ValueError if there are none."""
+    images, others = [], []
+    for path in file_names.visible(folder):
+        is_frame = path.is_file() and image_files.is_image(path)
+        (images if is_frame else others).append(path)
+    passed_over = file_names.listed(path.name for path in others)
+    if not images:
+        there = f"{len(others)} other files or folders: {passed_over}"
+        raise ValueError(
+            f"no frames in {folder}: the folder holds no images"
+            + (f", but {there}" if others else "")
+        )
+    if others:
+        _log.warning(
+            "%s: %d of %d files or folders are no images and are skipped: %s",
+            *(folder, len(others), len(others) + len(images), passed_over),
+        )
+    return images
 
 
 def moving_crop(
@@ -66,16 +89,16 @@ def moving_crop(
     steps are whole pixels, so that no frame is blurred by interpolation.
 
     Args:
-      images: u8[B, H, W, 3], or of any type and number of channels.
+      images: [B, H, W, C], of any type.
       num_frames: T, at least 1.
       padding: Length of the path in each direction, in pixels, less than H and W.
 
     Returns:
-      [T, B, H, W, 3], of the type of `images`, which are the last frames: labels of the
-      images are those of the last frames.
+      [T, B, H, W, C], of the type of `images`. The images are the last frames, so that
+      their labels are those of the last frames.
 
     Raises:
-      ValueError: for numbers out of range.
+      ValueError: A number is out of range.
     """
     _, height, width, _ = images.shape
     if num_frames < 1:
@@ -87,12 +110,14 @@ def moving_crop(
         )
     edges = ((0, 0), (0, padding), (0, padding), (0, 0))
     padded = jnp.pad(images, edges, mode="reflect")
+    # The share of the path that is left at each frame, from 1 to 0.
     left = np.arange(num_frames)[::-1] / max(num_frames - 1, 1)
     offsets = np.rint(padding * left).astype(int)
     return jnp.stack([padded[:, at : at + height, at : at + width] for at in offsets])
 
 
 def _read_stack(path: epath.Path, size: int) -> np.ndarray:
+    """Maps the frames of a .npy file into memory, u8[T, size, size, 3]."""
     if not path.exists():
         raise ValueError(f"no file {path}")
     try:
@@ -113,6 +138,6 @@ def _read_stack(path: epath.Path, size: int) -> np.ndarray:
 
 
 def _natural(name: str) -> list[str | int]:
-    """Splits a name into text, in lower case, and numbers."""
+    """Splits a name into text, in lower case, and numbers, to sort by."""
     parts = re.split(r"(\d+)", name.lower())
     return [int(part) if index % 2 else part for index, part in enumerate(parts)]

@@ -211,3 +211,44 @@ def test_variables_that_do_not_fit():
     )
     with pytest.raises(ValueError, match=message):
         ss.convert.to_pytorch("resnet_dnn_18", variables, **SMALL)
+
+
+def test_counters_of_batches_may_have_an_axis():
+    """As in checkpoints of some older and some distributed trainings."""
+    state = small_state()
+    counters = [key for key in state if key.endswith("num_batches_tracked")]
+    assert counters
+    odd = {**state, **{key: np.array([7]) for key in counters}}
+    assert_same(convert(odd), convert(state))
+    odd[counters[0]] = np.array([7, 7])
+    with pytest.raises(ValueError, match=rf"misshapen: {counters[0]} is \(2,\)"):
+        convert(odd)
+
+
+def test_unknown_layouts_list_those_that_are_known():
+    state = {f"encoder.block{i}.w": np.zeros(3, np.float32) for i in range(5)}
+    for given, shown in ((state, "encoder.block0.w, "), ({}, "none at all")):
+        with pytest.raises(ValueError, match="of no known layout") as caught:
+            convert(given)
+        message = str(caught.value)
+        assert shown in message
+        assert "authors (layer0.0.weight, " in message
+        assert "torchvision (conv1.weight, " in message
+        assert "\n" not in message
+        assert len(message) < 400
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_weights_are_single_precision(x64):
+    state = {
+        key: value.astype(np.float64) if value.dtype == np.float32 else value
+        for key, value in small_state().items()
+    }
+    with jax.enable_x64(x64):
+        variables = convert(state)
+    assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(variables))
+    assert_same(variables, convert(small_state()))
+    key = next(iter(state))
+    state[key] = np.full_like(state[key], 1e300)
+    with pytest.raises(ValueError, match=f"not finite: {key}"):
+        convert(state)

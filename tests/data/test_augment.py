@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spatial_smoothing.data import augment
+from spatial_smoothing.data import augment, batches
+from spatial_smoothing.data.corruption import transforms
 
 KEY = jax.random.key(0)
 
@@ -82,3 +83,29 @@ def test_preparation_augments_where_asked():
     augmented = augment.preparation(normalize, augment=True)
     expected = normalize(augment.crop_and_flip(KEY, jnp.asarray(images())))
     np.testing.assert_array_equal(augmented(KEY, images()), expected)
+
+
+def test_what_is_drawn_does_not_depend_on_jaxs_settings():
+    x = jnp.asarray(images(50))
+    functions = {
+        "crop and flip": lambda: augment.crop_and_flip(KEY, x),
+        "normalize": lambda: augment.normalize(x, mean=(0.1, 0.4), std=(0.2, 0.7)),
+        "order": lambda: batches.epoch_order(KEY, 3, 50),
+        "take": lambda: batches.take(
+            *(x, jnp.arange(50, dtype=jnp.int32), jnp.array([4, 2, 9], jnp.int32), 1),
+            batch_size=2,
+        ),
+        "corrupt": lambda: transforms.corrupt(
+            KEY, np.zeros((2, 8, 8, 3), np.uint8), "gaussian_noise", 3
+        ),
+    }
+    for name, function in functions.items():
+        expected = function()
+        with jax.enable_x64(True):
+            wide = function()
+        with jax.numpy_dtype_promotion("strict"):
+            strict = function()
+        for other in (wide, strict):
+            jax.tree.map(np.testing.assert_array_equal, other, expected)
+            types = jax.tree.map(lambda a: a.dtype, other)
+            assert types == jax.tree.map(lambda a: a.dtype, expected), name

@@ -153,9 +153,63 @@ def test_imagenet_c(tmp_path):
     (root / "n03").mkdir()
     with pytest.raises(ValueError, match="n03 has no images"):
         official_sets.read_imagenet_c(tmp_path, "fog", 2, num_classes=3)
+    (root / "n03").rmdir()
     (root / "n01/0.JPEG").write_bytes(b"")
     with pytest.raises(ValueError, match=r"cannot read .*n01/0.JPEG: .*; replace or"):
         list(found.batches(4))
+
+
+def write_classes(root, names):
+    """A folder for each class, with an image of the grey level of its position."""
+    for level, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        image = np.full((8, 8, 3), level, np.uint8)
+        PIL.Image.fromarray(image).save(root / name / "0.png")
+
+
+def test_classes_of_imagenet_c_are_matched_by_name(tmp_path):
+    names = ["ring", "disc", "arrow"]  # labels are not in the order of the alphabet
+    root = tmp_path / "fog" / "1"
+    write_classes(root, names)
+    options = {"num_classes": 3, "size": 8, "class_names": names}
+    read = lambda **more: official_sets.read_imagenet_c(
+        tmp_path, "fog", 1, **{**options, **more}
+    )
+    (batch,) = read().batches(3)
+    np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
+    np.testing.assert_array_equal(batch["label"], [0, 1, 2])
+    message = r"fog/1 lacks 1 classes: star and also has 1 classes: disc; name its"
+    with pytest.raises(ValueError, match=message):
+        read(class_names=["ring", "star", "arrow"])
+    with pytest.raises(ValueError, match="lacks 1 classes: star; name"):
+        read(class_names=[*names, "star"])
+
+
+def test_wordnet_ids_are_not_taken_for_other_names(tmp_path):
+    write_classes(tmp_path / "fog" / "1", ["n00000001", "n00000002"])
+    message = "lacks 2 classes: cat, dog and also has 2 .* which WordNet id is which"
+    with pytest.raises(ValueError, match=message) as caught:
+        official_sets.read_imagenet_c(
+            tmp_path, "fog", 1, num_classes=2, class_names=["cat", "dog"]
+        )
+    assert "\n" not in str(caught.value)
+
+
+def test_hidden_files_of_imagenet_c_are_not_counted(tmp_path, caplog):
+    root = tmp_path / "fog" / "1"
+    write_classes(root, ["n01", "n02"])
+    for name in ("._0.png", ".DS_Store", "Thumbs.db"):
+        (root / "n01" / name).write_bytes(b"x")
+    for name in (".ipynb_checkpoints", "__MACOSX"):
+        write_classes(root / name, ["n01"])
+    found = official_sets.read_imagenet_c(tmp_path, "fog", 1, num_classes=2, size=8)
+    assert found.records.files == [(0, "0.png"), (1, "0.png")]
+    assert not caplog.records
+    (root / "n02" / "1.avif").write_bytes(b"x")
+    found = official_sets.read_imagenet_c(tmp_path, "fog", 1, num_classes=2, size=8)
+    assert found.num_examples == 2
+    (record,) = caplog.records
+    assert "1 files (1.avif) are not read" in record.getMessage()
 
 
 @pytest.mark.parametrize("name", NAMES)

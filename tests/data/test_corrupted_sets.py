@@ -3,10 +3,13 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
+from etils import epath
 
 from spatial_smoothing.data import datasets, shapes, sources
+from spatial_smoothing.data.class_names import class_names
 from spatial_smoothing.data.corruption import corrupted_sets, transforms, writer
 from spatial_smoothing.data.datasets import Dataset
+from spatial_smoothing.data.tfds import prepared, read_imagenet
 
 CLEAN = Dataset(*shapes.generate("test", size=10))
 SHAPES, CIFAR10 = (sources.source(name) for name in ("shapes", "cifar10"))
@@ -105,6 +108,65 @@ def test_imagenet_c_is_not_resized(tmp_path):
     np.testing.assert_array_equal(labels, [0, 1])
     with pytest.raises(ValueError, match=r"no folder .*c/fog/3; pass the folder"):
         read.check("fog", 3)
+
+
+def write_classes(root, names):
+    """A folder for each class, with an image of the grey level of its position."""
+    for level, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        image = np.full((32, 32, 3), level, np.uint8)
+        PIL.Image.fromarray(image).save(root / name / "0.png")
+
+
+def test_class_folders_get_the_labels_of_the_data_set(tmp_path):
+    """Those of shapes are not in the order of the alphabet."""
+    write_classes(tmp_path / "fog/1", shapes.CLASS_NAMES)
+    (tmp_path / "._fog.npy").write_bytes(b"x")
+    found, labels = images(corrupted_sets.read(tmp_path, SHAPES).load("fog", 1))
+    np.testing.assert_array_equal(found[:, 0, 0, 0], labels)
+
+
+def test_class_folders_of_other_names_are_refused_before_any_is_read(tmp_path):
+    source = sources.source(f"folder:{_folder(tmp_path)}")
+    write_classes(tmp_path / "c/snow/1", ["n00000001", "n00000002"])
+    read = corrupted_sets.read(tmp_path / "c", source)
+    read.check("fog", 2)
+    for call in (read.check, read.load):
+        with pytest.raises(ValueError, match=r"c/snow/1 lacks 2 classes: ant, bee and"):
+            call("snow", 1)
+
+
+def test_imagenets_classes_are_wordnet_ids(tmp_path):
+    ids = read_imagenet.wordnet_ids()
+    assert len({*ids}) == 1000
+    assert list(ids) == sorted(ids)  # so that torchvision has the same labels
+    assert class_names("imagenet", data_dir=tmp_path) == list(ids)
+    assert ids[0] == "n01440764"
+    imagenet = sources.source("imagenet")
+    for name in ids:
+        (tmp_path / "fog/1" / name).mkdir(parents=True)
+    corrupted_sets.read(tmp_path, imagenet).check("fog", 1)
+    (tmp_path / "fog/1" / ids[3]).rename(tmp_path / "fog/1/great_white_shark")
+    with pytest.raises(ValueError, match=f"lacks 1 classes: {ids[3]} and also has 1"):
+        corrupted_sets.read(tmp_path, imagenet).check("fog", 1)
+
+
+def test_classes_without_known_names_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared, "root", lambda _: epath.Path(tmp_path / "tfds"))
+    write_classes(tmp_path / "c/fog/1", map(str, range(10)))
+    with pytest.raises(ValueError, match="names of the classes of cifar10, by which"):
+        corrupted_sets.read(tmp_path / "c", CIFAR10).load("fog", 1)
+
+
+def test_folders_may_be_named_in_any_way(tmp_path, monkeypatch):
+    write_classes(tmp_path / "c/fog/1", shapes.CLASS_NAMES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("c", "c/", "~/c", str(tmp_path / "c")):
+        assert corrupted_sets.read(name, SHAPES).data == "corrupted (c)"
+    (tmp_path / "c").rename(tmp_path / "c\udce9")
+    with pytest.raises(ValueError, match="is not UTF-8"):
+        corrupted_sets.read("c\udce9", SHAPES)
 
 
 def _folder(root):

@@ -1,10 +1,12 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
 import scipy.stats
 
 from spatial_smoothing.data import shapes
-from spatial_smoothing.data.corruption import transforms
+from spatial_smoothing.data.corruption import perturbations, transforms
 
 # All batches have one size, since each further one would be compiled.
 IMAGES, _ = shapes.generate("test", size=8)
@@ -166,3 +168,32 @@ def test_impulse_noise_replaces_values_by_black_and_white():
     # Values change on their own, not whole pixels.
     changed = noisy != 128
     np.testing.assert_allclose(changed.all(axis=-1).mean(), 0.07**3, atol=1e-3)
+
+
+def program(function, *arguments):
+    """The computation of a function, as it is before it is compiled."""
+    return str(jax.make_jaxpr(function)(*arguments))
+
+
+PROGRAMS = {
+    **{
+        f"{name} {severity}": functools.partial(
+            transforms.corrupt, name=name, severity=severity
+        )
+        for name in transforms.CORRUPTIONS
+        for severity in (3, 5)
+    },
+    **{
+        f"{name} sequence": functools.partial(perturbations.sequence, name=name)
+        for name in perturbations.NAMES
+    },
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_types_do_not_depend_on_jaxs_settings(name):
+    arguments = jax.random.key(0), np.zeros((1, 32, 32, 3), np.uint8)
+    with jax.enable_x64(True):
+        assert "f64[" not in program(PROGRAMS[name], *arguments)
+    with jax.numpy_dtype_promotion("strict"):
+        program(PROGRAMS[name], *arguments)

@@ -182,3 +182,36 @@ def test_more_than_eight_bits_are_refused():
     deep = PIL.Image.fromarray(np.zeros((40, 40), np.uint16))
     with pytest.raises(ValueError, match="mode 'I;16'; convert it to 8 bits"):
         decoding.center_crop(jpeg_images.encode(deep, "PNG"), size=32)
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_large_photographs_are_read_alike_by_both_readers(crop, tmp_path, monkeypatch):
+    """Between Pillow's limit, at which it warns, and twice that, which it refuses."""
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 2000)
+    picture = jpeg_images.image(5, (60, 60))
+    for kind, name in (("PNG", "a.png"), ("JPEG", "a.jpg")):
+        content = jpeg_images.encode(picture, kind)
+        (tmp_path / name).write_bytes(content)
+        with monkeypatch.context() as patch:
+            patch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", None)
+            whole = np.asarray(decoded(content))
+        file = image_files.read(tmp_path / name, size=60, resize=60)
+        np.testing.assert_array_equal(file.pixels, whole)
+        if crop:
+            decoding.random_crop(content, np.random.default_rng(0), size=50)
+        else:
+            pixels = decoding.center_crop(content, size=60, resize=60)
+            np.testing.assert_array_equal(pixels, whole)
+
+
+def test_photographs_beyond_the_limit_are_refused_alike(tmp_path, monkeypatch):
+    content = jpeg_images.encode(jpeg_images.image(5, (60, 60)))
+    (tmp_path / "a.jpg").write_bytes(content)
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 1700)
+    message = "it has more than 3,400 pixels; make it smaller"
+    with pytest.raises(ValueError, match=rf"cannot read .*a\.jpg: {message}$"):
+        image_files.read(tmp_path / "a.jpg", size=32)
+    with pytest.raises(ValueError, match=message):
+        decoding.center_crop(content, size=32)
+    with pytest.raises(ValueError, match=message):
+        decoding.random_crop(content, np.random.default_rng(0), size=32)

@@ -132,3 +132,93 @@ def test_kinds_of_images_may_be_mixed(root):
     assert batch["mask"].all()
     assert isinstance(dataset.records, folders.FolderRecords)
     assert pathlib.Path(dataset.records.describe(0)).exists()
+
+
+def test_hidden_files_and_folders_are_no_part_of_a_data_set(root, caplog):
+    expected = load(root).records.files
+    for name in (".DS_Store", "._0.jpg", "Thumbs.db"):
+        (root / "train" / "ant" / name).write_bytes(b"x")
+    for name in (".ipynb_checkpoints", "__MACOSX"):
+        shutil.copytree(root / "train" / "ant", root / "train" / name)
+        shutil.copytree(root / "train" / "bee", root / "train" / "ant" / name)
+    assert sources.source(f"folder:{root}").class_names == ("ant", "bee")
+    assert load(root).records.files == expected
+    assert not caplog.records
+
+
+def test_images_of_all_suffixes_are_read(root, caplog):
+    folder = root / "train" / "ant"
+    picture = jpeg_images.image(1, (50, 50))
+    kinds = {"JPEG": ("jpe", "jfif", "JPG"), "PPM": ("pgm", "ppm"), "BMP": ("bmp",)}
+    for kind, suffixes in kinds.items():
+        for suffix in suffixes:
+            mode = "L" if suffix == "pgm" else "RGB"
+            content = jpeg_images.encode(picture.convert(mode), kind)
+            (folder / f"x.{suffix}").write_bytes(content)
+    dataset = load(root)
+    assert dataset.num_examples == 4 + 6
+    assert sum(batch["mask"].sum() for batch in dataset.batches(5)) == 10
+    assert not caplog.records
+
+
+def test_what_is_not_read_is_said_in_one_line(root, caplog):
+    ant, bee = root / "train" / "ant", root / "train" / "bee"
+    (ant / "a.heic").write_bytes(b"x")
+    (bee / "notes.txt").write_bytes(b"x")
+    shutil.copytree(ant, bee / "more")
+    shutil.copy(ant / "0.jpg", root / "train" / "stray.jpg")
+    assert load(root).num_examples == 4
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert "3 files (stray.jpg, a.heic, notes.txt) and 1 subfolders (more)" in message
+    assert message.startswith(f"{root / 'train'}: ")
+    assert "\n" not in message
+
+
+def test_a_class_whose_images_are_in_subfolders_says_so(root):
+    nested = root / "train" / "ant" / "more"
+    nested.mkdir()
+    for file in (root / "train" / "ant").glob("*.jpg"):
+        file.rename(nested / file.name)
+    assert "but 1 subfolders (more); add some" in message(load, root)
+
+
+def test_names_of_classes_that_are_not_utf_8_are_refused(root):
+    (root / "train" / "ant").rename(root / "train" / "cl\udce9")
+    text = message(sources.source, f"folder:{root}")
+    assert "train/cl\\udce9 is not UTF-8" in text
+    with pytest.raises(ValueError, match=r"train/cl.* is not UTF-8"):
+        sources.load(f"folder:{root}", "train", class_names=["bee", "cl\udce9"])
+    elsewhere = root.rename(root.with_name("pets\udce9"))
+    assert "is not UTF-8" in message(sources.source, f"folder:{elsewhere}")
+
+
+def test_links_are_followed(root, tmp_path):
+    (tmp_path / "link").symlink_to(root)
+    (root / "train" / "cat").symlink_to(root / "train" / "bee")
+    (root / "test" / "cat").symlink_to(root / "test" / "bee")
+    dataset = load(tmp_path / "link")
+    assert dataset.records.class_names == ("ant", "bee", "cat")
+    assert dataset.num_examples == 6
+
+
+def test_a_name_means_the_same_folder_everywhere(root, monkeypatch):
+    monkeypatch.chdir(root.parent)
+    monkeypatch.setenv("HOME", str(root.parent))
+    expected = f"folder:{root}"
+    for path in ("pets", "pets/", "./pets", "~/pets", "pets/../pets/", str(root)):
+        assert sources.canonical_name(f"folder:{path}") == expected
+        assert load(path).num_examples == 4
+    assert sources.canonical_name("folder:gs://b/pets/") == "folder:gs://b/pets"
+    for name in ("cifar10", "folder:"):
+        assert sources.canonical_name(name) == name
+    assert "folder: has no path" in message(sources.source, "folder:")
+
+
+def test_a_folder_may_have_moved(root, tmp_path):
+    name = "folder:/nowhere/pets"
+    assert sources.moved(name, root) == f"folder:{root}"
+    assert sources.moved(name, f"{root}/") == f"folder:{root}/"
+    for other in (None, "", tmp_path, tmp_path / "absent"):
+        assert sources.moved(name, other) == name
+    assert sources.moved("imagenet", root) == "imagenet"

@@ -63,14 +63,38 @@ def test_unusable_folders_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"no frames in .*none: give a folder"):
         streams.read_frames(tmp_path / "none", size=8)
     folder = save(tmp_path / "video", ["frame1.png", "frame2.png"])
-    (folder / "frame3.txt").write_text("no image")
-    with pytest.raises(ValueError, match=r"frame3\.txt is not an image file"):
+    (folder / "frame3.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"frame3\.png is not an image file"):
         streams.read_frames(folder, size=8)
-    (folder / "frame3.txt").unlink()
+    (folder / "frame3.png").unlink()
     whole = (folder / "frame2.png").read_bytes()
     (folder / "frame2.png").write_bytes(whole[:-60])
     with pytest.raises(ValueError, match=r"cannot read .*frame2\.png: .*truncated"):
         streams.read_frames(folder, size=8)
+
+
+def test_what_is_no_image_is_skipped_and_counted(tmp_path, caplog):
+    folder = save(tmp_path / "video", ["frame1.png", "frame2.png"])
+    (folder / "frame2.png").rename(folder / "frame2")  # told by its content
+    for name in (".DS_Store", "._frame1.png", "Thumbs.db"):
+        (folder / name).write_bytes(b"x")
+    (folder / "__MACOSX").mkdir()
+    np.testing.assert_array_equal(streams.read_frames(folder, size=8), SQUARE[:2])
+    assert not caplog.records
+    (folder / "notes.txt").write_text("no image")
+    (folder / "video.mp4").write_bytes(b"no image")
+    save(folder / "more", ["frame3.png"])
+    np.testing.assert_array_equal(streams.read_frames(folder, size=8), SQUARE[:2])
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{folder}: 3 of 5 files or folders are no images and are skipped: more, "
+        "notes.txt, video.mp4"
+    )
+    only = tmp_path / "only"
+    only.mkdir()
+    (only / "notes.txt").write_text("no image")
+    with pytest.raises(ValueError, match=r"no images, but 1 other files .*: notes"):
+        streams.read_frames(only, size=8)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Sequences of images that change little by little, as in CIFAR-10-P.
 
-Each is a pure function of (key, image) to all frames of one image, mapped over a batch;
-image number i of a data set has the key `fold_in(key, i)`. Lengths are in pixels of a
-32x32 image. Source: Hendrycks and Dietterich (2019) and the code that made CIFAR-10-P.
+Each is a pure function of (key, image) to all frames of one image, mapped over a batch.
+Image number i of a data set has the key `fold_in(key, i)`. Lengths are in pixels of a
+32x32 image. Results do not depend on JAX_ENABLE_X64 or JAX_NUMPY_DTYPE_PROMOTION.
+
+Source: Hendrycks and Dietterich (2019) and the code that made CIFAR-10-P.
 """
 
 import functools
@@ -29,13 +31,19 @@ class Perturbation(NamedTuple):
 
     Attributes:
       function: (key, image f32[H, H, 3] in [0, 1]) -> f32[frames, H, H, 3].
-      frames: Length of the sequence.
-      is_noise: Whether frames after the first, clean one are independent noise.
+      frames: Number of frames of the sequence.
+      is_noise: Whether the first frame is clean and the others have noise that is
+        independent from frame to frame.
     """
 
     function: Callable[[jax.Array, jax.Array], jax.Array]
     frames: int
     is_noise: bool = False
+
+
+def _steps(count: int) -> jax.Array:
+    """Returns 0, 1, ..., count - 1 as f32[count]."""
+    return jnp.arange(count, dtype=jnp.float32)
 
 
 def _gaussian_noise(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -56,17 +64,17 @@ def _noisy(key: jax.Array, image: jax.Array, function: Callable) -> jax.Array:
 def _motion_blur(key: jax.Array, image: jax.Array) -> jax.Array:
     """Turns the direction by 9 degrees a frame; no frame is clean."""
     del key
-    angles = 9.0 * (jnp.arange(21) - 20)
+    angles = 9.0 * (_steps(21) - 20)
     return jax.vmap(lambda angle: blur.streak(image, angle, 6, 1.8))(angles)
 
 
 def _zoom_blur(key: jax.Array, image: jax.Array) -> jax.Array:
     """Averages the image and ever more magnifications of it."""
     del key
-    factors = 1 + 0.004 * jnp.arange(1, 31)
+    factors = 1 + 0.004 * (_steps(30) + 1)
     zoomed = jax.vmap(lambda factor: _affine(image, 0.0, factor))(factors)
     total = jnp.cumsum(jnp.concatenate([image[None], zoomed]), axis=0)
-    return total / jnp.arange(1, 32).reshape(-1, 1, 1, 1)
+    return total / (_steps(31) + 1).reshape(-1, 1, 1, 1)
 
 
 def _spatter(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -82,7 +90,8 @@ def _spatter(key: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def _brightness(key: jax.Array, image: jax.Array) -> jax.Array:
-    amounts = 0.015 * (jnp.arange(31) - 15)
+    """Brightens from -0.225 to 0.225 of the value of HSV."""
+    amounts = 0.015 * (_steps(31) - 15)
     return jax.vmap(lambda amount: weather.brightness(key, image, amount))(amounts)
 
 
@@ -95,25 +104,35 @@ def _translate(key: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def _rotate(key: jax.Array, image: jax.Array) -> jax.Array:
+    """Turns from -15 to 15 degrees."""
     del key
-    return jax.vmap(lambda angle: _affine(image, angle, 1.0))(jnp.arange(31.0) - 15)
+    return jax.vmap(lambda angle: _affine(image, angle, 1.0))(_steps(31) - 15)
 
 
 def _scale(key: jax.Array, image: jax.Array) -> jax.Array:
+    """Magnifies from 0.7 to 1.3."""
     del key
-    factors = 0.7 + 0.02 * jnp.arange(31)
+    factors = 0.7 + 0.02 * _steps(31)
     return jax.vmap(lambda factor: _affine(image, 0.0, factor))(factors)
 
 
 def _affine(image: jax.Array, angle: jax.Array, factor: jax.Array) -> jax.Array:
-    """Rotates clockwise by degrees and magnifies, as Pillow does.
+    """Rotates and magnifies an image as Pillow does.
 
-    Bilinear; black where the source is outside; truncated to 8 bits.
+    Interpolation is bilinear. Pixels whose source is outside the image are black.
+
+    Args:
+      image: f32[H, H, 3] in [0, 1].
+      angle: f32[], clockwise, in degrees.
+      factor: f32[], magnification.
+
+    Returns:
+      f32[H, H, 3], truncated to multiples of 1/255.
     """
     size = image.shape[0]
-    radians = jnp.deg2rad(angle)
+    radians = jnp.deg2rad(jnp.asarray(angle, jnp.float32))
     cos, sin = jnp.cos(radians) / factor, jnp.sin(radians) / factor
-    x = jnp.arange(size)[None] + (0.5 - size / 2)
+    x = _steps(size)[None] + (0.5 - size / 2)
     y = x.T
     rows, columns = (
         offset + (size / 2 - 0.5) for offset in (cos * y - sin * x, cos * x + sin * y)
@@ -128,8 +147,8 @@ def _tilt(key: jax.Array, image: jax.Array) -> jax.Array:
     """Turns the image about both axes in space, from -11.25 to 11.25 degrees.
 
     The definition puts the image one pixel behind the axes, hence no frame is clean.
-    Bilinear, black outside, rounded to 8 bits; positions are rounded to 1/32 pixel as
-    OpenCV does.
+    Interpolation is bilinear, with positions rounded to 1/32 pixel as OpenCV does.
+    Pixels whose source is outside the image are black. Results are rounded to 8 bits.
     """
     del key
     size = image.shape[0]
@@ -148,11 +167,14 @@ def _tilt(key: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def homography(angle: float, size: int) -> np.ndarray:
-    """Returns the matrix [3, 3] of a view of an image turned about both of its axes.
+    """Returns the homography of a view of an image turned about both of its axes.
 
     Args:
-      angle: In degrees, about either axis.
-      size: Of the image, in pixels.
+      angle: Angle about either axis, in degrees.
+      size: Height and width of the image, in pixels.
+
+    Returns:
+      f64[3, 3].
     """
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
     focal, centre = math.sqrt(2) * size, size / 2
@@ -191,16 +213,16 @@ def sequence(
     """Perturbs a batch of images.
 
     Args:
-      key: Key of the data set; the same for all its batches.
+      key: Key of the data set, the same for all its batches.
       images: u8[B, H, H, 3], RGB.
       name: One of `NAMES`.
-      numbers: i32[B], those of the images in their data set; None for 0, 1, ...
+      numbers: i32[B], numbers of the images in their data set; None for 0, 1, ...
 
     Returns:
-      u8[T, B, H, H, 3], T the frames of the perturbation.
+      u8[T, B, H, H, 3]; T is the number of frames of the perturbation.
 
     Raises:
-      ValueError: Unknown name, or other images.
+      ValueError: The name is unknown, or images have another type or shape.
     """
     lookup(PERTURBATIONS, name, "perturbation")
     shape = images.shape
@@ -208,7 +230,8 @@ def sequence(
         raise ValueError(
             f"images must be uint8[B, H, H, 3], not {images.dtype}{list(shape)}"
         )
-    numbers = jnp.arange(len(images)) if numbers is None else jnp.asarray(numbers)
+    numbers = np.arange(len(images)) if numbers is None else numbers
+    numbers = jnp.asarray(numbers, jnp.int32)
     return _sequence(key, images, numbers, name=name)
 
 

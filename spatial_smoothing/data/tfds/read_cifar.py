@@ -121,7 +121,7 @@ def _decode(
 
     Args:
       records: All N records of the split.
-      part: Which of them to decode.
+      part: Range of the records to decode.
       images: u8[N, H, W, 3], written to.
       labels: i32[N], written to.
     """

@@ -16,9 +16,9 @@ class Baseline(NamedTuple):
     """Scores of a network on corrupted images.
 
     Attributes:
-      name: What it is, for reports.
-      scores: (corruption, severity) -> "nll" in nats, "accuracy" and "ece" as
-        fractions, those that are known; ("clean", 0) is without corruption.
+      name: What reports call the network.
+      scores: (corruption, severity) -> the scores that are known of "nll" in nats,
+        "accuracy" and "ece" as fractions; ("clean", 0) is without corruption.
     """
 
     name: str
@@ -37,8 +37,9 @@ def alexnet(name: str) -> Baseline:
     """Returns the scores of AlexNet.
 
     Args:
-      name: "cifar10", "cifar100" or "imagenet", measured by the authors of the paper;
-        or "imagenet_official", where the accuracy alone is known.
+      name: "cifar10", "cifar100" or "imagenet" for scores that the authors of the paper
+        measured; "imagenet_official" for those of ImageNet-C's authors, of which the
+        accuracy alone is known.
 
     Raises:
       ValueError: There are no such scores.

@@ -1,11 +1,13 @@
 """The corruptions of CIFAR-C and ImageNet-C, made on the device for any images.
 
-Each is a pure function of (key, image, constants) of one image, mapped over a batch;
-image number i of a data set has the key `fold_in(key, i)`, whatever the batch. Images
+Each is a pure function of (key, image, constants) of one image, mapped over a batch.
+Image number i of a data set has the key `fold_in(key, i)`, whatever the batch. Images
 are u8[B, H, H, 3]; functions compute in f32, and results are clipped and truncated to 8
-bits. Source: Hendrycks and Dietterich, "Benchmarking neural network robustness to
-common corruptions and perturbations" (2019), and the code that made CIFAR-10-C and
-ImageNet-C. Their random numbers cannot be had again: what is random here has the same
+bits. Results do not depend on JAX_ENABLE_X64 or JAX_NUMPY_DTYPE_PROMOTION.
+
+Source: Hendrycks and Dietterich, "Benchmarking neural network robustness to common
+corruptions and perturbations" (2019), and the code that made CIFAR-10-C and ImageNet-C.
+Their random numbers cannot be drawn again: what is random here has the same
 distribution, not the same values.
 """
 
@@ -15,6 +17,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from spatial_smoothing.data.corruption.transforms import (
     blur,
@@ -26,7 +29,7 @@ from spatial_smoothing.data.corruption.transforms import (
 from spatial_smoothing.lookup import lookup, unknown
 
 SEVERITIES = (1, 2, 3, 4, 5)
-SEED = 0  # of the key of evaluations, so that all see the same images
+SEED = 0  # seed of the key in evaluations, so that all see the same images
 
 
 class Corruption(NamedTuple):
@@ -38,7 +41,7 @@ class Corruption(NamedTuple):
       imagenet: Constants for 224x224 pixels, those of ImageNet-C.
       traced: Whether constants may be traced, so that one compilation serves all
         severities; else they decide sizes or are used on the host.
-      deviation: How it departs from the official one, in a word; else empty.
+      deviation: A word for how it departs from the published one; empty if it does not.
     """
 
     function: Callable[..., jax.Array]
@@ -204,6 +207,11 @@ DEVIATIONS = {name: c.deviation for name, c in CORRUPTIONS.items() if c.deviatio
 def constants_of(name: str, severity: int, *, constants: str = "cifar") -> tuple:
     """Returns the constants of a corruption.
 
+    Args:
+      name: One of `NAMES` or `EXTRA`.
+      severity: From 1 to 5.
+      constants: "cifar" for those of CIFAR-10-C, "imagenet" for those of ImageNet-C.
+
     Raises:
       ValueError: Unknown name, severity or set of constants.
     """
@@ -226,12 +234,12 @@ def corrupt(
     """Corrupts a batch of images.
 
     Args:
-      key: Key of the data set; the same for all its batches.
+      key: Key of the data set, the same for all its batches.
       images: u8[B, H, H, 3], RGB.
       name: One of `NAMES` or `EXTRA`.
       severity: From 1 to 5.
-      constants: "cifar" for small images, "imagenet" for those of 224 pixels.
-      numbers: i32[B], those of the images in their data set; None for 0, 1, ... An
+      constants: "cifar" for small images, "imagenet" for images of 224 pixels.
+      numbers: i32[B], numbers of the images in their data set; None for 0, 1, ... An
         image is corrupted in the same way alone and in any batch.
 
     Returns:
@@ -246,7 +254,8 @@ def corrupt(
         raise ValueError(
             f"images must be uint8[B, H, H, 3], not {images.dtype}{list(shape)}"
         )
-    numbers = jnp.arange(len(images)) if numbers is None else jnp.asarray(numbers)
+    numbers = np.arange(len(images)) if numbers is None else numbers
+    numbers = jnp.asarray(numbers, jnp.int32)
     if CORRUPTIONS[name].traced:
         values = jnp.asarray(values, jnp.float32)  # ints would compile once more
         return _corrupt(key, images, numbers, values, name=name)
@@ -263,12 +272,23 @@ def _corrupt(
     name: str,
     static: tuple = (),
 ) -> jax.Array:
+    """Corrupts a batch; see `corrupt`.
+
+    Args:
+      key: Key of the data set.
+      images: u8[B, H, H, 3].
+      numbers: i32[B].
+      values: Constants that are traced, f32[n]; empty for corruptions that take none.
+      name: Name of the corruption.
+      static: Constants that are known when it is compiled.
+    """
     function = CORRUPTIONS[name].function
 
     def one(number: jax.Array, image: jax.Array) -> jax.Array:
         image = image.astype(jnp.float32) / 255
         image = function(jax.random.fold_in(key, number), image, *values, *static)
-        # Rounding of f32 must not turn a whole grey level into the next lower one.
+        # The small number: rounding of f32 must not turn a whole grey level into the
+        # next lower one.
         return jnp.floor(255 * jnp.clip(image, 0, 1) + 1e-4).astype(jnp.uint8)
 
     return jax.vmap(one)(numbers, images)

@@ -14,7 +14,13 @@ from spatial_smoothing.data.corruption.transforms import draws, linear
 
 
 def gaussian_blur(key: jax.Array, image: jax.Array, sigma: float) -> jax.Array:
-    """Blurs by a Gaussian of four standard deviations on each side."""
+    """Blurs by a Gaussian that is cut off at four standard deviations.
+
+    Args:
+      key: Not used.
+      image: f32[H, H, C] in [0, 1].
+      sigma: Standard deviation, in pixels.
+    """
     del key
     return _gaussian(image, sigma)
 
@@ -28,7 +34,14 @@ def _gaussian(image: jax.Array, sigma: float) -> jax.Array:
 def defocus_blur(
     key: jax.Array, image: jax.Array, radius: float, alias_sigma: float
 ) -> jax.Array:
-    """Blurs by a disc whose edge is smoothed by a Gaussian of `alias_sigma`."""
+    """Blurs by a disc whose edge is smoothed by a Gaussian.
+
+    Args:
+      key: Not used.
+      image: f32[H, H, C] in [0, 1].
+      radius: Radius of the disc, in pixels.
+      alias_sigma: Standard deviation of the Gaussian, in pixels.
+    """
     del key
     kernel = disc(radius, alias_sigma)
     return linear.apply_sum(
@@ -47,9 +60,17 @@ def disc(radius: float, alias_sigma: float) -> np.ndarray:
 
 
 def zoom_blur(key: jax.Array, image: jax.Array, step: float, count: int) -> jax.Array:
-    """Averages the image and its magnifications by 1 + i * step, i = 0..count - 1."""
+    """Averages the image and its magnifications by 1 + i * step, i = 0..count - 1.
+
+    Args:
+      key: Not used.
+      image: f32[H, H, C] in [0, 1].
+      step: Difference between two magnifications.
+      count: Number of magnifications.
+    """
     del key
-    # As arange sums them up: the last bit decides about the size of a magnification.
+    # By arange, as in the published code: its rounding decides, in the last bit, about
+    # the size of a magnification.
     factors = np.arange(1, 1 + (count - 0.5) * step, step)
     matrices = np.stack([linear.zoom(image.shape[0], factor) for factor in factors])
     return (image + linear.apply_sum(matrices, matrices, image)) / (count + 1)
@@ -58,7 +79,14 @@ def zoom_blur(key: jax.Array, image: jax.Array, step: float, count: int) -> jax.
 def motion_blur(
     key: jax.Array, image: jax.Array, radius: int, sigma: float
 ) -> jax.Array:
-    """Blurs along a line up to 45 degrees off the horizontal."""
+    """Blurs along a line at most 45 degrees off the horizontal.
+
+    Args:
+      key: Key that draws the angle, uniform in [-45, 45) degrees.
+      image: f32[H, H, C] in [0, 1].
+      radius: Half the length of the line, in pixels.
+      sigma: Standard deviation of the weights along the line, in pixels.
+    """
     angle = draws.uniform(key, (), low=-45.0, high=45.0)
     return streak(image, angle, radius, sigma)
 
@@ -71,9 +99,9 @@ def streak(image: jax.Array, angle: jax.Array, radius: int, sigma: float) -> jax
 
     Args:
       image: f32[H, W, C] in [0, 1].
-      angle: In degrees; 0 reads to the right, 90 downward.
-      radius: In pixels.
-      sigma: In pixels.
+      angle: f32[], in degrees; 0 reads to the right, 90 downward.
+      radius: Half the length of the line, in pixels.
+      sigma: Standard deviation of the weights, in pixels.
 
     Returns:
       f32[H, W, C], rounded to 8 bits.
@@ -82,15 +110,16 @@ def streak(image: jax.Array, angle: jax.Array, radius: int, sigma: float) -> jax
     along = np.arange(reach + 1)
     weights = np.exp(-0.5 * (along / sigma) ** 2)
     weights = np.float32(weights / weights.sum())
+    along = np.float32(along)
     radians = jnp.deg2rad(angle)
     direction = jnp.stack([jnp.sin(radians), jnp.cos(radians)])
-    shifts = jnp.ceil(along[:, None] * direction[None] - 0.5).astype(int)
+    shifts = jnp.ceil(along[:, None] * direction[None] - 0.5).astype(jnp.int32)
     pad = (reach, reach)
     padded = jnp.pad(image, (pad, pad, (0, 0)), mode="edge")
 
     def add(total: jax.Array, tap: tuple) -> tuple:
         weight, (down, right) = tap
-        start = (reach + down, reach + right, 0)
+        start = (reach + down, reach + right, jnp.int32(0))
         part = jax.lax.dynamic_slice(padded, start, image.shape)
         return total + weight * part, None
 
@@ -101,35 +130,54 @@ def streak(image: jax.Array, angle: jax.Array, radius: int, sigma: float) -> jax
 def glass_blur(
     key: jax.Array, image: jax.Array, sigma: float, delta: int, iterations: int
 ) -> jax.Array:
-    """Blurs, lets pixels take the colour of a random one nearby, and blurs again."""
+    """Blurs, lets pixels take the colour of a random one nearby, and blurs again.
+
+    Args:
+      key: Key of the random offsets.
+      image: f32[H, H, C] in [0, 1].
+      sigma: Standard deviation of both blurs, in pixels.
+      delta: Offsets are in [-delta, delta) pixels, in both directions.
+      iterations: How often pixels take the colour of another one.
+    """
     blurred = jnp.floor(255 * _gaussian(image, sigma) + 1e-4)
     pixels = blurred.reshape(-1, image.shape[-1])
-    for one in jax.random.split(key, iterations):
-        pixels = pixels[_neighbours(one, image.shape[0], delta)]
+    for each_key in jax.random.split(key, iterations):
+        pixels = pixels[_neighbours(each_key, image.shape[0], delta)]
     return _gaussian(pixels.reshape(image.shape) / 255, sigma)
 
 
 def _neighbours(key: jax.Array, size: int, delta: int) -> jax.Array:
-    """Returns for each pixel the one whose colour it takes, i32[size * size].
+    """Returns for each pixel the number of the pixel whose colour it takes.
 
     The definition visits the pixels in order, last row and last column first, and each
     copies the pixel at a random offset in [-delta, delta). Where that one was visited
     before, it already has the colour of another: such chains are followed to their end,
     doubling the stride, instead of visiting pixel after pixel.
+
+    Args:
+      key: Key of the random offsets.
+      size: Height and width of the image, in pixels.
+      delta: Offsets are in [-delta, delta) pixels, in both directions.
+
+    Returns:
+      i32[size * size], in row-major order.
     """
     offsets = draws.uniform(key, (2, size, size), low=-delta, high=delta)
-    offsets = jnp.floor(offsets).astype(int)
-    row, column = jnp.meshgrid(jnp.arange(size), jnp.arange(size), indexing="ij")
+    offsets = jnp.floor(offsets).astype(jnp.int32)
+    line = jnp.arange(size, dtype=jnp.int32)
+    row, column = jnp.meshgrid(line, line, indexing="ij")
     visited = (row > delta) & (row <= size - delta)
     visited &= (column > delta) & (column <= size - delta)
     here = row * size + column
     target = jnp.where(visited, here + offsets[0] * size + offsets[1], here).ravel()
+    # The target was visited before, because the visits run from the end.
     chained = visited.ravel()[target] & (target > here.ravel())
 
     def follow(state: Sequence[jax.Array]) -> tuple:
         target, chained = state
         return jnp.where(chained, target[target], target), chained & chained[target]
 
-    return jax.lax.while_loop(lambda state: state[1].any(), follow, (target, chained))[
-        0
-    ]
+    target, _ = jax.lax.while_loop(
+        lambda state: state[1].any(), follow, (target, chained)
+    )
+    return target

@@ -21,9 +21,10 @@ _LUMINANCE = np.array(
         [24, 35, 55, 64, 81, 104, 113, 92],
         [49, 64, 78, 87, 103, 121, 120, 101],
         [72, 92, 95, 98, 112, 100, 103, 99],
-    ]
+    ],
+    np.int32,
 )
-_CHROMINANCE = np.full((8, 8), 99)
+_CHROMINANCE = np.full((8, 8), 99, np.int32)
 _CHROMINANCE[:4, :4] = [
     [17, 18, 24, 47],
     [18, 21, 26, 66],
@@ -54,12 +55,13 @@ def compress(pixels: jax.Array, quality: jax.Array | int) -> jax.Array:
 
     Args:
       pixels: i32[H, W, 3] in [0, 255], RGB.
-      quality: From 1 to 100.
+      quality: Quality of the compression, from 1 to 100.
 
     Returns:
       i32[H, W, 3] in [0, 255].
     """
     height, width, _ = pixels.shape
+    # Blocks are of 8x8 pixels, of chroma at half the resolution: 16x16 of the image.
     below, right = -height % 16, -width % 16
     pixels = jnp.pad(pixels, ((0, below), (0, right), (0, 0)), mode="edge")
     luma, blue, red = _to_ycc(pixels)
@@ -84,6 +86,7 @@ def _table(base: np.ndarray, quality: jax.Array | int) -> jax.Array:
 
 
 def _to_ycc(pixels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Converts RGB to luma and two chroma planes, in units of 2^-16 before rounding."""
     r, g, b = jnp.moveaxis(pixels, -1, 0)
     half, centre = 1 << 15, (128 << 16) + (1 << 15) - 1
     return (
@@ -94,6 +97,7 @@ def _to_ycc(pixels: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def _to_rgb(luma: jax.Array, blue: jax.Array, red: jax.Array) -> jax.Array:
+    """Converts luma and two chroma planes to RGB, in units of 2^-16 before rounding."""
     blue, red, half = blue - 128, red - 128, 1 << 15
     r = luma + ((91881 * red + half) >> 16)
     g = luma + ((-22554 * blue - 46802 * red + half) >> 16)
@@ -104,7 +108,7 @@ def _to_rgb(luma: jax.Array, blue: jax.Array, red: jax.Array) -> jax.Array:
 def _downsample(plane: jax.Array) -> jax.Array:
     """Averages 2x2 pixels; halves are rounded down and up in turn along a row."""
     total = plane[::2, ::2] + plane[::2, 1::2] + plane[1::2, ::2] + plane[1::2, 1::2]
-    bias = 1 + jnp.arange(total.shape[1])[None] % 2
+    bias = 1 + jnp.arange(total.shape[1], dtype=jnp.int32)[None] % 2
     return (total + bias) >> 2
 
 
@@ -120,7 +124,15 @@ def _upsample(plane: jax.Array) -> jax.Array:
 
 
 def _code(plane: jax.Array, table: jax.Array) -> jax.Array:
-    """Transforms, quantises and restores blocks of 8x8 pixels, i32 in [0, 255]."""
+    """Transforms, quantises and restores blocks of 8x8 pixels.
+
+    Args:
+      plane: i32[H, W] in [0, 255], H and W multiples of 8.
+      table: i32[8, 8], quantisation table.
+
+    Returns:
+      i32[H, W] in [0, 255].
+    """
     height, width = plane.shape
     blocks = plane.reshape(height // 8, 8, width // 8, 8).transpose(1, 3, 0, 2) - 128
     # The two passes leave a factor of 8 in the coefficients.
@@ -136,7 +148,7 @@ def _code(plane: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def _pass(matrix: np.ndarray, blocks: jax.Array, shift: int, *, axis: int) -> jax.Array:
-    """Multiplies along an axis of length 8, divides by 2^shift and rounds."""
+    """Multiplies i32[..., 8, ...] along an axis, divides by 2^shift and rounds."""
     product = jnp.tensordot(jnp.asarray(matrix, jnp.int32), blocks, axes=(1, axis))
     half = 1 << (shift - 1)
     return jnp.moveaxis((product + half) >> shift, 0, axis)

@@ -26,12 +26,24 @@ _BORDERS = {
 
 
 def fold(index: np.ndarray, size: int, *, border: str) -> np.ndarray:
-    """Returns the pixel in [0, size) that stands in for each, int of any shape."""
+    """Returns the pixel in [0, size) that stands in for one beyond the borders.
+
+    Args:
+      index: int[...], numbers of pixels, also below 0 and above `size`.
+      size: Number of pixels.
+      border: "nearest", "reflect" or "mirror", see the top of this file.
+    """
     return lookup(_BORDERS, border, "border")(index, size)
 
 
 def correlation(size: int, taps: np.ndarray, *, border: str) -> np.ndarray:
-    """Returns the matrix [size, size] of a centred filter of odd length."""
+    """Returns the matrix f32[size, size] of a centred filter.
+
+    Args:
+      size: Number of pixels in a row of the image.
+      taps: [K], weights of the filter, K odd.
+      border: "nearest", "reflect" or "mirror", see the top of this file.
+    """
     radius = len(taps) // 2
     index = np.arange(size)[:, None] + np.arange(-radius, radius + 1)
     matrix = np.zeros((size, size))
@@ -48,13 +60,13 @@ def gaussian_taps(sigma: float, radius: int) -> np.ndarray:
 
 
 def gaussian(size: int, sigma: float, *, border: str, truncate: float) -> np.ndarray:
-    """Returns the matrix of a Gaussian blur.
+    """Returns the matrix f32[size, size] of a Gaussian blur.
 
     Args:
-      size: Of the image, in pixels.
+      size: Number of pixels in a row of the image.
       sigma: Standard deviation in pixels; 0 gives the identity.
-      border: See the contract of this file.
-      truncate: Where the filter ends, in standard deviations.
+      border: "nearest", "reflect" or "mirror", see the top of this file.
+      truncate: Distance at which the filter ends, in standard deviations.
     """
     if sigma == 0:
         return np.eye(size, dtype=np.float32)
@@ -66,9 +78,9 @@ def kernel(size: int, weights: np.ndarray, *, border: str) -> tuple:
     """Returns rows and columns, each f32[terms, size, size], of a 2-D correlation.
 
     Args:
-      size: Of the image, in pixels.
-      weights: [K, K], K odd.
-      border: See the contract of this file.
+      size: Height and width of the image, in pixels.
+      weights: [K, K], weights of the correlation, K odd.
+      border: "nearest", "reflect" or "mirror", see the top of this file.
     """
     u, scales, v = np.linalg.svd(np.asarray(weights, np.float64))
     terms = range(np.sum(scales > 1e-7 * scales[0]))
@@ -82,6 +94,13 @@ def zoom(size: int, factor: float) -> np.ndarray:
 
     The middle ceil(size / factor) pixels are enlarged by linear interpolation, end
     points aligned, and of the result the middle `size` are kept.
+
+    Args:
+      size: Number of pixels in a row of the image.
+      factor: Magnification, at least 1.
+
+    Returns:
+      f32[size, size].
     """
     source = math.ceil(size / factor)
     enlarged = round(source * factor)
@@ -96,7 +115,15 @@ def zoom(size: int, factor: float) -> np.ndarray:
 
 
 def box(size: int, target: int) -> np.ndarray:
-    """Returns the matrix [target, size] of Pillow's resizing with the box filter."""
+    """Returns the matrix of Pillow's resizing with the box filter.
+
+    Args:
+      size: Number of pixels in a row of the image.
+      target: Number of pixels in a row of the result.
+
+    Returns:
+      f32[target, size].
+    """
     scale = size / target
     centre = (np.arange(target) + 0.5) * scale
     half = 0.5 * max(scale, 1.0)
@@ -111,8 +138,8 @@ def apply(rows: np.ndarray, columns: np.ndarray, image: jax.Array) -> jax.Array:
     """Applies a matrix to the columns of an image and one to its rows.
 
     Args:
-      rows: f32[P, H].
-      columns: f32[Q, W].
+      rows: f32[P, H], applied to the columns, so that it mixes rows.
+      columns: f32[Q, W], applied to the rows, so that it mixes columns.
       image: f32[H, W, C].
 
     Returns:
@@ -123,7 +150,16 @@ def apply(rows: np.ndarray, columns: np.ndarray, image: jax.Array) -> jax.Array:
 
 
 def apply_sum(rows: np.ndarray, columns: np.ndarray, image: jax.Array) -> jax.Array:
-    """Sums `apply` over pairs of matrices f32[terms, H, H] and f32[terms, W, W]."""
+    """Sums `apply` over pairs of matrices.
+
+    Args:
+      rows: f32[terms, H, H].
+      columns: f32[terms, W, W].
+      image: f32[H, W, C].
+
+    Returns:
+      f32[H, W, C].
+    """
 
     def add(total: jax.Array, pair: tuple) -> tuple:
         return total + apply(*pair, image), None
@@ -138,17 +174,18 @@ def bilinear(
 
     Args:
       image: f32[H, W, C].
-      rows: f32[P, Q], in pixels.
-      columns: f32[P, Q].
-      border: See the contract of this file.
+      rows: f32[P, Q], vertical positions, in pixels.
+      columns: f32[P, Q], horizontal positions, in pixels.
+      border: "nearest", "reflect" or "mirror", see the top of this file.
 
     Returns:
       f32[P, Q, C].
     """
     height, width, channels = image.shape
     pixels = image.reshape(height * width, channels)
-    top, left = (jnp.floor(position).astype(int) for position in (rows, columns))
-    down, right = (rows - top)[..., None], (columns - left)[..., None]
+    top, left = (jnp.floor(place).astype(jnp.int32) for place in (rows, columns))
+    down = (rows - top.astype(rows.dtype))[..., None]
+    right = (columns - left.astype(columns.dtype))[..., None]
 
     def read(i: int, j: int) -> jax.Array:
         row = fold(top + i, height, border=border)

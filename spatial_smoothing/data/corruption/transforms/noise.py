@@ -15,7 +15,7 @@ from spatial_smoothing.data.corruption.transforms import draws
 
 
 def gaussian_noise(key: jax.Array, image: jax.Array, sigma: float) -> jax.Array:
-    """Adds normal noise of standard deviation `sigma`."""
+    """Adds normal noise of standard deviation `sigma`, in units of the image."""
     return image + sigma * draws.normal(key, image.shape)
 
 
@@ -25,7 +25,7 @@ def speckle_noise(key: jax.Array, image: jax.Array, sigma: float) -> jax.Array:
 
 
 def impulse_noise(key: jax.Array, image: jax.Array, amount: float) -> jax.Array:
-    """Replaces a share of the values, half of them by 1 and half by 0."""
+    """Replaces the share `amount` of the values, half of them by 1 and half by 0."""
     draw = draws.uniform(key, image.shape)
     return jnp.where(draw < amount, (draw < amount / 2).astype(image.dtype), image)
 
@@ -35,22 +35,34 @@ def shot_noise(key: jax.Array, image: jax.Array, photons: int) -> jax.Array:
 
     Poisson numbers are slow to draw by rejection. With 256 possible means they come
     from tables, one uniform number each, by Walker's alias method.
+
+    Args:
+      key: Key of the random numbers.
+      image: f32[H, W, C] in [0, 1], multiples of 1/255.
+      photons: Mean count of a value of 1, at least 1.
     """
     keep, alias = _poisson_tables(photons)
-    level = jnp.round(255 * image).astype(int)
-    slot_and_rest = (photons + 1) * draws.uniform(key, image.shape)
-    slot = slot_and_rest.astype(int)
+    level = jnp.round(255 * image).astype(jnp.int32)
+    # One uniform number gives both a slot of the table and the share that decides
+    # whether the slot's own count or its alias is taken.
+    slot_and_share = (photons + 1) * draws.uniform(key, image.shape)
+    slot = slot_and_share.astype(jnp.int32)
     entry = level * (photons + 1) + slot
-    kept = slot_and_rest - slot < jnp.asarray(keep)[entry]
+    kept = slot_and_share - slot.astype(jnp.float32) < jnp.asarray(keep)[entry]
     count = jnp.where(kept, slot, jnp.asarray(alias)[entry])
     return count.astype(image.dtype) / photons
 
 
 @functools.cache
 def _poisson_tables(photons: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns alias tables f32 and i32 [256 * (photons + 1)], one row per grey level.
+    """Returns alias tables, one row per grey level, as `_alias_table` makes them.
 
-    A count above `photons` is the same to the image as `photons`.
+    Args:
+      photons: Mean count of the grey level 255. All counts above are one entry, because
+        they give the same image.
+
+    Returns:
+      Shares f32 and aliases i32, both [256 * (photons + 1)].
     """
     counts = np.arange(photons)
     log_factorial = np.array([math.lgamma(count + 1) for count in counts])
@@ -61,24 +73,34 @@ def _poisson_tables(photons: int) -> tuple[np.ndarray, np.ndarray]:
         below = np.exp(counts * math.log(mean) - mean - log_factorial)
         masses = np.append(below, max(0.0, 1 - below.sum()))
         keep[level], alias[level] = _alias_table(masses / masses.sum())
-    keep[0] = 0  # every slot of the mean 0 leads to its alias, the count 0
+    keep[0] = 0  # every slot of the grey level 0 leads to its alias, the count 0
     return keep.ravel(), alias.ravel()
 
 
 def _alias_table(masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns for each of n slots the share that is its own and who has the rest.
+    """Makes the table of Walker's alias method for a distribution of n values.
+
+    A slot drawn uniformly gives its own number with probability `keep[slot]`, and the
+    number `alias[slot]` otherwise.
+
+    Args:
+      masses: [n], probabilities of 0 to n - 1.
+
+    Returns:
+      `keep` f64[n] in [0, 1], and `alias` i64[n].
 
     Source: Walker (1977); construction of Vose (1991).
     """
     share = (masses * len(masses)).tolist()
-    owner = list(range(len(masses)))
+    alias = list(range(len(masses)))
     small = [i for i, value in enumerate(share) if value < 1]
     large = [i for i, value in enumerate(share) if value >= 1]
     keep = np.ones(len(masses))
     while small and large:
+        # The slot that is not full is filled up from one that has more than it holds.
         low, high = small.pop(), large[-1]
-        keep[low], owner[low] = share[low], high
+        keep[low], alias[low] = share[low], high
         share[high] -= 1 - share[low]
         if share[high] < 1:
             small.append(large.pop())
-    return keep, np.array(owner)
+    return keep, np.array(alias)

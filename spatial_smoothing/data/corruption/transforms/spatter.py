@@ -35,14 +35,15 @@ def spatter(
     """Adds drops of water, or splashes of mud.
 
     Args:
-      key: Key.
+      key: Key of the noise that becomes liquid.
       image: f32[H, H, 3] in [0, 1].
-      mean: Of the normal noise that becomes liquid.
-      std: Its standard deviation.
-      sigma: Of the Gaussian that smooths it, in pixels.
-      threshold: What is less is dry.
-      strength: Opacity of water; of mud, the Gaussian blur of its edge in pixels.
-      mud: Whether mud, else water.
+      mean: Mean of the normal noise.
+      std: Standard deviation of the normal noise.
+      sigma: Standard deviation of the Gaussian that smooths the noise, in pixels.
+      threshold: Smoothed noise below it leaves the pixel dry.
+      strength: For water, its opacity in [0, 1]; for mud, the standard deviation of the
+        Gaussian that blurs its edge, in pixels.
+      mud: Whether the liquid is mud; else it is water.
     """
     layer = liquid_layer(key, image.shape[0], mean, std, sigma, threshold)
     if not mud:
@@ -55,7 +56,19 @@ def spatter(
 def liquid_layer(
     key: jax.Array, size: int, mean: float, std: float, sigma: float, threshold: float
 ) -> jax.Array:
-    """Returns smooth noise f32[size, size], 0 where below the threshold."""
+    """Returns smooth noise, 0 where it is below the threshold.
+
+    Args:
+      key: Key of the noise.
+      size: Height and width, in pixels.
+      mean: Mean of the normal noise.
+      std: Standard deviation of the normal noise.
+      sigma: Standard deviation of the Gaussian that smooths the noise, in pixels.
+      threshold: Values below it become 0.
+
+    Returns:
+      f32[size, size].
+    """
     layer = mean + std * draws.normal(key, (size, size))
     layer = _gaussian(layer, sigma)
     return jnp.where(layer < threshold, 0, layer)
@@ -67,7 +80,13 @@ def _gaussian(layer: jax.Array, sigma: float) -> jax.Array:
 
 
 def water(image: jax.Array, layer: jax.Array, strength: float) -> jax.Array:
-    """Adds water where the layer is not 0, lit from one side."""
+    """Adds water where the layer is not 0, lit from one side.
+
+    Args:
+      image: f32[H, H, 3] in [0, 1].
+      layer: f32[H, H], as `liquid_layer` makes it.
+      strength: Opacity of the water, in [0, 1].
+    """
     layer = jnp.floor(255 * layer).astype(jnp.int32) & 255  # above 1 it wraps around
     drops = layer * _relief(layer)
     highest = jnp.maximum(drops.max(), 1)
@@ -92,7 +111,17 @@ def _neighbourhood(image: jax.Array, kernel: Sequence) -> jax.Array:
 def _neighbours(
     image: jax.Array, reach: int, *, mode: str, **options
 ) -> dict[tuple[int, int], jax.Array]:
-    """Returns offset (rows, columns) -> the image read so many pixels further."""
+    """Returns the image shifted by all offsets within `reach` pixels.
+
+    Args:
+      image: [H, W].
+      reach: Largest offset in each direction, in pixels.
+      mode: How `jnp.pad` continues the image beyond its borders.
+      **options: Options of `jnp.pad`.
+
+    Returns:
+      Offset (rows, columns) -> [H, W], the pixels so many rows and columns further.
+    """
     height, width = image.shape
     padded = jnp.pad(image, reach, mode=mode, **options)
     offsets = range(-reach, reach + 1)
@@ -103,10 +132,19 @@ def _neighbours(
 
 
 def canny(layer: jax.Array, *, low: int, high: int) -> jax.Array:
-    """Returns the edges, bool[H, W], of 8-bit levels i32[H, W].
+    """Returns the edges of an image, by the algorithm of Canny as OpenCV has it.
 
-    Ridges of the L1 norm of the gradient (Sobel, 3x3) above `low` that connect to one
-    above `high`. The angle is compared with 22.5 and 67.5 degrees in steps of 2^-15.
+    Edges are ridges of the L1 norm of the gradient (Sobel, 3x3) above `low` that are
+    connected to a ridge above `high`. The angle is compared with 22.5 and 67.5 degrees
+    in steps of 2^-15.
+
+    Args:
+      layer: i32[H, W] in [0, 255].
+      low: Norm above which a ridge continues an edge.
+      high: Norm above which a ridge begins an edge.
+
+    Returns:
+      bool[H, W].
     """
     at = _neighbours(layer, 1, mode="edge")
     right = at[-1, 1] + 2 * at[0, 1] + at[1, 1]
@@ -115,6 +153,8 @@ def canny(layer: jax.Array, *, low: int, high: int) -> jax.Array:
     down -= at[-1, -1] + 2 * at[-1, 0] + at[-1, 1]
     norm = jnp.abs(right) + jnp.abs(down)
     near = _neighbours(norm, 1, mode="constant")
+    # A pixel is on a ridge if its norm exceeds that of its two neighbours across the
+    # edge: along the diagonal, or, where the gradient is steep or flat, along an axis.
     flat = 13573 * jnp.abs(right)  # 2^15 tan(22.5 degrees)
     steep = flat + (jnp.abs(right) << 16)
     slope = jnp.abs(down) << 15
@@ -146,6 +186,9 @@ def chamfer_distance(edges: jax.Array) -> jax.Array:
 
     Paths are made of steps to a neighbour (1), a diagonal one (1.4) and a knight's move
     (2.1969), as in OpenCV's transform with a 5x5 mask.
+
+    Args:
+      edges: bool[H, W].
     """
     costs = {(0, 1): 1.0, (1, 1): 1.4, (1, 2): 2.1969}
     costs = {move: round(cost * _PIXEL) for move, cost in costs.items()}
@@ -159,17 +202,19 @@ def chamfer_distance(edges: jax.Array) -> jax.Array:
         return distance
 
     farthest = _FARTHEST * _PIXEL
-    start = jnp.where(edges, 0, farthest)
+    start = jnp.where(edges, 0, farthest).astype(jnp.int32)
     return jax.lax.fori_loop(0, _FARTHEST, relax, start)
 
 
 def _equalize(levels: jax.Array) -> jax.Array:
     """Equalises the histogram of i32[H, W] in [0, 20] to [0, 255]."""
-    bins = jnp.arange(_FARTHEST + 1)
-    counts = (levels[..., None] == bins[None, None]).sum(axis=(0, 1))
-    lowest = levels.min()
-    counts = jnp.where(bins <= lowest, 0, counts)
-    below = ((levels[..., None] >= bins[None, None]) * counts[None, None]).sum(axis=-1)
-    total = counts.sum()
-    scaled = jnp.round(below * (255 / jnp.maximum(total, 1)))
+    bins = jnp.arange(_FARTHEST + 1, dtype=jnp.int32)
+    reached = levels[..., None] >= bins[None, None]
+    counts = (levels[..., None] == bins[None, None]).sum(axis=(0, 1), dtype=jnp.int32)
+    # As OpenCV does, without the pixels of the lowest level, which become 0.
+    counts = jnp.where(bins <= levels.min(), 0, counts)
+    below = jnp.where(reached, counts[None, None], 0).sum(axis=-1, dtype=jnp.int32)
+    total = counts.sum(dtype=jnp.int32)
+    scale = 255 / jnp.maximum(total, 1).astype(jnp.float32)
+    scaled = jnp.round(below.astype(jnp.float32) * scale)
     return jnp.where(total == 0, levels, scaled.astype(jnp.int32))

@@ -29,15 +29,15 @@ def snow(
     """Whitens the image and adds streaks of snow, once upright and once upside down.
 
     Args:
-      key: Key.
+      key: Key of the noise that becomes snow, and of the angle of its streaks.
       image: f32[H, H, 3] in [0, 1].
-      mean: Of the normal noise that becomes snow.
-      std: Its standard deviation.
-      zoom: Magnification of that noise.
-      threshold: What is less is no snow.
-      radius: Of the motion blur, in pixels.
-      sigma: Of the motion blur, in pixels.
-      keep: Share of the image that is not whitened.
+      mean: Mean of the normal noise.
+      std: Standard deviation of the normal noise.
+      zoom: Magnification of the noise, at least 1.
+      threshold: Noise below it is no snow.
+      radius: Radius of the motion blur, see `blur.streak`, in pixels.
+      sigma: Standard deviation of the motion blur, in pixels.
+      keep: Share of the image that is not whitened, in [0, 1].
     """
     layer_key, angle_key = jax.random.split(key)
     layer = snow_layer(layer_key, image.shape[0], mean, std, zoom, threshold)
@@ -48,7 +48,19 @@ def snow(
 def snow_layer(
     key: jax.Array, size: int, mean: float, std: float, zoom: float, threshold: float
 ) -> jax.Array:
-    """Returns the snow before it falls, f32[size, size, 1], 8 bits in [0, 1]."""
+    """Returns the flakes of snow, before the motion blur.
+
+    Args:
+      key: Key of the noise that becomes snow.
+      size: Height and width, in pixels.
+      mean: Mean of the normal noise.
+      std: Standard deviation of the normal noise.
+      zoom: Magnification of the noise, at least 1.
+      threshold: Noise below it is no snow.
+
+    Returns:
+      f32[size, size, 1] in [0, 1], multiples of 1/255.
+    """
     layer = mean + std * draws.normal(key, (size, size, 1))
     matrix = linear.zoom(size, zoom)
     layer = linear.apply(matrix, matrix, layer)
@@ -57,7 +69,13 @@ def snow_layer(
 
 
 def snowfall(image: jax.Array, layer: jax.Array, keep: float) -> jax.Array:
-    """Lays snow f32[H, H, 1] over a whitened image f32[H, H, 3]."""
+    """Adds snow to a whitened image, once upright and once upside down.
+
+    Args:
+      image: f32[H, H, 3] in [0, 1].
+      layer: f32[H, H, 1] in [0, 1], the snow.
+      keep: Share of the image that is not whitened, in [0, 1].
+    """
     grey = image @ jnp.array([[0.299], [0.587], [0.114]], image.dtype)
     white = jnp.maximum(image, 1.5 * grey + 0.5)
     return keep * image + (1 - keep) * white + layer + layer[::-1, ::-1]
@@ -76,11 +94,12 @@ def frost(
     are drawn by rule.
 
     Args:
-      key: Key.
+      key: Key that draws the texture and the part of it.
       image: f32[H, H, 3] in [0, 1].
-      image_weight: Of the image.
-      frost_weight: Of the frost.
-      stride: Every how many pixels a texture is read, in both directions.
+      image_weight: Factor of the image in the sum.
+      frost_weight: Factor of the texture in the sum.
+      stride: Distance between the pixels of a texture that are read, in both
+        directions.
     """
     size = image.shape[0]
     textures = frost_textures.textures()[
@@ -92,9 +111,11 @@ def frost(
             f"frost is made for images of less than {min(height, width)} pixels, "
             f"not {size}"
         )
-    last = jnp.array([count, height - size, width - size])
-    which, top, left = jnp.floor(last * draws.uniform(key, (3,))).astype(int)
-    part = jax.lax.dynamic_slice(textures, (which, top, left, 0), (1, size, size, 3))
+    bounds = jnp.array([count, height - size, width - size], jnp.float32)
+    drawn = jnp.floor(bounds * draws.uniform(key, (3,))).astype(jnp.int32)
+    which, top, left = drawn
+    start = (which, top, left, jnp.int32(0))
+    part = jax.lax.dynamic_slice(textures, start, (1, size, size, 3))
     return image_weight * image + frost_weight * part[0].astype(image.dtype) / 255
 
 
@@ -102,10 +123,10 @@ def fog(key: jax.Array, image: jax.Array, amplitude: float, decay: float) -> jax
     """Adds a plasma fractal, and darkens so that the brightest value may stay.
 
     Args:
-      key: Key.
+      key: Key of the fractal.
       image: f32[H, H, 3] in [0, 1].
-      amplitude: Of the fractal, whose values reach from 0 to 1.
-      decay: Divides the roughness from one scale to the next finer one.
+      amplitude: Factor of the fractal, whose values reach from 0 to 1.
+      decay: Quotient of the roughness at a scale and at the next finer one.
     """
     size, highest = image.shape[0], image.max()
     layer = plasma(key, 1 << (size - 1).bit_length(), decay)[:size, :size, None]
@@ -113,33 +134,42 @@ def fog(key: jax.Array, image: jax.Array, amplitude: float, decay: float) -> jax
 
 
 def plasma(key: jax.Array, size: int, decay: float) -> jax.Array:
-    """Returns a fractal f32[size, size] from 0 to 1, by the diamond-square algorithm.
+    """Returns a fractal from 0 to 1, by the diamond-square algorithm.
 
-    The map wraps around; `size` is a power of two. New points are the mean of their
-    four neighbours and noise of amplitude 100^2, divided by `decay` at each finer step.
+    The map wraps around. New points are the mean of their four neighbours and noise of
+    amplitude 100^2, divided by `decay` at each finer step.
+
+    Args:
+      key: Key of the noise.
+      size: Height and width, a power of two.
+      decay: Quotient of the roughness at a scale and at the next finer one.
+
+    Returns:
+      f32[size, size] in [0, 1].
     """
     noise = draws.uniform(key, (size, size), low=-100.0, high=100.0)
-    grid, step, wibble = jnp.zeros((1, 1)), size, 100.0
+    grid, step, roughness = jnp.zeros((1, 1), jnp.float32), size, 100.0
     while step >= 2:
         half = step // 2
         right, below = jnp.roll(grid, -1, axis=1), jnp.roll(grid, -1, axis=0)
         corners = grid + right + below + jnp.roll(right, -1, axis=0)
-        centre = corners / 4 + wibble * noise[half::step, half::step]
+        centre = corners / 4 + roughness * noise[half::step, half::step]
         edge_right = grid + right + centre + jnp.roll(centre, 1, axis=0)
-        edge_right = edge_right / 4 + wibble * noise[::step, half::step]
+        edge_right = edge_right / 4 + roughness * noise[::step, half::step]
         edge_below = grid + below + centre + jnp.roll(centre, 1, axis=1)
-        edge_below = edge_below / 4 + wibble * noise[half::step, ::step]
+        edge_below = edge_below / 4 + roughness * noise[half::step, ::step]
         grid = _interleave(
             _interleave(grid, edge_right, axis=1),
             _interleave(edge_below, centre, axis=1),
             axis=0,
         )
-        step, wibble = half, wibble / decay
+        step, roughness = half, roughness / decay
     grid = grid - grid.min()
     return grid / grid.max()
 
 
 def _interleave(first: jax.Array, second: jax.Array, *, axis: int) -> jax.Array:
+    """Puts rows (axis 0) or columns (axis 1) of two arrays in turn."""
     shape = [*first.shape]
     shape[axis] *= 2
     return jnp.stack([first, second], axis=axis + 1).reshape(shape)
@@ -149,6 +179,11 @@ def brightness(key: jax.Array, image: jax.Array, amount: float) -> jax.Array:
     """Adds to the value of HSV, within [0, 1]; hue and saturation stay.
 
     RGB is proportional to the value, so that no conversion is needed.
+
+    Args:
+      key: Not used.
+      image: f32[H, H, 3] in [0, 1].
+      amount: Added to the value.
     """
     del key
     value = image.max(axis=-1, keepdims=True)
