@@ -8,6 +8,7 @@ augmentation and dropout, is fixed by a key, or there would be no Hessian.
 Source: Park & Kim, ICML 2022, section 3 and appendix C.1.
 """
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,12 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from spatial_smoothing.analysis.directions import norms
 from spatial_smoothing.analysis.lanczos import Matvec, quadrature, top_eigenvalues
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.models.network import Network
 from spatial_smoothing.runtime import random_bits
 from spatial_smoothing.training.steps import Prepare
 
+# (variables, key, batch) -> f32[], what `objective` returns.
 Loss = Callable[[dict[str, Any], jax.Array, Batch], jax.Array]
 Row = dict[str, Any]
 
@@ -29,14 +32,21 @@ Row = dict[str, Any]
 def objective(model: Network, *, prepare: Prepare, weight_decay: float = 0.0) -> Loss:
     """Returns `loss(variables, key, batch)`, what training minimises.
 
-    The mean cross-entropy of the examples in the mask, in nats, of one augmented batch
-    and one dropout mask, both fixed by the key, + weight_decay / 2 |p|^2 over all
-    parameters. Batch normalisation uses its running statistics.
+    It is the mean cross-entropy of the examples in the mask, in nats, of one augmented
+    batch and one dropout mask, both fixed by the key, + weight_decay / 2 |p|^2 over all
+    parameters. Batch normalisation uses its running statistics: those of the batch
+    would make the loss of one image depend on all others.
 
     Args:
-      model: The network.
-      prepare: `prepare(key, images)` augments and normalises.
-      weight_decay: Of training.
+      model: The network, a Linen module.
+      prepare: `prepare(key, images)` augments and normalises u8[B, H, W, 3] to
+        f32[B, H, W, 3].
+      weight_decay: Factor of the L2 term, at least 0, as training used it.
+
+    Returns:
+      A function of Flax variables, a PRNG key and a batch to f32[]. Dropout is on.
+
+    Source: Park & Kim, ICML 2022, appendix C.1.
     """
 
     def loss(variables: dict[str, Any], key: jax.Array, batch: Batch) -> jax.Array:
@@ -47,40 +57,59 @@ def objective(model: Network, *, prepare: Prepare, weight_decay: float = 0.0) ->
             train=False,
             rngs={"dropout": random_bits.fused(dropout_key)},
         )
+        # Sums over examples are at least float32, whatever the network computes in.
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         log_probs = jax.nn.log_softmax(logits)
         labels, mask = batch["label"], batch["mask"]
         losses = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
-        leaves = jax.tree.leaves(variables["params"])
-        squares = sum(jnp.square(leaf).sum() for leaf in leaves)
-        mean = jnp.where(mask, losses, 0).sum() / mask.sum()
-        return mean + weight_decay / 2 * squares
+        count = mask.sum().astype(losses.dtype)
+        mean = jnp.where(mask, losses, 0).sum() / count
+        return mean + weight_decay / 2 * norms(variables["params"])["sqnorm"]
 
     return loss
 
 
 def hvp(loss: Callable[[Any], jax.Array], params: Any, vector: Any) -> Any:
-    """Product of the Hessian of `loss` at `params` and a vector, both pytrees.
+    """Returns the product of the Hessian of a loss and a vector.
 
-    Forward over reverse: the derivative of the gradient along the vector.
+    It is computed forward over reverse, as the derivative of the gradient along the
+    vector: no matrix is formed, and it costs two to three gradients.
+
+    Args:
+      loss: Function of the parameters to f[].
+      params: Parameters at which the Hessian is taken, a pytree.
+      vector: The vector, a pytree with the structure, shapes and dtypes of `params`.
+
+    Returns:
+      The product, a pytree like `params`.
+
+    Source: Pearlmutter, Neural Computation 6, 1994.
     """
     return jax.jvp(jax.grad(loss), (params,), (vector,))[1]
 
 
 def compile_hvp(loss: Loss) -> Callable[..., jax.Array]:
-    """Compiles `product(variables, key, batch, vector)`, f[n] to f[n].
+    """Compiles `product(variables, key, batch, vector)`.
 
     Args:
-      loss: Of variables, key and batch; see `objective`.
+      loss: Function of Flax variables, a PRNG key and a batch to f[], such as that of
+        `objective`. The Hessian is with respect to `variables["params"]`.
+
+    Returns:
+      A function whose last argument and result are f[n], the flattened parameters. It
+      is compiled once for all batches of one shape.
     """
 
     @jax.jit
-    def product(variables, key, batch, vector: jax.Array) -> jax.Array:
+    def product(
+        variables: dict[str, Any], key: jax.Array, batch: Batch, vector: jax.Array
+    ) -> jax.Array:
         flat, unravel = ravel_pytree(variables["params"])
 
-        def of_flat(flat: jax.Array) -> jax.Array:
+        def loss_of_flat(flat: jax.Array) -> jax.Array:
             return loss({**variables, "params": unravel(flat)}, key, batch)
 
-        return hvp(of_flat, flat, vector)
+        return hvp(loss_of_flat, flat, vector)
 
     return product
 
@@ -92,22 +121,26 @@ def mean_matvec(
     *,
     key: jax.Array,
 ) -> Matvec:
-    """Returns `matvec` of the loss over all examples of several batches.
+    """Returns the products of the loss over all examples of several batches.
 
     Args:
-      product: See `compile_hvp`.
-      variables: Of the network.
-      data: Batches, held in memory. Batch i draws from `fold_in(key, i)`.
-      key: Of augmentation and dropout.
+      product: What `compile_hvp` returns.
+      variables: Flax variables of the network, `{"params", "batch_stats"}`.
+      data: Batches, which are held in memory. Batch i draws from `fold_in(key, i)`.
+      key: PRNG key of augmentation and dropout.
+
+    Returns:
+      `matvec`, f[n] to f[n]. A batch counts by its examples, padding not included.
     """
     data = list(data)
     counts = [int(batch["mask"].sum()) for batch in data]
+    num_examples = sum(counts)
 
     def matvec(vector: jax.Array) -> jax.Array:
         total = 0.0
         for index, (batch, count) in enumerate(zip(data, counts, strict=True)):
             part = product(variables, jax.random.fold_in(key, index), batch, vector)
-            total = total + part * (count / sum(counts))
+            total = total + part * (count / num_examples)
         return total
 
     return matvec
@@ -130,21 +163,26 @@ def spectrum(
     """Yields the largest Hessian eigenvalues of each mini-batch as they are found.
 
     Args:
-      model: The network.
-      variables: `{"params", "batch_stats"}`.
-      data: Training batches. Batch i draws from `fold_in(key, i)`.
-      key: Of augmentation, dropout and start vectors.
-      prepare: `prepare(key, images)` augments and normalises.
-      weight_decay: Of the L2 term; it shifts every eigenvalue by itself.
-      k: Eigenvalues of largest magnitude for each batch.
-      method: "lanczos" or "power"; see `lanczos.top_eigenvalues`.
-      tol: Likewise.
-      max_steps: Likewise.
+      model: The network, a Linen module.
+      variables: Its Flax variables, `{"params", "batch_stats"}`.
+      data: Batches of training images, u8. Batch i draws from `fold_in(key, i)`.
+      key: PRNG key of augmentation, dropout and start vectors.
+      prepare: `prepare(key, images)` augments and normalises u8[B, H, W, 3] to
+        f32[B, H, W, 3].
+      weight_decay: Factor of the L2 term of the loss, at least 0. The term shifts every
+        eigenvalue by this factor.
+      k: Number of eigenvalues of each batch, those of largest magnitude; at least 1.
+      method: "lanczos" or "power", which `lanczos.top_eigenvalues` describes.
+      tol: Relative error of an eigenvalue at which the search for it stops, positive.
+      max_steps: Largest number of products for each batch, at least 1; with "power" for
+        each eigenvalue.
       done: Numbers of batches to leave out, such as those of an earlier call.
 
     Yields:
       `batch`, its number; `eigenvalues`, k floats of decreasing magnitude; `products`,
-      the Hessian-vector products that they took.
+      the number of Hessian-vector products that they took.
+
+    Source: Park & Kim, ICML 2022, appendix C.1.
     """
     product = compile_hvp(objective(model, prepare=prepare, weight_decay=weight_decay))
     size = num_parameters(variables)
@@ -154,7 +192,7 @@ def spectrum(
         loss_key, start_key = jax.random.split(jax.random.fold_in(key, index))
         values, products = top_eigenvalues(
             start_key,
-            lambda v, key=loss_key, batch=batch: product(variables, key, batch, v),
+            functools.partial(product, variables, loss_key, batch),
             size,
             k=k,
             method=method,
@@ -179,28 +217,35 @@ def spectral_density(
 ) -> Iterator[Row]:
     """Yields what random vectors see of the spectrum of the loss over all of `data`.
 
-    The density is that of all nodes and weights together; see `lanczos.density`.
+    The density is that of all nodes and weights together; `lanczos.density` makes it.
 
     Args:
-      model: The network.
-      variables: `{"params", "batch_stats"}`.
-      data: Batches, held in memory. Batch i draws from `fold_in(key, i)`.
-      key: Of augmentation, dropout and probe vectors.
-      prepare: `prepare(key, images)` augments and normalises.
-      weight_decay: Of the L2 term.
-      num_probes: Random vectors.
-      num_steps: m products for each; memory grows with it, as m times the parameters.
-      done: Numbers of vectors to leave out, such as those of an earlier call.
-      on_product: Called after every product.
+      model: The network, a Linen module.
+      variables: Its Flax variables, `{"params", "batch_stats"}`.
+      data: Batches of training images, u8, which are held in memory. Batch i draws from
+        `fold_in(loss_key, i)`, `loss_key` being the first of `jax.random.split(key)`.
+      key: PRNG key of augmentation, dropout and random vectors.
+      prepare: `prepare(key, images)` augments and normalises u8[B, H, W, 3] to
+        f32[B, H, W, 3].
+      weight_decay: Factor of the L2 term of the loss, at least 0. The term shifts every
+        eigenvalue by this factor.
+      num_probes: Number of random vectors, at least 1.
+      num_steps: Number m of products for each of them, at least 1. Memory grows as m
+        times the number of parameters.
+      done: Numbers of random vectors to leave out, such as those of an earlier call.
+      on_product: Callback without arguments, called after every product.
 
     Yields:
-      `probe`, the number of the vector; `nodes` and `weights`, m floats each.
+      `probe`, the number of the random vector; `nodes` and `weights`, m floats each.
+
+    Source: Ghorbani et al., ICML 2019; Park & Kim, ICML 2022, section 3.
     """
     loss_key, probe_key = jax.random.split(key)
     product = compile_hvp(objective(model, prepare=prepare, weight_decay=weight_decay))
     matvec = mean_matvec(product, variables, data, key=loss_key)
 
     def reported(vector: jax.Array) -> jax.Array:
+        # JAX returns before the device has computed. Progress would run ahead of it.
         result = jax.block_until_ready(matvec(vector))
         on_product()
         return result
@@ -218,16 +263,21 @@ def spectral_density(
 
 
 def num_parameters(variables: dict[str, Any]) -> int:
-    """Returns n, the size of the flattened parameters."""
+    """Returns n, the size of the flattened parameters `variables["params"]`."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
 def proportions(eigenvalues: Sequence[float]) -> dict[str, float]:
     """Sums up a list of eigenvalues in two numbers.
 
+    Args:
+      eigenvalues: Eigenvalues, floats of any shape.
+
     Returns:
-      `negative`, the share of negative values; `positive_mean`, the mean of the
-      positive ones (NaN if there are none). Source: Park & Kim, ICLR 2022: NEP and APE.
+      `negative`, the share of negative values, in [0, 1]; `positive_mean`, the mean of
+      the positive ones (NaN if there are none).
+
+    Source: Park & Kim, ICLR 2022, who call them NEP and APE.
     """
     values = np.ravel(np.asarray(eigenvalues, np.float64))
     positive = values[values > 0]
@@ -239,6 +289,9 @@ def proportions(eigenvalues: Sequence[float]) -> dict[str, float]:
 
 def arrays(rows: Iterable[Row]) -> dict[str, np.ndarray]:
     """Arranges rows of `spectrum` to store.
+
+    Args:
+      rows: R rows, in any order, with k eigenvalues each.
 
     Returns:
       `batch` i64[R], increasing; `eigenvalues` f64[R, k]; `products` i64[R].
