@@ -1,8 +1,9 @@
 """Variance of feature maps: over dropout samples, over frames, and over space.
 
 Contract of this file: a tap is the output of a part of the network, f32[B, H, W, C],
-named as there: `stem`, `stage1`, `smooth1`, ... Statistics are streamed (Welford), so
-that memory depends on neither the number of samples nor that of batches.
+and has the name of the part: `stem`, `stage1`, `smooth1`, ... Statistics are updated
+pass by pass (Welford), so that memory depends on neither the number of samples nor that
+of batches.
 
 Source: Park & Kim, ICML 2022, figure 5 and section 3.
 """
@@ -21,6 +22,7 @@ from spatial_smoothing.runtime import random_bits
 Taps = dict[str, jax.Array]
 Row = dict[str, Any]
 
+# What a variance can be taken over -> what that is.
 OVER = {"samples": "dropout samples of an image", "frames": "a sequence of images"}
 STATISTICS = ("variance", "deviation", "space_variance", "space_deviation")
 
@@ -36,27 +38,33 @@ def taps(
     """Returns the feature maps of one pass, in the order of the network.
 
     Args:
-      model: The network.
-      variables: Its variables.
+      model: The network, a Linen module that sows its stages as intermediates, as those
+        of `models` do.
+      variables: Its Flax variables, `{"params", "batch_stats"}`.
       images: f32[B, H, W, 3], normalised.
-      key: Of dropout; None for the mean network.
+      key: PRNG key of the dropout masks; None for a pass without dropout.
       blocks: Whether to give every block (`stage1_block0`, ...) in place of stages.
 
     Returns:
-      Name -> f32[B, H, W, C]. Logits are left out. Under `jit` the order is lost; see
-      `tap_names`.
+      Name -> f32[B, H, W, C], or wider. Logits are left out. Under `jit` the order is
+      lost; `tap_names` gives it.
     """
-    is_block = lambda name: "_block" in (name or "")
+
+    def is_captured(module: nn.Module, method: str) -> bool:
+        return blocks and "_block" in (module.name or "")
+
     _, state = model.apply(
         variables,
         images,
         train=False,
         rngs={} if key is None else {"dropout": random_bits.fused(key)},
         mutable=["intermediates"],
-        capture_intermediates=lambda module, _: blocks and is_block(module.name),
+        capture_intermediates=is_captured,
     )
     found = {}
     for name, value in state["intermediates"].items():
+        # Flax keeps a tuple of all values that a name was given; here it has one. What
+        # is captured of a module is a level deeper, under the name of its method.
         if isinstance(value, dict):
             found[name] = value["__call__"][0]
         elif not (blocks and name.startswith("stage")):
@@ -71,10 +79,18 @@ def taps(
 def tap_names(
     model: nn.Module, variables: dict[str, Any], images: Any, *, blocks: bool = False
 ) -> list[str]:
-    """Returns the names of the taps in the order of the network, at no cost."""
+    """Returns the names of the taps in the order of the network, without computing.
+
+    Args:
+      model: The network, as `taps` takes it.
+      variables: Its Flax variables, `{"params", "batch_stats"}`.
+      images: f32[B, H, W, 3], or their `jax.ShapeDtypeStruct`.
+      blocks: Whether to give every block in place of stages.
+    """
     names = []
 
     def trace(variables, images):
+        # Results of a traced function are sorted by name, so they are listed inside.
         names.extend(taps(model, variables, images, blocks=blocks))
 
     jax.eval_shape(trace, variables, images)
@@ -93,110 +109,157 @@ def compile_sums(
     """Compiles `sums(variables, key, batch)`, the statistics of a batch.
 
     Args:
-      model: The network.
-      prepare: Normalises u8[B, H, W, C].
-      over: "samples", or "frames": images are u8[T, B, H, W, C], T at least 2, and all
-        frames share one dropout mask.
-      num_samples: Dropout samples S, at least 2; with "frames", 0 is for the mean
-        network and anything else for one mask.
-      ddof: Divisors are the number of values less this.
-      blocks: See `taps`.
+      model: The network, as `taps` takes it.
+      prepare: Normalises u8[B, H, W, 3] to f32[B, H, W, 3].
+      over: What the variance is taken over. "samples": dropout samples of each image.
+        "frames": images are u8[T, B, H, W, 3], T at least 2, and all frames share one
+        dropout mask.
+      num_samples: With "samples", the number S of dropout samples, at least 2. With
+        "frames", 0 for passes without dropout and anything else for one mask.
+      ddof: Divisors are the number of values less this, 0 or 1.
+      blocks: Whether to give every block in place of stages.
 
     Returns:
-      A function to (count of examples, name -> statistic -> sum over them of its mean
-      over positions and channels).
+      A function to the number of examples, i32[], and a dict of name of the tap -> name
+      of the statistic (one of `STATISTICS`) -> f32[], the sum over examples of its mean
+      over positions and channels.
 
     Raises:
       ValueError: for an unknown `over`, or too few samples or frames.
+
+    Source: Park & Kim, ICML 2022, figure 5.
     """
     lookup(OVER, over, "choice of what to take the variance over")
-    frames = over == "frames"
-
-    def check(count: int) -> None:
-        if count <= max(ddof, 1):
-            raise ValueError(
-                f"a variance over {over} with ddof {ddof} needs more than "
-                f"{max(ddof, 1)}, got {count}"
-            )
-
-    if not frames:
-        check(num_samples)
+    if over == "samples":
+        _check_count(num_samples, over, ddof)
 
     @jax.jit
     def sums(variables: dict[str, Any], key: jax.Array, batch: Batch):
-        count = batch["image"].shape[0] if frames else num_samples
-        check(count)
-        images = None if frames else prepare(batch["image"])
-        live = key if num_samples else None
+        if over == "frames":
+            count = batch["image"].shape[0]
+            _check_count(count, over, ddof)
+            mask_key = key if num_samples else None
 
-        def execute(index: jax.Array) -> Taps:
-            if frames:
-                image = prepare(batch["image"][index])
-                return taps(model, variables, image, key=live, blocks=blocks)
-            sample = jax.random.fold_in(key, index)
-            return taps(model, variables, images, key=sample, blocks=blocks)
+            def execute(index: jax.Array) -> Taps:
+                frame = prepare(batch["image"][index])
+                return taps(model, variables, frame, key=mask_key, blocks=blocks)
 
-        moments, space = streamed(execute, count, also=lambda t: over_space(t, ddof))
-        found = {}
+        else:
+            count = num_samples
+            images = prepare(batch["image"])
+
+            def execute(index: jax.Array) -> Taps:
+                sample_key = jax.random.fold_in(key, index)
+                return taps(model, variables, images, key=sample_key, blocks=blocks)
+
+        moments, space_sums = streamed(
+            execute, count, also=lambda maps: over_space(maps, ddof)
+        )
+        statistics = {}
         for name, (_, squares) in moments.items():
             variance = squares / (count - ddof)
-            found[name] = {
+            statistics[name] = {
                 "variance": variance.mean((1, 2, 3)),
                 "deviation": jnp.sqrt(variance).mean((1, 2, 3)),
-                **{s: value / count for s, value in space[name].items()},
+                **{
+                    statistic: total / count
+                    for statistic, total in space_sums[name].items()
+                },
             }
         mask = batch["mask"]
-        total = jax.tree.map(lambda value: jnp.where(mask, value, 0).sum(), found)
-        return mask.sum(), total
+        total = jax.tree.map(lambda value: jnp.where(mask, value, 0).sum(), statistics)
+        return mask.sum(dtype=jnp.int32), total
 
     return sums
 
 
-def over_space(maps: Taps, ddof: int) -> dict[str, dict[str, jax.Array]]:
-    """Variance and deviation over the positions of maps, mean over channels: f[B]."""
+def _check_count(count: int, over: str, ddof: int) -> None:
+    """Raises ValueError if a variance of so many values is not defined."""
+    if count <= max(ddof, 1):
+        raise ValueError(
+            f"a variance over {over} with ddof {ddof} needs more than "
+            f"{max(ddof, 1)}, got {count}"
+        )
 
-    def one(x: jax.Array) -> dict[str, jax.Array]:
+
+def over_space(maps: Taps, ddof: int) -> dict[str, dict[str, jax.Array]]:
+    """Returns the variance and the deviation over the positions of maps.
+
+    Args:
+      maps: Name of the tap -> f32[B, H, W, C].
+      ddof: The divisor is the number of positions less this, 0 or 1.
+
+    Returns:
+      Name of the tap -> `space_variance` and `space_deviation` f32[B], means over
+      channels.
+    """
+
+    def of_maps(x: jax.Array) -> dict[str, jax.Array]:
         size = x.shape[1] * x.shape[2]
-        # A map of a single point has no spread.
+        # A map of a single position has no spread: 0 / 1, and not 0 / 0.
         variance = x.var((1, 2)) * size / max(size - ddof, 1)
         return {
             "space_variance": variance.mean(-1),
             "space_deviation": jnp.sqrt(variance).mean(-1),
         }
 
-    return {name: one(x) for name, x in maps.items()}
+    return {name: of_maps(x) for name, x in maps.items()}
+
+
+def _nothing_more(maps: Taps) -> tuple[()]:
+    return ()
 
 
 def streamed(
     execute: Callable[[jax.Array], Taps],
     count: int,
     *,
-    also: Callable[[Taps], Any] = lambda maps: (),
+    also: Callable[[Taps], Any] = _nothing_more,
 ) -> tuple[dict[str, tuple[jax.Array, jax.Array]], Any]:
-    """Moments of the maps of several executions, keeping two maps for each tap.
+    """Returns moments of the maps of several passes, keeping two maps for each tap.
+
+    The mean m and the sum of squared deviations s from it are updated by each map x,
+    the i-th, counted from 1 (Welford):
+
+        m' = m + (x - m) / i        s' = s + (x - m) (x - m')
+
+    The sum of squares less the squared mean would be the same in exact arithmetic. In
+    float32 it has no digits left where the mean is much larger than the deviation.
 
     Args:
-      execute: Number of the execution -> maps.
-      count: Executions.
-      also: Further values of the maps, to be summed over executions.
+      execute: Function of the number of the pass, i32[], to maps f32[B, H, W, C].
+      count: Number of passes, at least 1.
+      also: Function of the maps of one pass to further values, a pytree of arrays,
+        which are summed over passes; the default has none.
 
     Returns:
-      Name -> (mean, sum of squared deviations from it), and the sums of `also`.
+      Name of the tap -> (mean, sum of squared deviations from it), f32[B, H, W, C]
+      each; and the sums of `also`.
+
+    Source: Welford, Technometrics 4, 1962.
     """
-    shapes = jax.eval_shape(lambda index: (execute(index), also(execute(index))), 0)
-    maps, extra = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    map_shapes = jax.eval_shape(execute, 0)
+    further_shapes = jax.eval_shape(also, map_shapes)
+    zeros = lambda shapes: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
     def add(index: jax.Array, carry):
-        means, squares, sums = carry
-        x = execute(index)
-        new = jax.tree.map(lambda m, x: m + (x - m) / (index + 1), means, x)
-        squares = jax.tree.map(
-            lambda s, x, old, new: s + (x - old) * (x - new), squares, x, means, new
+        means, squares, further = carry
+        maps = execute(index)
+        new_means = jax.tree.map(
+            lambda mean, x: mean + (x - mean) / (index + 1).astype(x.dtype), means, maps
         )
-        return new, squares, jax.tree.map(jnp.add, sums, also(x))
+        squares = jax.tree.map(
+            lambda square, x, mean, new_mean: square + (x - mean) * (x - new_mean),
+            squares,
+            maps,
+            means,
+            new_means,
+        )
+        return new_means, squares, jax.tree.map(jnp.add, further, also(maps))
 
-    means, squares, sums = jax.lax.fori_loop(0, count, add, (maps, maps, extra))
-    return {name: (means[name], squares[name]) for name in means}, sums
+    first = zeros(map_shapes), zeros(map_shapes), zeros(further_shapes)
+    means, squares, further = jax.lax.fori_loop(0, count, add, first)
+    return {name: (means[name], squares[name]) for name in means}, further
 
 
 def variance(
@@ -211,39 +274,50 @@ def variance(
     ddof: int = 1,
     blocks: bool = False,
 ) -> list[Row]:
-    """Variance of every tap over executions, and over space within one.
+    """Returns the variance of every tap over passes, and over space within one.
 
     Args:
-      model: The network.
-      variables: Its variables.
-      data: Batches; see `compile_sums`, as for the options. Batch i draws from
-        `fold_in(key, i)`.
-      key: Of dropout.
-      prepare: Normalises.
-      over: "samples" or "frames".
-      num_samples: S.
-      ddof: Divisors are the number of values less this.
-      blocks: Every block in place of stages.
+      model: The network, as `taps` takes it.
+      variables: Its Flax variables, `{"params", "batch_stats"}`.
+      data: Batches of u8[B, H, W, 3], or u8[T, B, H, W, 3] with "frames". Batch i draws
+        from `fold_in(key, i)`.
+      key: PRNG key of the dropout masks.
+      prepare: Normalises u8[B, H, W, 3] to f32[B, H, W, 3].
+      over: What the variance is taken over. "samples": dropout samples of each image.
+        "frames": frames of a sequence, which share one dropout mask.
+      num_samples: With "samples", the number S of dropout samples, at least 2. With
+        "frames", 0 for passes without dropout and anything else for one mask.
+      ddof: Divisors are the number of values less this, 0 or 1.
+      blocks: Whether to give every block in place of stages.
 
     Returns:
       A row for each tap in the order of the network: `tap`; `variance` and `deviation`
-      over executions; `space_variance` and `space_deviation` over the positions of one
-      map; means over all else. The mean of deviations is not the root of the mean
-      variance.
+      over passes; `space_variance` and `space_deviation` over the positions of one map;
+      means over all else. The mean of deviations is not the root of the mean variance.
 
     Raises:
-      ValueError: if there are no batches.
+      ValueError: for an unknown `over`, too few samples or frames, or no batches.
+
+    Source: Park & Kim, ICML 2022, figure 5.
     """
-    options = {"over": over, "num_samples": num_samples, "ddof": ddof}
-    sums = compile_sums(model, prepare=prepare, blocks=blocks, **options)
+    sums = compile_sums(
+        model,
+        prepare=prepare,
+        over=over,
+        num_samples=num_samples,
+        ddof=ddof,
+        blocks=blocks,
+    )
     total = names = None
     for index, batch in enumerate(data):
         part = sums(variables, jax.random.fold_in(key, index), batch)
-        total = part if index == 0 else jax.tree.map(jnp.add, total, part)
-        if index == 0:
-            image = batch["image"][0] if over == "frames" else batch["image"]
-            images = jax.eval_shape(prepare, image)
+        if total is None:
+            total = part
+            one_frame = batch["image"][0] if over == "frames" else batch["image"]
+            images = jax.eval_shape(prepare, one_frame)
             names = tap_names(model, variables, images, blocks=blocks)
+        else:
+            total = jax.tree.map(jnp.add, total, part)
     if total is None:
         raise ValueError("there is nothing to analyse: no batches")
     count, found = jax.device_get(total)
@@ -265,16 +339,16 @@ def sample_maps(
     """Returns the maps of two dropout samples and the variance over many, to draw.
 
     Args:
-      key: Of dropout.
-      model: The network.
-      variables: Its variables.
+      key: PRNG key of the dropout masks.
+      model: The network, as `taps` takes it.
+      variables: Its Flax variables, `{"params", "batch_stats"}`.
       images: f32[B, H, W, 3], normalised.
-      num_samples: S, at least 2.
-      blocks: See `taps`.
+      num_samples: Number S of dropout samples, at least 2.
+      blocks: Whether to give every block in place of stages.
 
     Returns:
-      Name, in the order of the network -> `samples` f32[2, B, H, W, C], `variance`
-      f32[B, H, W, C] (divisor S - 1).
+      Name of the tap, in the order of the network -> `samples` f32[2, B, H, W, C] and
+      `variance` f32[B, H, W, C] (divisor S - 1).
 
     Raises:
       ValueError: if `num_samples` is less than 2.
@@ -285,13 +359,20 @@ def sample_maps(
     @jax.jit
     def compute(key, variables, images):
         def execute(index: jax.Array) -> Taps:
-            sample = jax.random.fold_in(key, index)
-            return taps(model, variables, images, key=sample, blocks=blocks)
+            sample_key = jax.random.fold_in(key, index)
+            return taps(model, variables, images, key=sample_key, blocks=blocks)
 
-        pair = jax.lax.map(execute, jnp.arange(2))
-        return pair, streamed(execute, num_samples)[0]
+        first_two = jax.lax.map(execute, jnp.arange(2))
+        moments, _ = streamed(execute, num_samples)
+        return first_two, moments
 
-    pair, moments = compute(key, variables, images)
+    first_two, moments = compute(key, variables, images)
     names = tap_names(model, variables, images, blocks=blocks)
-    variances = {name: moments[name][1] / (num_samples - 1) for name in names}
-    return {n: {"samples": pair[n], "variance": variances[n]} for n in names}
+    found = {}
+    for name in names:
+        _, squares = moments[name]
+        found[name] = {
+            "samples": first_two[name],
+            "variance": squares / (num_samples - 1),
+        }
+    return found

@@ -1,8 +1,8 @@
 """Fourier analysis of feature maps: the log amplitude of their frequencies.
 
-Contract of this file: a spectrum is f[H, W], frequency zero at [H // 2, W // 2], of the
-natural log of the amplitude, averaged over images and channels; frequencies are in
-units of pi, the highest that the grid holds being 1.
+Contract of this file: a spectrum is f[H, W], the natural logarithm of the amplitude of
+each frequency, averaged over images and channels. Frequency zero is at
+[H // 2, W // 2]. Frequencies are in units of pi; the highest one of the grid is 1.
 
 Source: Park & Kim, ICML 2022, figure 6 and appendix D.
 """
@@ -18,19 +18,21 @@ import numpy as np
 from spatial_smoothing.analysis import features
 from spatial_smoothing.data.batches import Batch
 
-_EPSILON = 1e-6  # of the reference
+_EPSILON = 1e-6  # the reference adds it to amplitudes, so that zero has a logarithm
 
 
 def log_amplitude(maps: jax.Array, *, clip: bool = False) -> jax.Array:
-    """Log amplitude of each map: log(|F| + 1e-6), F the unnormalised transform.
+    """Returns log(|F| + 1e-6) of each map, F being its unnormalised Fourier transform.
 
     Args:
-      maps: f[..., H, W, C].
+      maps: f32[..., H, W, C], feature maps.
       clip: Whether to take max(log|F|, 0) in its place, as the paper's figure appears
         to: amplitudes below one then do not count.
 
     Returns:
-      f[..., H, W, C], frequency zero at [H // 2, W // 2].
+      f32[..., H, W, C], natural logarithms, frequency zero at [H // 2, W // 2].
+
+    Source: Park & Kim, ICML 2022, figure 6 and appendix D.
     """
     amplitude = jnp.abs(jnp.fft.fft2(maps, axes=(-3, -2)))
     log = jnp.log(jnp.maximum(amplitude, 1)) if clip else jnp.log(amplitude + _EPSILON)
@@ -38,13 +40,14 @@ def log_amplitude(maps: jax.Array, *, clip: bool = False) -> jax.Array:
 
 
 def diagonal(spectrum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The half of the main diagonal that begins at frequency zero.
+    """Returns the half of the main diagonal that begins at frequency zero.
 
     Args:
-      spectrum: f[H, H].
+      spectrum: f[H, H], frequency zero at [H // 2, H // 2].
 
     Returns:
-      Frequencies 2 k / H and values, each f[ceil(H / 2)]. The frequency 1 is not there.
+      Frequencies 2 k / H in units of pi, and values; each f[ceil(H / 2)]. The frequency
+      1 is not there: an even map has it at the other end of the diagonal only.
     """
     size = min(spectrum.shape)
     values = np.diagonal(spectrum)[size // 2 :]
@@ -52,29 +55,35 @@ def diagonal(spectrum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def delta(values: np.ndarray) -> np.ndarray:
-    """Log amplitude relative to that of frequency zero, the first."""
+    """Returns log amplitudes relative to that of frequency zero.
+
+    Args:
+      values: f[k], log amplitudes, the first of which is at frequency zero.
+    """
     return values - values[0]
 
 
 def radial(spectrum: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over rings around frequency zero.
+    """Returns the means over rings around frequency zero.
 
     Args:
-      spectrum: f[H, W].
+      spectrum: f[H, W], frequency zero at [H // 2, W // 2].
 
     Returns:
-      Frequencies and values, each f[min(H, W) // 2 + 1]. Ring k holds what lies within
-      half a step of 2 k / min(H, W); corners beyond frequency 1 are left out.
+      Frequencies in units of pi, and values; each f[min(H, W) // 2 + 1]. Ring k holds
+      the frequencies within half a step of 2 k / min(H, W). Corners beyond frequency 1
+      are left out.
     """
     height, width = spectrum.shape
     y = 2 * (np.arange(height) - height // 2) / height
     x = 2 * (np.arange(width) - width // 2) / width
     size = min(height, width)
-    ring = np.rint(np.hypot(y[:, None], x[None]) * size / 2).astype(int)
-    num = size // 2 + 1
-    count = np.bincount(ring.ravel(), minlength=num)[:num]
-    total = np.bincount(ring.ravel(), spectrum.ravel(), minlength=num)[:num]
-    return 2 * np.arange(num) / size, total / count
+    # The ring of every pixel: its distance from zero, in steps of 2 / size.
+    ring = np.rint(np.hypot(y[:, None], x[None]) * size / 2).astype(int).ravel()
+    num_rings = size // 2 + 1
+    count = np.bincount(ring, minlength=num_rings)[:num_rings]
+    total = np.bincount(ring, spectrum.ravel(), minlength=num_rings)[:num_rings]
+    return 2 * np.arange(num_rings) / size, total / count
 
 
 def spectra(
@@ -87,44 +96,53 @@ def spectra(
     clip: bool = False,
     blocks: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Spectrum of every tap of a network, averaged over images and channels.
+    """Returns the spectrum of every tap, averaged over images and channels.
+
+    Logarithms are averaged, not amplitudes, so that a few images of large amplitude do
+    not decide.
 
     Args:
-      model: The network.
-      variables: Its variables.
-      data: Batches.
-      prepare: Normalises u8[B, H, W, C].
-      key: Of one dropout sample of each image, batch i drawing from `fold_in(key, i)`;
-        None for the mean network.
-      clip: See `log_amplitude`.
-      blocks: See `features.taps`.
+      model: The network, as `features.taps` takes it.
+      variables: Its Flax variables, `{"params", "batch_stats"}`.
+      data: Batches of u8[B, H, W, 3].
+      prepare: Normalises u8[B, H, W, 3] to f32[B, H, W, 3].
+      key: PRNG key of one dropout sample of each image, batch i drawing from
+        `fold_in(key, i)`; None for passes without dropout.
+      clip: Whether amplitudes below one count as one.
+      blocks: Whether to give every block in place of stages.
 
     Returns:
-      Name, in the order of the network -> f32[H, W].
+      Name of the tap, in the order of the network -> f[H, W], natural logarithms,
+      frequency zero at [H // 2, W // 2].
 
     Raises:
       ValueError: if there are no batches.
+
+    Source: Park & Kim, ICML 2022, figure 6 and appendix D.
     """
 
     @jax.jit
-    def sums(variables, index, batch: Batch):
-        live = None if key is None else jax.random.fold_in(key, index)
+    def sums(variables: dict[str, Any], index: jax.Array, batch: Batch):
+        """The number of examples of a batch, and sums over them, f32[H, W] each."""
+        sample_key = None if key is None else jax.random.fold_in(key, index)
         images, mask = prepare(batch["image"]), batch["mask"]
-        maps = features.taps(model, variables, images, key=live, blocks=blocks)
+        maps = features.taps(model, variables, images, key=sample_key, blocks=blocks)
 
         def of_tap(x: jax.Array) -> jax.Array:
             log = log_amplitude(x, clip=clip).mean(-1)
             return jnp.where(mask[:, None, None], log, 0).sum(0)
 
-        return mask.sum(), {name: of_tap(x) for name, x in maps.items()}
+        return mask.sum(dtype=jnp.int32), {name: of_tap(x) for name, x in maps.items()}
 
     total = names = None
     for index, batch in enumerate(data):
         part = sums(variables, index, batch)
-        total = part if index == 0 else jax.tree.map(jnp.add, total, part)
-        if index == 0:
+        if total is None:
+            total = part
             images = jax.eval_shape(prepare, batch["image"])
             names = features.tap_names(model, variables, images, blocks=blocks)
+        else:
+            total = jax.tree.map(jnp.add, total, part)
     if total is None:
         raise ValueError("there is nothing to analyse: no batches")
     count, found = jax.device_get(total)
@@ -132,12 +150,16 @@ def spectra(
 
 
 def arrays(spectra: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Spectra and their curves, to store.
+    """Arranges spectra and their curves to store.
+
+    Args:
+      spectra: Name of the tap -> f[H, H], as the function `spectra` returns them.
 
     Returns:
-      For each name NAME, with k ceil(H / 2) and r H // 2 + 1: `NAME/spectrum` [H, H],
-      `NAME/diagonal` [2, k] and `NAME/radial` [2, r], frequencies in the first row and
-      log amplitudes in the second; `NAME/delta` [k].
+      For each name NAME, with k = ceil(H / 2) and r = H // 2 + 1: `NAME/spectrum`
+      [H, H]; `NAME/diagonal` [2, k] and `NAME/radial` [2, r], whose first row has
+      frequencies and whose second has log amplitudes; `NAME/delta` [k], log amplitudes
+      of the diagonal relative to that of frequency zero.
     """
     found = {}
     for name, spectrum in spectra.items():

@@ -24,31 +24,46 @@ from spatial_smoothing.models.network import Network
 
 FREQUENCIES = tuple(math.pi * tenths / 10 for tenths in range(1, 10))
 HALF_WIDTH = 0.2
-EPSILON = 0.7  # the authors published 0.007 and 0.7, and say nothing of the figures
+# The authors' code has 0.007 in one place and 0.7 in another; the paper does not say
+# which of them its figures have.
+EPSILON = 0.7
 
 
 def sides(frequency: float, *, size: int, half_width: float) -> tuple[int, int]:
-    """Sides of the outer and the inner square that bound a ring, even, in pixels."""
+    """Returns the sides of the two squares that bound a ring of frequencies.
+
+    Args:
+      frequency: Frequency in the middle of the ring, in radians per pixel, in (0, pi].
+      size: Height and width of the images, in pixels.
+      half_width: Half of the width of the ring, in radians per pixel.
+
+    Returns:
+      Sides of the outer and of the inner square, in pixels of the transform. They are
+      even, as in the reference, and at most `size`.
+    """
 
     def side(frequency: float) -> int:
+        # A step of the transform is 2 pi / size; the square reaches to both sides.
         return min(max(2 * int(frequency * size / (2 * math.pi)), 0), size)
 
     return side(frequency + half_width), side(frequency - half_width)
 
 
 def ring(frequency: float, *, size: int, half_width: float = HALF_WIDTH) -> np.ndarray:
-    """The frequencies that noise may have: between two centred squares.
+    """Returns the frequencies that noise may have: those between two centred squares.
 
     Args:
-      frequency: In (0, pi].
-      size: H = W.
-      half_width: Of the ring, in radians.
+      frequency: Frequency in the middle of the ring, in radians per pixel, in (0, pi].
+      size: Height and width of the images, in pixels.
+      half_width: Half of the width of the ring, in radians per pixel.
 
     Returns:
       f32[H, W] of 0 and 1, frequency zero at [H // 2, W // 2].
 
     Raises:
-      ValueError: for a frequency outside (0, pi], or a ring that holds nothing.
+      ValueError: for a frequency outside (0, pi], or a ring without a pixel.
+
+    Source: Park & Kim, ICML 2022, figure 6; its code.
     """
     if not 0 < frequency <= math.pi:
         raise ValueError(f"frequency must be in (0, pi], got {frequency}")
@@ -70,15 +85,16 @@ def ring(frequency: float, *, size: int, half_width: float = HALF_WIDTH) -> np.n
 def limit(delta: jax.Array, mask: jax.Array) -> jax.Array:
     """Keeps the frequencies of a mask: the real part of F^-1(mask F(delta)).
 
-    The mask is not symmetric about zero, so the imaginary part is not nothing; it is
-    discarded, as in the reference.
+    The squares of the mask are of even sides and so not symmetric about zero: a
+    frequency may be kept while its negative is not, and the result then has an
+    imaginary part. It is discarded, as in the reference.
 
     Args:
-      delta: f[B, H, W, C].
-      mask: f[H, W]; see `ring`.
+      delta: f32[B, H, W, C], the noise.
+      mask: f32[H, W] of 0 and 1, such as that of `ring`.
 
     Returns:
-      As `delta`.
+      f32[B, H, W, C], in the dtype of `delta`.
     """
     mask = jnp.fft.ifftshift(mask)[None, :, :, None]
     transform = jnp.fft.fft2(delta, axes=(1, 2)) * mask
@@ -91,10 +107,16 @@ def perturb(
     """Adds random signs times epsilon, limited to a mask of frequencies.
 
     Args:
-      key: Of the signs; those of two masks are the same.
+      key: PRNG key of the signs. All masks get the same signs, so that scores at
+        different frequencies differ by the frequency alone.
       images: f32[B, H, W, C], normalised.
-      mask: f[H, W].
+      mask: f32[H, W] of 0 and 1, such as that of `ring`.
       epsilon: Amplitude before limitation, in units of the normalised images.
+
+    Returns:
+      f32[B, H, W, C], not clipped.
+
+    Source: Park & Kim, ICML 2022, figure 6; its code.
     """
     signs = jnp.sign(jax.random.normal(key, images.shape, images.dtype))
     return images + limit(epsilon * signs, mask)
@@ -108,7 +130,21 @@ def noise(
     half_width: float = HALF_WIDTH,
     epsilon: float = EPSILON,
 ) -> jax.Array:
-    """`perturb` by the ring of one frequency."""
+    """Adds noise of one frequency: `perturb` with the mask of `ring`.
+
+    Args:
+      key: PRNG key of the noise.
+      images: f32[B, H, W, C], normalised, H = W.
+      frequency: Frequency in the middle of the ring, in radians per pixel, in (0, pi].
+      half_width: Half of the width of the ring, in radians per pixel.
+      epsilon: Amplitude before limitation, in units of the normalised images.
+
+    Returns:
+      f32[B, H, W, C], not clipped.
+
+    Raises:
+      ValueError: for a frequency outside (0, pi], or a ring without a pixel.
+    """
     mask = ring(frequency, size=images.shape[1], half_width=half_width)
     return perturb(key, images, mask, epsilon=epsilon)
 
@@ -130,35 +166,45 @@ def robustness(
     """Yields scores under noise of each frequency; one compilation for all of them.
 
     Args:
-      model: The network.
-      variables: Its variables.
-      data: Batches, gone over once for each frequency.
-      key: Of noise and dropout, the same at all frequencies.
-      prepare: Normalises u8[B, H, W, C].
-      frequencies: In (0, pi].
-      half_width: Of the rings.
-      epsilon: Amplitude before limitation.
-      num_samples: Dropout samples that a prediction averages; 0 for the mean network.
-      chunk: Samples computed at once.
-      done: Frequencies to leave out, such as those of an earlier call.
+      model: The network, a Linen module.
+      variables: Its Flax variables, `{"params", "batch_stats"}`.
+      data: Batches of u8[B, H, W, 3], H = W; each frequency makes a pass over them.
+      key: PRNG key of noise and dropout; all frequencies use the same.
+      prepare: Normalises u8[B, H, W, 3] to f32[B, H, W, 3].
+      frequencies: Frequencies in the middle of the rings, in radians per pixel, in
+        (0, pi].
+      half_width: Half of the width of the rings, in radians per pixel.
+      epsilon: Amplitude before limitation, in units of the normalised images.
+      num_samples: Number of dropout samples that a prediction averages; 0 for
+        predictions without dropout.
+      chunk: Number of samples computed at once; None for what suits the device.
+      done: Frequencies to leave out, such as those of an earlier call; None is the pass
+        without noise.
 
     Yields:
       A row of `evaluation.tally_row` without noise, whose `frequency` is None, then
       one for each frequency.
 
     Raises:
-      ValueError: as `ring`, or if there are no batches.
+      ValueError: for a frequency outside (0, pi], a ring without a pixel, or if there
+        are no batches.
+
+    Source: Park & Kim, ICML 2022, figures 6a and 6c.
     """
     data = list(data)
     if not data:
         raise ValueError("there is nothing to evaluate: no batches")
     size = data[0]["image"].shape[1]
-    sizes = (max(num_samples, 1),)
+    averaged = max(num_samples, 1)  # without dropout it is one prediction
     predict_noisy = ensembles.predictor(
-        model, sizes=sizes, dropout=num_samples > 0, chunk=chunk
+        model, sizes=(averaged,), dropout=num_samples > 0, chunk=chunk
     )
 
-    def predict(state, key, images) -> Predictions:
+    # The mask is an argument of the compiled function and not a constant in it, so
+    # that all frequencies share one program.
+    def predict(
+        state: tuple[dict[str, Any], jax.Array], key: jax.Array, images: jax.Array
+    ) -> Predictions:
         variables, mask = state
         noise_key, dropout_key = jax.random.split(key)
         noisy = perturb(noise_key, prepare(images), mask, epsilon=epsilon)
@@ -168,20 +214,27 @@ def robustness(
     masks = {None: np.zeros((size, size), np.float32)}
     for frequency in frequencies:
         masks[frequency] = ring(frequency, size=size, half_width=half_width)
+    network = Ensemble(members=(0,), num_samples=averaged)
     for frequency, mask in masks.items():
-        if frequency not in done:
-            tallies = named(tallies_of((variables, mask), key, data))
-            name = Ensemble((0,), sizes[-1])
-            row = {"num_samples": sizes[-1], **tally_row(tallies[name])}
-            yield {"frequency": frequency, **row}
+        if frequency in done:
+            continue
+        tallies = named(tallies_of((variables, mask), key, data))
+        yield {
+            "frequency": frequency,
+            "num_samples": averaged,
+            **tally_row(tallies[network]),
+        }
 
 
 def arrays(rows: Iterable[Row]) -> dict[str, np.ndarray]:
     """Arranges rows of `robustness` to store.
 
+    Args:
+      rows: One row without noise, and one for each of F frequencies.
+
     Returns:
-      `frequency` f64[F], and of each score its values f64[F], such as `accuracy`, and
-      that without noise, f64[], such as `clean_accuracy`.
+      `frequency` f64[F], in the unit of the rows; for each score its values f64[F],
+      such as `accuracy`, and the value without noise f64[], such as `clean_accuracy`.
     """
     rows = list(rows)
     clean = [row for row in rows if row["frequency"] is None]
@@ -189,5 +242,7 @@ def arrays(rows: Iterable[Row]) -> dict[str, np.ndarray]:
     scores = [name for name, value in noisy[0].items() if isinstance(value, float)]
     found = {name: np.array([row[name] for row in noisy]) for name in scores}
     for row in clean:
-        found |= {f"clean_{s}": np.array(row[s]) for s in scores if s != "frequency"}
+        for name in scores:
+            if name != "frequency":
+                found[f"clean_{name}"] = np.array(row[name])
     return found

@@ -1,4 +1,4 @@
-"""The index of evaluations: name -> `Suite`."""
+"""The index of evaluations: name -> `Suite`, its function and its options."""
 
 from spatial_smoothing.evaluation.suites.comparison import (
     check_comparison,
@@ -52,74 +52,92 @@ __all__ = [
     "variance",
 ]
 
-_IMAGES = "Images, drawn at random; 0 for all."
-_TRAINING_IMAGES = "Training images, drawn at random; 0 for all."
-_BLOCKS = "Whether to look at every block in place of stages."
+# The texts are the help of the flags of evaluate.py, which adds the default of each.
+_SAMPLES = (
+    "Numbers of dropout samples to score, separated by commas; --num_samples is always "
+    "one of them."
+)
+_IMAGES = "Number of images that are analysed, drawn at random; 0 for all."
+_TRAINING_IMAGES = "Number of training images, drawn at random; 0 for all."
+_BLOCKS = "Whether to analyse the output of every block, in place of every stage."
 
 SUITES = {
     "ensemble": Suite(
         ensemble,
         {
-            "sizes": "Samples N of dropout to score; num_samples is one of them.",
-            "mc_stages": "Where to have dropout in a second pass: 4, or 3,4,head.",
-            "temporal": "Samples of a frame to smooth over time with; 0: none.",
-            "past": "Frames before the present one that this takes in.",
-            "decay": "A frame t frames ago weighs exp(-decay t).",
-            "num_frames": "Length of the sequences, that images are made into.",
+            "sizes": _SAMPLES,
+            "mc_stages": "Parts of the network that have dropout in a second pass, "
+            "such as 4, or 3,4,head; no second pass if it is not given.",
+            "temporal": "Numbers of dropout samples of each frame for temporal "
+            "smoothing, separated by commas; 0 for no temporal smoothing.",
+            "past": "Number of frames before the present one that temporal smoothing "
+            "averages over.",
+            "decay": "Temporal smoothing weighs a frame t frames ago by exp(-decay t).",
+            "num_frames": "Number of frames of the sequences that are made of the "
+            "images, for temporal smoothing.",
         },
     ),
     "corruption": Suite(
         corruption,
         {
-            "corruptions": "Names of corruptions.",
-            "severities": "From 1 to 5.",
+            "corruptions": "Names of corruptions, separated by commas.",
+            "severities": "Severities from 1 (weakest) to 5, separated by commas.",
             "corrupted_dir": "Folder of CIFAR-10-C or ImageNet-C, in their layout, or "
-            "directory of TFDS with cifar10_corrupted; None makes the images.",
-            "normalizer": "By what mean corruption errors are divided: none, alexnet, "
-            "imagenet, or an evaluated workdir.",
-            "sizes": "Samples N of dropout to score.",
-            "num_images": "Of each set, chosen at random; 0 for all.",
+            "directory of TFDS with cifar10_corrupted; the images are made if it is "
+            "not given.",
+            "normalizer": "What mean corruption errors are divided by: none, alexnet, "
+            "imagenet, or a workdir whose corruptions were evaluated.",
+            "sizes": _SAMPLES,
+            "num_images": "Number of images of each corruption and severity, drawn at "
+            "random; 0 for all.",
         },
     ),
     "perturbation": Suite(
         perturbation,
         {
-            "perturbations": "Names of perturbations.",
-            "perturbed_dir": "Folder in the layout of CIFAR-10-P; None makes the "
-            "sequences.",
-            "sizes": "Samples N of dropout to score.",
-            "num_images": "Sequences of each, chosen at random; 0 for all.",
+            "perturbations": "Names of perturbations, separated by commas.",
+            "perturbed_dir": "Folder in the layout of CIFAR-10-P; the sequences are "
+            "made if it is not given.",
+            "sizes": _SAMPLES,
+            "num_images": "Number of sequences of each perturbation, drawn at random; "
+            "0 for all.",
         },
     ),
     "landscape": Suite(
         landscape,
         {
             "num_images": _TRAINING_IMAGES,
-            "grid_size": "Points along each of the two directions, odd.",
-            "extent": "The grid is [-extent, extent] in units of the weights' norm.",
-            "normalization": "Of the directions, filter or reference.",
-            "recalibration": "Images to estimate the statistics of batch normalisation "
-            "from at each point; 0 for the trained statistics.",
+            "grid_size": "Number of points along each of the two directions, odd.",
+            "extent": "The grid covers [-extent, extent] along both directions, where "
+            "1 is the norm of the weights.",
+            "normalization": "How directions are normalised: filter, by output filter, "
+            "or reference, as in the paper's code.",
+            "recalibration": "Number of training images from which the statistics of "
+            "batch normalisation are estimated at each point; 0 keeps the trained "
+            "statistics.",
         },
     ),
     "hessian": Suite(
         hessian,
         {
-            "num_batches": "Mini-batches whose largest eigenvalues are found.",
-            "num_eigenvalues": "Of each mini-batch.",
-            "method": "lanczos or power.",
-            "density_batches": "Mini-batches of the full density; 0 for none.",
-            "num_probes": "Random vectors of the full density.",
-            "num_steps": "Lanczos steps for each random vector.",
+            "num_batches": "Number of mini-batches whose largest eigenvalues are "
+            "found.",
+            "num_eigenvalues": "Number of eigenvalues of each mini-batch.",
+            "method": "How eigenvalues are found: lanczos, or the paper's power.",
+            "density_batches": "Number of mini-batches for the density of all "
+            "eigenvalues; 0 for no density.",
+            "num_probes": "Number of random vectors that the density is estimated "
+            "from.",
+            "num_steps": "Number of Lanczos steps for each random vector.",
         },
     ),
     "variance": Suite(
         variance,
         {
             "num_images": _IMAGES,
-            "num_frames": "Length of the sequences.",
+            "num_frames": "Number of frames of the sequences, at least 2.",
             "blocks": _BLOCKS,
-            "image": "Number of the image whose maps are drawn.",
+            "image": "Number of the image whose maps are drawn, from 0, in the split.",
         },
     ),
     "fourier": Suite(
@@ -133,10 +151,14 @@ SUITES = {
     "frequency": Suite(
         frequency,
         {
-            "num_images": _IMAGES,
-            "frequencies": "Of the noise, in units of pi.",
-            "epsilon": "Amplitude of the noise before it is limited to a frequency.",
-            "half_width": "Of the ring of frequencies, in radians.",
+            "num_images": "Number of images that are scored, drawn at random; 0 for "
+            "all.",
+            "frequencies": "Frequencies of the noise in units of pi, in (0, 1], "
+            "separated by commas.",
+            "epsilon": "Amplitude of the noise before it is limited to a frequency, in "
+            "units of normalised images.",
+            "half_width": "Half of the width of the ring of frequencies, in radians "
+            "per pixel.",
         },
     ),
 }

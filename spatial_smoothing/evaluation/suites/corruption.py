@@ -1,7 +1,8 @@
 """Robustness to corruptions: all scores of every corruption, severity and ensemble.
 
-Contract of this file: a suite, as those of `suites`. One compiled step serves all sets
-of images, whose batches are made or read while the device computes.
+Contract of this file: `corruption` is a suite, as `suites.settings` describes them. All
+sets of images share one compiled step; their batches are made or read while the device
+computes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,14 +43,18 @@ def corruption(
 
     Args:
       runs: One run, or the members of a deep ensemble of one network and data set.
-      setting: Its images are the clean ones, and those to corrupt; those of a folder
-        must have been made of them.
-      corruptions: Names in `data.corruptions`; the means are over those not extra.
-      severities: From 1 to 5.
-      corrupted_dir: Folder for `corrupted_sets.read`; None to make the images.
-      normalizer: By what the means are divided; see `normalizers.load`.
-      sizes: Samples N of dropout, as for `ensemble`.
-      num_images: Of each set, chosen at random, the same of all; 0 for all.
+      setting: Settings of the evaluation. Its images are the clean ones, and those to
+        corrupt; the images of a folder must have been made of them.
+      corruptions: Names of corruptions of `data.corruption.transforms`. The means leave
+        out the extra ones, which are not part of the benchmark.
+      severities: Severities, each an int from 1 to 5.
+      corrupted_dir: Folder that `corrupted_sets.read` reads; None to make the images.
+      normalizer: What the means are divided by: "none", "alexnet", "imagenet" or a
+        workdir; `normalizers.load` describes them.
+      sizes: Numbers of dropout samples N to score; of the default, those above
+        `setting.num_samples` are left out.
+      num_images: Number of images of each set, drawn at random, the same ones of all
+        sets; 0 for all.
 
     Returns:
       For each ensemble a row of the clean images, with `corruption` "clean" and
@@ -81,20 +86,22 @@ def corruption(
     options = {"folder": corrupted_dir, "num_images": num_images, "sizes": sizes}
     partial = setting.partial("corruption", runs, {"images": images.data, **options})
     done = {(found["corruption"], found["severity"]) for found in partial.rows}
-    left = [pair for pair in (CLEAN, *asked) if pair not in done]
+    missing = [pair for pair in (CLEAN, *asked) if pair not in done]
     scores_of = _compiled(members, setting)
-    for pair in progress.track(left, total=len(left), name="Corruptions"):
-        found = clean
-        if pair != CLEAN:
-            found = datasets.some(images.load(*pair), num_images)
-        rows = scores_of(found)
+    for pair in progress.track(missing, total=len(missing), name="Corruptions"):
+        if pair == CLEAN:
+            dataset = clean
+        else:
+            dataset = datasets.some(images.load(*pair), num_images)
+        rows = scores_of(dataset)
         partial.append({"corruption": pair[0], "severity": pair[1], "rows": rows})
+    # (corruption, severity) -> the scores of each ensemble, in the order of `about`.
     scores = {(f["corruption"], f["severity"]): f["rows"] for f in partial.rows}
     about = [{**row, "data": images.data} for row in members.about.values()]
     rows = [
-        {**about[i], **_named(images, pair), **scores[pair][i]}
+        {**of_ensemble, **_named(images, pair), **found}
         for pair in (CLEAN, *asked)
-        for i in range(len(about))
+        for of_ensemble, found in zip(about, scores[pair], strict=True)
     ]
     if scope.corruptions:
         rows += _means(about, scores, scope, baseline)
@@ -103,6 +110,7 @@ def corruption(
 
 
 def _images(runs: Sequence[Run], setting: Setting, folder: str | None) -> CorruptedSet:
+    """Returns the corrupted images: those of a folder, or made of the clean ones."""
     if folder is None:
         return corrupted_sets.generated(setting.dataset)
     return corrupted_sets.read(folder, runs[0].source)
@@ -115,10 +123,17 @@ def _clean(
     num_images: int,
     folder: str | None,
 ) -> AnyDataset:
-    """The clean images: the same that are looked at of each corrupted set.
+    """Returns the clean images: the same ones that are scored of each corrupted set.
 
-    What errors and means add to those of clean images would otherwise be no effect of
-    corruption.
+    With others, the difference between errors of corrupted and clean images would not
+    be an effect of the corruption alone.
+
+    Args:
+      images: The corrupted sets.
+      setting: Settings of the evaluation.
+      corrupted: One of the corrupted sets, to compare labels with.
+      num_images: Number of images of each set, drawn at random; 0 for all.
+      folder: Folder of the corrupted images; None if they are made.
 
     Raises:
       ValueError: if the folder has other images, as far as their labels tell.
@@ -153,7 +168,9 @@ def _clean(
 def _same_classes(one: AnyDataset, other: AnyDataset) -> bool:
     """Whether two data sets have as many images of each class, in any order.
 
-    Published ones have an order of their own. True where to know would take decoding.
+    Published corrupted sets are not in the order of the clean one, so that labels can
+    only be counted. It is True where labels are not in memory: to know them, all files
+    would have to be read.
     """
     if not (isinstance(one, Dataset) and isinstance(other, Dataset)):
         return True
@@ -166,10 +183,18 @@ def _means(
     scope: normalizers.Scope,
     baseline: Baseline | None,
 ) -> list[Row]:
-    """A row of means over corruptions for each ensemble."""
+    """Returns a row of means over corruptions for each ensemble.
+
+    Args:
+      about: What the rows of each ensemble begin with.
+      scores: (corruption, severity) -> scores of each ensemble, in the order of
+        `about`.
+      scope: What the means are over.
+      baseline: What the means are divided by; None for plain means alone.
+    """
     return [
         {
-            **first,
+            **of_ensemble,
             "num_examples": scope.num_examples,
             "num_corruptions": len(scope.corruptions),
             "severities": ", ".join(map(str, scope.severities)),
@@ -178,7 +203,7 @@ def _means(
                 {pair: found[i] for pair, found in scores.items()}, scope, baseline
             ),
         }
-        for i, first in enumerate(about)
+        for i, of_ensemble in enumerate(about)
     ]
 
 
@@ -192,13 +217,14 @@ def _compiled(members: Contest, setting: Setting) -> Callable[[AnyDataset], list
         tallies = ensembles.named(tallies_of(members.variables, key, data))
         rows = [tally_row(tallies[name]) for name in members.about]
         for row in rows:
-            del row["reliability"]
+            del row["reliability"]  # a table in each of hundreds of rows
         return rows
 
     return scores
 
 
 def _named(images: CorruptedSet, pair: Pair) -> dict[str, str | int]:
+    """Returns the fields of a row that say which set it is of."""
     name, severity = pair
     deviation = images.deviations.get(name)
     return {

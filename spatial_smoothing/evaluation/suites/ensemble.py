@@ -1,4 +1,8 @@
-"""Ensembles: MC dropout, deep ones, both, over time; all sizes from one pass."""
+"""The suite of ensembles: MC dropout, deep ensembles, both, and over time.
+
+Contract of this file: `ensemble` is a suite, as `suites.settings` describes them. All
+ensembles, of all sizes, are scored from one pass over the images.
+"""
 
 from collections.abc import Sequence
 
@@ -41,20 +45,22 @@ def ensemble(
 
     Args:
       runs: One run, or the members of a deep ensemble of one network and data set.
-      setting: See there.
-      sizes: Samples N of dropout; those above `setting.num_samples` are left out of the
-        default, and this is one of them.
-      mc_stages: Where to have dropout in a further pass of the same weights, such as
-        "4" or "3,4,head"; None for no such pass.
-      temporal: Samples of each frame to smooth over time with, 1 being one of them; 0
-        for no temporal smoothing.
-      past: Frames before the present one that smoothing takes in.
-      decay: A frame t frames ago weighs exp(-decay t).
-      num_frames: Length of the sequences, at least past + 1.
+      setting: Settings of the evaluation.
+      sizes: Numbers of dropout samples N to score. 1 and `setting.num_samples` are
+        added; of the default, those above `setting.num_samples` are left out.
+      mc_stages: Parts of the network that have dropout in a second pass of the same
+        weights, such as "4" or "3,4,head"; None for no second pass.
+      temporal: Numbers of dropout samples of each frame to smooth over time with, each
+        one of `sizes`; 1 is added; (0,) for no temporal smoothing.
+      past: Number of frames before the present one that temporal smoothing averages
+        over, at least 0.
+      decay: Temporal smoothing weighs a frame t frames ago by exp(-decay t).
+      num_frames: Number of frames of the sequences that are made of the images, at
+        least past + 1.
 
     Returns:
-      A row for each ensemble; of several runs first deep ensembles, then each alone;
-      and those smoothed over time, from the same pass.
+      A row for each ensemble: for several runs first deep ensembles, then each run
+      alone; then the ensembles that are smoothed over time, from the same pass.
 
     Raises:
       ValueError: if the runs are not of one network and data set, or for unusable
@@ -86,7 +92,15 @@ def _rows(
     frame_sizes: Sequence[int],
     window: Window,
 ) -> list[Row]:
-    """The rows of one pass; `frame_sizes` are those smoothed over time."""
+    """Returns the rows of one pass.
+
+    Args:
+      runs: One run, or the members of a deep ensemble.
+      setting: Settings of the evaluation.
+      sizes: Increasing numbers of dropout samples N.
+      frame_sizes: Those that are smoothed over time too; () for none.
+      window: Length and weights of temporal smoothing.
+    """
     names = ensembles.names_of(sizes, num_members=len(runs))
     predict = predictor(runs, setting, sizes)
     if frame_sizes:
@@ -112,7 +126,7 @@ def _rows(
         num_replicates=setting.num_replicates,
         name=label(model, num_members=len(runs)),
     )
-    # What each run does: samples of the image itself, and of every frame before it.
+    # What each run computes: samples of the image itself, and of every frame before.
     frames = window.num_frames - 1 if frame_sizes else 0
     work = Work(
         members=len(runs),
@@ -131,7 +145,7 @@ def _rows(
 
 
 def _shared_seconds(run: Run, setting: Setting, mesh: Mesh) -> float:
-    """Seconds of a batch for what all samples share; none without dropout."""
+    """Returns the seconds a batch takes for what its samples share; 0 if no dropout."""
     if not run.model.rate:
         return 0.0
     data = sharding.load_batches(setting.dataset, setting.batch_size, mesh)
@@ -146,7 +160,7 @@ def _shared_seconds(run: Run, setting: Setting, mesh: Mesh) -> float:
 def _frame_sizes(
     temporal: tuple[int, ...], sizes: Sequence[int], *, stochastic: bool
 ) -> tuple[int, ...]:
-    """The samples of a frame that are smoothed over time, some of `sizes`."""
+    """Returns the numbers of samples that are smoothed over time, some of `sizes`."""
     if temporal == (0,):
         return ()
     unusable = [size for size in temporal if size not in sizes] if stochastic else []
@@ -159,7 +173,7 @@ def _frame_sizes(
 
 
 def _with_dropout_in(run: Run, text: str) -> Run:
-    """The run with dropout in some parts only, as its config could have said."""
+    """Returns a run with dropout in some parts only, as its config could have said."""
     if not run.model.rate:
         raise ValueError(f"mc_stages is for networks with dropout; {run.path} has none")
     parts = [int(part) if part.isdigit() else part for part in text.split(",")]

@@ -1,4 +1,8 @@
-"""Robustness to noise of one frequency as a suite."""
+"""Robustness to noise of one frequency as a suite.
+
+Contract of this file: `frequency` is a suite, as `suites.settings` describes them.
+Options and rows have frequencies in units of pi, the analysis in radians per pixel.
+"""
 
 import math
 from collections.abc import Sequence
@@ -28,12 +32,12 @@ def frequency(
     """Scores under noise that is limited to a ring of frequencies.
 
     Args:
-      runs: One run.
-      setting: Its `num_samples` are averaged by every prediction.
-      num_images: Of the split, drawn at random; 0 for all.
-      frequencies: In units of pi, in (0, 1].
+      runs: One run; the suite refuses several.
+      setting: Settings of the evaluation. A prediction averages its `num_samples`.
+      num_images: Number of images of the split, drawn at random; 0 for all.
+      frequencies: Frequencies of the noise, in units of pi, in (0, 1].
       epsilon: Amplitude of the noise before limitation, in units of normalised images.
-      half_width: Of the rings, in radians.
+      half_width: Half of the width of the rings, in radians per pixel.
 
     Returns:
       A row without noise, whose `frequency` is None, then one for each frequency, in
@@ -72,10 +76,15 @@ def frequency(
     found = [
         {
             **network.about,
-            "frequency": row["frequency"] and row["frequency"] / math.pi,
+            "frequency": _in_units_of_pi(row["frequency"]),
             **{name: row[name] for name in SCORES},
         }
         for row in partial.rows
     ]
     found[0]["arrays"] = analysis.arrays(found)
     return found
+
+
+def _in_units_of_pi(frequency: float | None) -> float | None:
+    """Converts radians per pixel; None is the row without noise."""
+    return None if frequency is None else frequency / math.pi

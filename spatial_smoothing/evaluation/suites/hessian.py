@@ -1,4 +1,9 @@
-"""Hessian spectra as a suite: of mini-batches, and the full density."""
+"""Hessian spectra as a suite: of mini-batches, and the full density.
+
+Contract of this file: `hessian` is a suite, as `suites.settings` describes them. Rows
+of mini-batches and of random vectors are kept as they are found, so that an evaluation
+that was stopped continues.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,22 +40,24 @@ def hessian(
     """Eigenvalues of the Hessian of the training objective, L2 and dropout included.
 
     Args:
-      runs: One run.
-      setting: Its batch size is that of the mini-batches; its seed is that of images,
-        augmentation, masks and random vectors.
-      num_batches: Mini-batches of augmented training images, drawn at random, whose
-        largest eigenvalues are found.
-      num_eigenvalues: Of largest magnitude, of each mini-batch.
+      runs: One run; the suite refuses several.
+      setting: Settings of the evaluation. Its batch size is that of the mini-batches;
+        images, augmentation, dropout masks and random vectors follow from its seed.
+      num_batches: Number of mini-batches of augmented training images, drawn at random,
+        whose largest eigenvalues are found; at least 1.
+      num_eigenvalues: Number of eigenvalues of each mini-batch, those of largest
+        magnitude; at least 1.
       method: "lanczos", or the paper's "power".
-      density_batches: The density of all eigenvalues is that of the loss over so many
-        of the mini-batches; 0 for no density.
-      num_probes: Random vectors that the density is estimated from.
-      num_steps: Lanczos steps for each of them.
+      density_batches: Number of the mini-batches whose mean loss has the density of all
+        eigenvalues that is estimated; 0 for no density.
+      num_probes: Number of random vectors that the density is estimated from, at least
+        1.
+      num_steps: Number of Lanczos steps for each random vector, at least 1.
 
     Returns:
       One row: `top_mean`, `top_median` and `top_90`, a quantile, of the largest
-      eigenvalue of a mini-batch; `negative` and `positive_mean`, see
-      `analysis.hessian.proportions`; of the density `largest`, `smallest` and
+      eigenvalue of a mini-batch; `negative` and `positive_mean`, which
+      `analysis.hessian.proportions` describes; of the density `largest`, `smallest` and
       `trace`. In "arrays" the values themselves and both densities.
 
     Raises:
@@ -90,6 +97,7 @@ def hessian(
 
 
 def _check(options: Mapping[str, Any]) -> None:
+    """Raises ValueError for a number that is too small."""
     for name, least in (
         ("num_batches", 1),
         ("density_batches", 0),
@@ -107,7 +115,7 @@ def _find_eigenvalues(
     partial: Partial,
     options: Mapping[str, Any],
 ) -> None:
-    """Adds the rows of those mini-batches that are not there yet."""
+    """Adds the rows of those mini-batches that `partial` does not have yet."""
     done = {row["batch"] for row in partial.rows if "batch" in row}
     rows = analysis.spectrum(
         network.model,
@@ -132,7 +140,7 @@ def _find_density(
     partial: Partial,
     options: Mapping[str, Any],
 ) -> None:
-    """Adds the rows of those random vectors that are not there yet."""
+    """Adds the rows of those random vectors that `partial` does not have yet."""
     num_probes, num_steps = options["num_probes"], options["num_steps"]
     done = {row["probe"] for row in partial.rows if "probe" in row}
     total = (num_probes - len(done)) * num_steps
@@ -153,10 +161,16 @@ def _find_density(
 
 
 def _summary(partial: Partial, size: int) -> dict[str, Any]:
-    """The scores of a row, and its arrays."""
+    """Returns the scores of the row, and its arrays.
+
+    Args:
+      partial: Rows of mini-batches and of random vectors.
+      size: Number of parameters.
+    """
     batches = [row for row in partial.rows if "batch" in row]
     probes = [row for row in partial.rows if "probe" in row]
     arrays = analysis.arrays(batches)
+    # Eigenvalues are sorted by magnitude; the largest one need not be the first.
     top = arrays["eigenvalues"].max(1)
     points, density = lanczos.density(
         top, np.ones_like(top), width=lanczos.bandwidth(top)
@@ -175,11 +189,13 @@ def _summary(partial: Partial, size: int) -> dict[str, Any]:
             for name in ("nodes", "weights")
         )
         points, density = lanczos.density(nodes, weights)
+        # The weights of one vector sum to one, and so do those of all together.
         arrays |= {"nodes": nodes, "weights": weights / len(probes)}
         arrays |= {"density_points": points, "density": density}
         row |= {
             "largest": float(nodes.max()),
             "smallest": float(nodes.min()),
+            # The mean eigenvalue, times their number.
             "trace": float(size * (nodes * weights).sum() / len(probes)),
         }
     return {**row, "arrays": arrays}

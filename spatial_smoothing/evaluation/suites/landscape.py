@@ -1,4 +1,8 @@
-"""The loss landscape as a suite: scores of the training images on a grid of weights."""
+"""The loss landscape as a suite: scores of the training images on a grid of weights.
+
+Contract of this file: `landscape` is a suite, as `suites.settings` describes them. The
+row of each point is kept as it is found, so that a scan that was stopped continues.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,20 +35,23 @@ def landscape(
     see the same images, augmentation and dropout masks.
 
     Args:
-      runs: One run.
-      setting: Its seed is that of images, directions, augmentation and masks.
-      num_images: Training images, drawn at random; 0 for all.
-      grid_size: Points along each direction, odd, so that the trained weights are one.
+      runs: One run; the suite refuses several.
+      setting: Settings of the evaluation. Images, directions, augmentation and dropout
+        masks follow from its seed.
+      num_images: Number of training images, drawn at random; 0 for all.
+      grid_size: Number of points along each direction; odd, at least 3, so that the
+        trained weights are one of the points.
       extent: The grid covers [-extent, extent] in both directions, where 1 is the norm
-        of the weights.
-      normalization: Of the directions: "filter" or "reference".
-      recalibration: Training images from which the statistics of batch normalisation
-        are estimated anew at each point; 0 to keep the trained ones.
+        of the weights; positive.
+      normalization: How the directions are normalised: "filter" or "reference";
+        `analysis.directions.normalize` describes them.
+      recalibration: Number of training images from which the statistics of batch
+        normalisation are estimated at each point; 0 to keep the trained statistics.
 
     Returns:
       One row: the scores at the trained weights, their means over the border of the
       grid as `border_nll` and `border_accuracy`, and `curvature` and `residual` of the
-      NLL (see `analysis.landscape.curvature`); in "arrays" those of
+      NLL, which `analysis.landscape.curvature` finds; in "arrays" those of
       `analysis.landscape.surfaces`.
 
     Raises:
@@ -64,11 +71,12 @@ def landscape(
         keys[0], network.variables["params"], normalization=normalization
     )
     images = training_images(runs, setting, num_images, seed=setting.seed)
-    others = ()
+    recalibration_batches = ()
     if recalibration:
+        # Another seed, so that these are not the images that are scored.
         seed = setting.seed + 1
         others = training_images(runs, setting, recalibration, seed=seed)
-        others = others.batches(setting.batch_size)
+        recalibration_batches = others.batches(setting.batch_size)
     about = {"images": images.checksum(), **options}
     partial = setting.partial("landscape", runs, about)
     done = {(row["a"], row["b"]) for row in partial.rows}
@@ -80,9 +88,9 @@ def landscape(
         images.batches(setting.batch_size),
         key=keys[1],
         prepare=network.prepare,
-        num_samples=int(network.stochastic),
+        num_samples=1 if network.stochastic else 0,
         weight_decay=network.weight_decay,
-        recalibration=others,
+        recalibration=recalibration_batches,
         mesh=network.mesh,
         done=done,
     )
@@ -102,31 +110,37 @@ def landscape(
 
 
 def _points(grid_size: int, extent: float) -> list[tuple[float, float]]:
-    """The points of the grid, in units of the directions; one is exactly zero."""
+    """Returns the points of the grid, in units of the directions.
+
+    Raises:
+      ValueError: for an unusable size or extent.
+    """
     if grid_size < 3 or grid_size % 2 == 0:
         raise ValueError(f"grid_size must be odd and at least 3, got {grid_size}")
     if not 0 < extent < np.inf:
         raise ValueError(f"extent must be positive and finite, got {extent}")
     axis = np.linspace(-extent, extent, grid_size)
-    axis[grid_size // 2] = 0.0
+    axis[grid_size // 2] = 0.0  # rounding would leave 1e-18, not the trained weights
     return analysis.grid(axis, axis)
 
 
 def _summary(surfaces: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The scores of a row, and its arrays."""
+    """Returns the scores of the row, and its arrays, given those of all points."""
     size = len(surfaces["a"])
-    border = np.ones((size, size), bool)
-    border[1:-1, 1:-1] = False
+    is_border = np.ones((size, size), bool)
+    is_border[1:-1, 1:-1] = False
     center = size // 2, size // 2
     names = (*analysis.SCORES, "nll_l2", "nll_l2_reference")
-    bend, residual = analysis.curvature(*(surfaces[name] for name in ("a", "b", "nll")))
+    curvature, residual = analysis.curvature(
+        surfaces["a"], surfaces["b"], surfaces["nll"]
+    )
     return {
         **{name: float(surfaces[name][center]) for name in names},
         **{
-            f"border_{name}": float(surfaces[name][border].mean())
+            f"border_{name}": float(surfaces[name][is_border].mean())
             for name in ("nll", "accuracy")
         },
-        "curvature": bend,
+        "curvature": curvature,
         "residual": residual,
         "arrays": surfaces,
     }

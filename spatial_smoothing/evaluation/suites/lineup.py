@@ -1,4 +1,8 @@
-"""What is evaluated: all ensembles that some runs make, predicting in one pass."""
+"""What is evaluated: all ensembles that some runs make, predicting in one pass.
+
+Contract of this file: the suites that score ensembles build what they score by these
+functions, so that a name means the same ensemble in all of them.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -42,12 +46,12 @@ class Contest(NamedTuple):
 def contest(
     runs: Sequence[Run], setting: Setting, *, sizes: tuple[int, ...]
 ) -> Contest:
-    """Returns the ensembles that the suite `ensemble` scores.
+    """Returns the ensembles that some runs make.
 
     Args:
       runs: One run, or the members of a deep ensemble.
       setting: Settings of the evaluation.
-      sizes: Numbers of samples N of dropout to score; see `sizes_for`.
+      sizes: Numbers of dropout samples N to score, as `ensemble_sizes` takes them.
 
     Raises:
       ValueError: if the runs are not of one network and data set, or for an unusable

@@ -1,4 +1,7 @@
-"""By what mean corruption errors are divided: nothing, AlexNet, or another run."""
+"""What mean corruption errors are divided by: nothing, AlexNet, or another run.
+
+Source: Hendrycks & Dietterich, ICLR 2019, section 4, who divide by AlexNet.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -17,15 +20,26 @@ NONE, ALEXNET, IMAGENET = "none", "alexnet", "imagenet"
 
 
 class _Loss(NamedTuple):
-    """A loss: its plain mean, the mean divided by a baseline's, and what it is."""
+    """A loss that is averaged over corruptions.
+
+    Attributes:
+      plain: Name of its plain mean in a row.
+      divided: Name of its mean divided by that of a baseline.
+      of_score: Function of the score to the loss.
+    """
 
     plain: str
     divided: str
-    of: Callable[[float], float]
+    of_score: Callable[[float], float]
 
 
+def _error(accuracy: float) -> float:
+    return 1 - accuracy
+
+
+# Name of a score -> the loss that it is turned into.
 _LOSSES = {
-    "accuracy": _Loss("mean_error", "mean_ce", lambda value: 1 - value),
+    "accuracy": _Loss("mean_error", "mean_ce", _error),
     "nll": _Loss("mean_nll", "mean_cnll", float),
     "ece": _Loss("mean_ece", "mean_cece", float),
 }
@@ -36,11 +50,12 @@ class Scope(NamedTuple):
 
     Attributes:
       dataset: Name of the data set.
-      data: Where the corrupted images are from, as rows say.
-      corruptions: Those that count.
-      severities: Of each.
-      num_examples: Images of each.
-      split: Of the data set.
+      data: Where the corrupted images are from, in the words of the field `data` of
+        rows.
+      corruptions: Names of the corruptions that the means are over.
+      severities: Severities of each corruption, ints from 1 to 5.
+      num_examples: Number of images of each corruption and severity.
+      split: Name of the split of the data set.
     """
 
     dataset: str
@@ -52,13 +67,14 @@ class Scope(NamedTuple):
 
 
 def load(name: str, scope: Scope) -> Baseline | None:
-    """Returns the normaliser, None for none.
+    """Returns the scores that means are divided by; None for "none".
 
     Args:
       name: "none"; "alexnet", as in the paper; "imagenet", the official constants of
         ImageNet-C; or a workdir in which the same corruptions were evaluated, whose
         single predictions are taken.
-      scope: What has to be there.
+      scope: The corruptions and severities that the normaliser must have, and of which
+        images.
 
     Raises:
       ValueError: The normaliser does not have the scores that are asked for.
@@ -92,6 +108,11 @@ def load(name: str, scope: Scope) -> Baseline | None:
 
 
 def _of_workdir(workdir: str, scope: Scope) -> Baseline:
+    """Returns the scores of another run, of the smallest ensemble it was scored by.
+
+    Raises:
+      ValueError: if there is no such run, or it was evaluated on other images.
+    """
     choices = f"choices: {NONE}, {ALEXNET}, {IMAGENET} or a workdir"
     if not (epath.Path(workdir) / "config.json").exists():
         raise ValueError(f"no normaliser {workdir!r}; {choices}")
@@ -110,10 +131,12 @@ def _of_workdir(workdir: str, scope: Scope) -> Baseline:
                     f"{row[field]} there and {getattr(scope, field)} here"
                 )
     least = min(row["num_samples"] for row in rows)
-    first = [row for row in rows if row["num_samples"] == least]
-    first = [row for row in first if row["run"] == first[-1]["run"]]
-    name = f"{first[0]['label']} of {epath.Path(workdir).name}, N = {least}"
-    return Baseline(name, {(r["corruption"], r["severity"]): r for r in first})
+    single = [row for row in rows if row["num_samples"] == least]
+    # A deep ensemble has such rows for each of its members; one of them is taken.
+    single = [row for row in single if row["run"] == single[-1]["run"]]
+    name = f"{single[0]['label']} of {epath.Path(workdir).name}, N = {least}"
+    scores = {(row["corruption"], row["severity"]): row for row in single}
+    return Baseline(name, scores)
 
 
 def aggregate(
@@ -124,42 +147,61 @@ def aggregate(
     """Returns means over corruptions, plain ones and those divided by a baseline.
 
     Args:
-      scores: (corruption, severity) -> scores, those of ("clean", 0) too.
-      scope: What is averaged.
-      baseline: What to divide by; None for plain means alone.
+      scores: (corruption, severity) -> name of the score -> its value; with that of the
+        clean images, ("clean", 0).
+      scope: The corruptions and severities that are averaged over.
+      baseline: Scores to divide by; None for plain means alone.
 
     Returns:
-      `mean_error`, `mean_nll`, `mean_ece` and `mean_added_error`; with a baseline
-      `mean_ce`, `mean_cnll`, `mean_cece` and `relative_mean_ce`, those that it has the
-      scores for.
+      `mean_error`, `mean_nll`, `mean_ece` and `mean_added_error`, in the units of the
+      scores; with a baseline `mean_ce`, `mean_cnll`, `mean_cece` and
+      `relative_mean_ce`, ratios, as far as it has the scores for them.
+
+    Source: Hendrycks & Dietterich, ICLR 2019, section 4.
     """
     row = {}
     for score, loss in _LOSSES.items():
-        grid = lambda table, score=score, loss=loss: np.array(
-            [
-                [loss.of(table[c, s][score]) for s in scope.severities]
-                for c in scope.corruptions
-            ]
-        )
-        row[loss.plain] = metrics.mean_corruption(grid(scores))
-        if baseline and all(score in scores for scores in baseline.scores.values()):
-            divisor = grid(baseline.scores)
-            row[loss.divided] = metrics.mean_corruption(grid(scores), baseline=divisor)
+        losses = _losses(scores, score, scope)
+        row[loss.plain] = metrics.mean_corruption(losses)
+        if baseline and all(score in found for found in baseline.scores.values()):
+            row[loss.divided] = metrics.mean_corruption(
+                losses, baseline=_losses(baseline.scores, score, scope)
+            )
         if score == "accuracy":
-            row |= _added(grid, scores, baseline)
+            row |= _added(scores, scope, baseline)
     return row
 
 
-def _added(grid: Callable, scores: Mapping, baseline: Baseline | None) -> Row:
-    """What corruption adds to the error of clean images."""
-    clean = 1 - scores[CLEAN]["accuracy"]
-    added = metrics.relative_mean_corruption(grid(scores), clean)
-    row = {"mean_added_error": added}
+def _losses(
+    scores: Mapping[tuple[str, int], Mapping[str, float]], score: str, scope: Scope
+) -> np.ndarray:
+    """Returns the losses of one score, f64[corruptions, severities]."""
+    loss = _LOSSES[score]
+    return np.array(
+        [
+            [
+                loss.of_score(scores[corruption, severity][score])
+                for severity in scope.severities
+            ]
+            for corruption in scope.corruptions
+        ]
+    )
+
+
+def _added(
+    scores: Mapping[tuple[str, int], Mapping[str, float]],
+    scope: Scope,
+    baseline: Baseline | None,
+) -> Row:
+    """Returns what corruption adds to the error of clean images."""
+    errors = _losses(scores, "accuracy", scope)
+    clean = _error(scores[CLEAN]["accuracy"])
+    row = {"mean_added_error": metrics.relative_mean_corruption(errors, clean)}
     if baseline and CLEAN in baseline.scores:
         row["relative_mean_ce"] = metrics.relative_mean_corruption(
-            grid(scores),
+            errors,
             clean,
-            baseline=grid(baseline.scores),
-            baseline_clean=1 - baseline.scores[CLEAN]["accuracy"],
+            baseline=_losses(baseline.scores, "accuracy", scope),
+            baseline_clean=_error(baseline.scores[CLEAN]["accuracy"]),
         )
     return row

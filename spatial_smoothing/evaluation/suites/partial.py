@@ -1,9 +1,9 @@
 """Rows of a long evaluation, written as they come, so that a killed one continues.
 
 Contract of this file: `<output>/<suite>.partial.jsonl` has a first line that says what
-is evaluated, and one line for each row. What it says is the same for an evaluation that
-continues; rows of another are dropped. `finish` deletes the file when the report has
-all rows.
+is evaluated, and one line for each row. An evaluation continues only from rows whose
+first line is the same as its own would be; rows of another one are dropped. `finish`
+deletes the file when the report has all rows.
 """
 
 import json
@@ -21,19 +21,25 @@ class Partial:
 
     Args:
       output: Directory of the evaluation.
-      suite: Its name.
-      about: What determines the rows, JSON-able: runs, steps, numbers, options.
+      suite: Name of the suite.
+      about: All that determines the rows, as values that JSON can hold: runs, steps,
+        numbers, options.
+
+    Attributes:
+      rows: The rows so far, in the order in which they were added.
     """
 
     def __init__(self, output: epath.PathLike, suite: str, about: Mapping[str, Any]):
         self._path = _path(output, suite)
+        # As it is read back: JSON makes tuples lists.
         self._about = json.loads(json.dumps(dict(about)))
         self.rows = self._read()
         processes.largest(0)  # all have read it
         if not processes.is_first():
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        # Written anew: without a last line that was cut short, or rows of another.
+        # The file is written again, without a last line that was cut short, or rows of
+        # another evaluation; and renamed, so that it is whole at every time.
         lines = [json.dumps(line) for line in (self._about, *self.rows)]
         temporary = self._path.with_name(f"{self._path.name}.tmp")
         temporary.write_text("\n".join(lines) + "\n")
@@ -54,7 +60,7 @@ class Partial:
             try:
                 found.append(json.loads(line))
             except json.JSONDecodeError:
-                break
+                break  # a line that was cut short is the last one
         return found[1:] if found[:1] == [self._about] else []
 
 

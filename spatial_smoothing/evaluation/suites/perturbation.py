@@ -1,7 +1,8 @@
 """Robustness to perturbations: how steady predictions are while an image changes.
 
-Contract of this file: a suite, as those of `suites`. Frames are predicted one after the
-other by one compiled step, whatever the length of a sequence.
+Contract of this file: `perturbation` is a suite, as `suites.settings` describes them.
+Frames are predicted one after the other by one compiled step, whatever the length of a
+sequence.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,17 +39,20 @@ def perturbation(
 
     Args:
       runs: One run, or the members of a deep ensemble of one network and data set.
-      setting: Its images are perturbed, where there is no folder.
-      perturbations: Names in `data.perturbations`.
+      setting: Settings of the evaluation. Its images are perturbed, where there is no
+        folder.
+      perturbations: Names of perturbations of `data.corruption.perturbations`.
       perturbed_dir: Folder in the layout of CIFAR-10-P; None to make the sequences.
-      sizes: Samples N of dropout, as for `ensemble`.
-      num_images: Sequences of each perturbation, chosen at random; 0 for all.
+      sizes: Numbers of dropout samples N to score; of the default, those above
+        `setting.num_samples` are left out.
+      num_images: Number of sequences of each perturbation, drawn at random; 0 for all.
 
     Returns:
       For each ensemble a row for each perturbation and one, without `perturbation`, of
-      their mean, with `flip_rate`, to the frame before or, in sequences of noise, to
-      the first, clean one, as Hendrycks & Dietterich define it; and as the paper's code
-      has them, between consecutive frames always, `consistency`, `cec` and `cec_sum`.
+      their mean. `flip_rate` compares a frame with the frame before or, in sequences of
+      noise, with the first, clean one, as Hendrycks & Dietterich define it.
+      `consistency`, `cec` and `cec_sum` always compare consecutive frames, as the
+      paper's code does.
 
     Raises:
       ValueError: Unknown names, or data that are absent or damaged.
@@ -70,47 +74,97 @@ def perturbation(
         },
     )
     done = {found["perturbation"] for found in partial.rows}
-    left = [name for name in perturbations if name not in done]
+    missing = [name for name in perturbations if name not in done]
     scores_of = _compiled(members, setting)
-    for name in progress.track(left, total=len(left), name="Perturbations"):
+    for name in progress.track(missing, total=len(missing), name="Perturbations"):
         data = sequences.batches(name, numbers, batch_size=setting.batch_size)
         rows = scores_of(data, against_first=PERTURBATIONS[name].is_noise)
         partial.append({"perturbation": name, "rows": rows})
+    # Name of the perturbation -> scores of each ensemble, in the order of `about`.
     scores = {found["perturbation"]: found["rows"] for found in partial.rows}
     about = [
         {**row, "data": sequences.data, "num_examples": len(numbers)}
         for row in members.about.values()
     ]
     rows = [
-        {**about[i], **_named(sequences, name), **scores[name][i]}
+        {**of_ensemble, **_named(sequences, name), **found}
         for name in perturbations
-        for i in range(len(about))
+        for of_ensemble, found in zip(about, scores[name], strict=True)
     ]
-    means = [
-        {
-            score: float(np.mean([scores[name][i][score] for name in perturbations]))
-            for score in _SCORES
-        }
-        for i in range(len(about))
-    ]
-    return rows + [{**a, **mean} for a, mean in zip(about, means, strict=True)]
+    for index, of_ensemble in enumerate(about):
+        found = [scores[name][index] for name in perturbations]
+        rows.append({**of_ensemble, **_means(found)})
+    return rows
+
+
+def _means(rows: Sequence[Row]) -> Row:
+    """Returns the means of the scores of one ensemble over perturbations."""
+    return {score: float(np.mean([row[score] for row in rows])) for score in _SCORES}
 
 
 def _sequences(
     runs: Sequence[Run], setting: Setting, folder: str | None
 ) -> PerturbedSet:
+    """Returns the sequences: those of a folder, or made of the images."""
     if folder is None:
         return perturbed_sets.generated(setting.dataset)
     return perturbed_sets.read(folder, image_size=runs[0].source.image_size)
 
 
 def _named(sequences: PerturbedSet, name: str) -> Row:
+    """Returns the fields of a row that say which sequences it is of."""
     deviation = sequences.deviations.get(name)
     return {"perturbation": name, **({"deviation": deviation} if deviation else {})}
 
 
 def _compiled(members: Contest, setting: Setting) -> Callable[..., list[Row]]:
-    """Returns `scores(data, against_first=...)`, to those of each ensemble."""
+    """Returns a function of sequences to the scores of each ensemble.
+
+    Args:
+      members: The R ensembles.
+      setting: Settings of the evaluation, for the seed.
+
+    Returns:
+      `scores(data, against_first=...)`, to a row for each ensemble, in the order of
+      `members.about`. `against_first` is whether flips are counted against the first
+      frame, in place of the frame before.
+    """
+    sums_of_batch = _sums_of_batch(members)
+
+    def scores(data: Sequences, *, against_first: bool) -> list[Row]:
+        key = jax.random.key(setting.seed)
+        totals = None
+        num_pairs = 0
+        for index, (frames, mask) in enumerate(data):
+            part = sums_of_batch(
+                jax.random.fold_in(key, index),
+                frames,
+                mask,
+                against_first=against_first,
+            )
+            if totals is None:
+                totals = part
+            else:
+                # One batch computes while the next is fetched, and no more.
+                totals = jax.tree.map(jnp.add, jax.block_until_ready(totals), part)
+            num_pairs += int(mask.sum()) * (len(frames) - 1)
+        totals = sharding.gather(totals)
+        return [
+            {"num_frames": len(frames)}
+            | {name: float(totals[name][index] / num_pairs) for name in _SCORES}
+            for index in range(len(members.about))
+        ]
+
+    return scores
+
+
+def _sums_of_batch(members: Contest) -> Callable[..., dict[str, jax.Array]]:
+    """Returns a function of a batch of sequences to sums over pairs of frames.
+
+    Returns:
+      `sums(key, frames, mask, against_first=...)`, to name of the score -> f32[R], the
+      sum over sequences in the mask and over frames but the first.
+    """
 
     @jax.jit
     def predict(variables, key, images) -> jax.Array:
@@ -120,7 +174,7 @@ def _compiled(members: Contest, setting: Setting) -> Callable[..., list[Row]]:
 
     @jax.jit
     def compare(reference, previous, current, mask) -> dict[str, jax.Array]:
-        """Sums over the sequences, f32[R]."""
+        """Scores of a frame, log-probabilities f32[R, B, K], summed: f32[R]."""
         pair = jnp.stack([previous, current], axis=1)
         flips = jax.vmap(consistency.flip_rate)
         values = {
@@ -134,43 +188,25 @@ def _compiled(members: Contest, setting: Setting) -> Callable[..., list[Row]]:
             for name, value in values.items()
         }
 
-    def of_batch(key, frames, mask, *, against_first: bool):
+    def sums(
+        key: jax.Array,
+        frames: Sequence[np.ndarray],
+        mask: np.ndarray,
+        *,
+        against_first: bool,
+    ) -> dict[str, jax.Array]:
         total = first = previous = None
         (mask,) = sharding.split_batches([mask], members.mesh)
-        split = sharding.split_batches(frames, members.mesh)
-        for number, frame in enumerate(split):
+        for number, frame in enumerate(sharding.split_batches(frames, members.mesh)):
             frame_key = jax.random.fold_in(key, number)
             current = predict(members.variables, frame_key, frame)
-            if number:
+            if number == 0:
+                first = current
+            else:
                 reference = first if against_first else previous
                 part = compare(reference, previous, current, mask)
                 total = part if total is None else jax.tree.map(jnp.add, total, part)
-            else:
-                first = current
             previous = current
         return total
 
-    def scores(data: Sequences, *, against_first: bool) -> list[Row]:
-        key, totals, pairs = jax.random.key(setting.seed), None, 0
-        for index, (frames, mask) in enumerate(data):
-            part = of_batch(
-                jax.random.fold_in(key, index),
-                frames,
-                mask,
-                against_first=against_first,
-            )
-            # One batch computes while the next is fetched, and no more.
-            totals = (
-                part
-                if totals is None
-                else jax.tree.map(jnp.add, jax.block_until_ready(totals), part)
-            )
-            pairs += int(mask.sum()) * (len(frames) - 1)
-        totals = sharding.gather(totals)
-        return [
-            {"num_frames": len(frames)}
-            | {name: float(totals[name][i] / pairs) for name in _SCORES}
-            for i in range(len(members.about))
-        ]
-
-    return scores
+    return sums

@@ -35,7 +35,7 @@ class Suite(NamedTuple):
     Attributes:
       function: `(runs, setting, *, option=default, ...) -> rows`. An option's type is
         that of its default: int, float, str, bool or a tuple of these; None is for str.
-      options: Name of each option -> what it says.
+      options: Name of each option -> the text of its flag in the help of evaluate.py.
     """
 
     function: Callable[..., list[Row]]
@@ -44,24 +44,25 @@ class Suite(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """An evaluation.
+    """What all suites of an evaluation share.
 
     Attributes:
       dataset: The test images and labels.
-      split: Which split of the data set these are.
+      split: Name of the split of the data set that these are.
       held_out: Images of the training split on which no run was trained, to fit
         temperatures on; None for no temperatures.
       ood: Name of another data set and its images, to be told from those of
-        `dataset`; None for no detection.
-      num_samples: Monte Carlo dropout samples of each run, at least 1; a network
-        without dropout makes one prediction whatever this says.
-      batch_size: Images at once.
-      chunk: Samples at once; None for what suits the device.
-      num_replicates: Of the bootstrap; 0 for no intervals.
-      seed: Of the dropout masks and the bootstrap.
-      load: Name and split of a data set -> its examples, for suites that need others
-        than `dataset`.
-      output: Where the report will be; for what a suite leaves there on the way.
+        `dataset`; None for no out-of-distribution detection.
+      num_samples: Number of Monte Carlo dropout samples of each run, at least 1; a
+        network without dropout makes one prediction whatever this says.
+      batch_size: Number of images in a batch.
+      chunk: Number of samples computed at once; None for what suits the device.
+      num_replicates: Number of replicates of the bootstrap; 0 for no intervals.
+      seed: Seed of the dropout masks, the bootstrap and all else that is random; at
+        least 0.
+      load: Function of the name and the split of a data set to its examples, for suites
+        that need other images than `dataset`.
+      output: Directory of the report, in which a suite keeps what it has so far.
 
     Raises:
       ValueError: for a number that is too small, or OOD images of another size.
@@ -85,9 +86,9 @@ class Setting:
         """Returns the rows of an interrupted evaluation with just these arguments.
 
         Args:
-          suite: Its name.
-          runs: What is evaluated.
-          options: All others that determine the rows, JSON-able.
+          suite: Name of the suite.
+          runs: The runs that are evaluated.
+          options: All else that determines the rows, as values that JSON can hold.
         """
         about = {
             "runs": [[run.name, run.step] for run in runs],
@@ -125,8 +126,8 @@ def held_out(
     """Returns the training images on which no run was trained; None for none.
 
     Args:
-      runs: Of one data set.
-      load: Name and split of a data set to its examples.
+      runs: Runs that were trained on one data set.
+      load: Function of the name and the split of a data set to its examples.
     """
     fractions = {run.config.get("val_fraction") or 0.0 for run in runs}
     if fractions == {0.0} or len(fractions) > 1:
@@ -139,9 +140,9 @@ def recipe(config: Mapping[str, Any], *, smoothing: bool = True) -> str:
     """Returns a short text that differs where configs differ in more than the seed.
 
     Args:
-      config: Of a run.
-      smoothing: Whether it differs also where smoothing does; if not, a network with
-        and one without smoothing that are alike in all else have the same.
+      config: Config of a run, a flat dict.
+      smoothing: Whether the text differs also where smoothing does. If not, a network
+        with and one without smoothing that are alike in all else have the same text.
     """
     ignored = _SEEDS if smoothing else _SEEDS | _SMOOTHING
     fields = {name: value for name, value in config.items() if name not in ignored}
@@ -154,8 +155,8 @@ def check_list(name: str, values: Sequence[Any]) -> None:
     """Raises ValueError if a list that is averaged over is empty, or repeats a value.
 
     Args:
-      name: Of the option.
-      values: Its value.
+      name: Name of the option, for the message.
+      values: The list.
     """
     if not values:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What an analysis looks at: one network in float32, and the images it is shown."""
+"""What an analysis is of: one network in float32, and the images it is given."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,13 +19,13 @@ class Subject(NamedTuple):
     """A trained network that is analysed.
 
     Attributes:
-      about: What its rows begin with.
-      model: The network, computing in float32.
-      variables: Its variables.
-      normalize: u8[B, H, W, 3] to f32, as in training.
+      about: Fields that all of its rows begin with.
+      model: The network, computing in float32 whatever it was trained in.
+      variables: Flax variables of the network, `{"params", "batch_stats"}`.
+      normalize: Normalises u8[B, H, W, 3] to f32[B, H, W, 3], as in training.
       prepare: `prepare(key, images)` augments, if training did, and normalises.
-      weight_decay: Of training.
-      mesh: All devices.
+      weight_decay: Factor of the L2 term in training, at least 0.
+      mesh: The mesh of all devices.
     """
 
     about: dict[str, Any]
@@ -44,6 +44,11 @@ class Subject(NamedTuple):
 
 def subject(runs: Sequence[Run], setting: Setting, *, suite: str) -> Subject:
     """Returns the subject of an analysis.
+
+    Args:
+      runs: One run.
+      setting: Settings of the evaluation, for the batch size.
+      suite: Name of the suite, for messages.
 
     Raises:
       ValueError: for more than one run, or a batch that the devices cannot divide.
@@ -82,9 +87,15 @@ def subject(runs: Sequence[Run], setting: Setting, *, suite: str) -> Subject:
 def training_images(
     runs: Sequence[Run], setting: Setting, count: int, *, seed: int
 ) -> AnyDataset:
-    """Draws images that a run was trained on, in random order; all for 0.
+    """Draws images that a run was trained on, in random order.
 
     The order matters where a data set is sorted by class and batches should not be.
+
+    Args:
+      runs: The run whose training images are drawn, as the only element.
+      setting: Settings of the evaluation, which load the data set.
+      count: Number of images; 0 for all.
+      seed: Seed of the choice and of the order.
     """
     config = runs[0].config
     train = setting.load(config["dataset"], "train")

@@ -6,7 +6,8 @@ temporal smoothing takes what they have of it.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from spatial_smoothing.ensembles import Lineup, Predict, Predictions, temporal
 from spatial_smoothing.ensembles.mixtures import Mixture
 from spatial_smoothing.metrics import consistency
 
+# Name -> score of how steady the predictions of a sequence of frames are.
 _STEADINESS = {
     "consistency": consistency.consistency,
     "cec": consistency.cec,
@@ -42,7 +44,8 @@ class Window:
     num_frames: int = 8
 
     def __post_init__(self):
-        temporal.importance(past=self.past, decay=self.decay)  # refuses both
+        # It raises ValueError if one of the two is out of range.
+        temporal.importance(past=self.past, decay=self.decay)
         if self.num_frames <= self.past:
             raise ValueError(
                 f"num_frames must be at least {self.past + 1}, one more than past, "
@@ -84,8 +87,10 @@ def predictor(
             frame_key = jax.random.fold_in(key, num_members + age)
             return before(variables, frame_key, frame).mixtures
 
+        # Frame by frame: all at once would need the memory of so many batches.
         ages = jnp.arange(window.num_frames - 1, 0, -1)
         earlier = jax.lax.map(of_earlier, (ages, frames[:-1]))
+        # The last frame is the image itself, which is predicted already.
         single = jax.tree.map(
             lambda past, one: jnp.concatenate([past, one[None]]),
             earlier,
@@ -98,6 +103,7 @@ def predictor(
             single,
         ).replace(temporal=True)
         last = jax.tree.map(lambda leaf: leaf[-1], smooth)
+        # Smoothing leaves out the first `past` frames: they have no whole window.
         recent = jax.tree.map(lambda leaf: leaf[window.past :], single)
         return Predictions([now, last], _steadiness([recent, smooth]))
 
@@ -105,11 +111,23 @@ def predictor(
 
 
 def _steadiness(frames: list[Lineup]) -> dict[str, list[Lineup]]:
-    """Name -> scores f32[..., B] of mixtures with a leading axis of frames."""
+    """Returns the scores of how steady predictions are.
+
+    Args:
+      frames: Line-ups of mixtures with a leading axis of frames.
+
+    Returns:
+      Name of the score -> for each of `frames` a line-up of f32[..., B]; none for a
+      single frame.
+    """
     if len(frames[0].each.size) < 2:
         return {}
 
-    def of_mixture(mixture: Mixture, score) -> jax.Array:
+    def of_mixture(
+        score: Callable[[jax.Array], jax.Array], mixture: Mixture
+    ) -> jax.Array:
+        # The first axis is that of frames, which the score takes; it is vectorised over
+        # those that follow: members and sizes.
         mapped = score
         for _ in range(mixture.size.ndim - 1):
             mapped = jax.vmap(mapped, 1)
@@ -117,13 +135,14 @@ def _steadiness(frames: list[Lineup]) -> dict[str, list[Lineup]]:
 
     return {
         name: [
-            _over_mixtures(lambda mixture, s=score: of_mixture(mixture, s), lineup)
+            _over_mixtures(functools.partial(of_mixture, score), lineup)
             for lineup in frames
         ]
         for name, score in _STEADINESS.items()
     }
 
 
-def _over_mixtures(function, lineup: Lineup) -> Lineup:
+def _over_mixtures(function: Callable[[Mixture], Any], lineup: Lineup) -> Lineup:
+    """Applies a function to every mixture of a line-up, with its leading axes."""
     is_mixture = lambda x: isinstance(x, Mixture)
     return jax.tree.map(function, lineup, is_leaf=is_mixture)
