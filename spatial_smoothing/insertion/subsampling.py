@@ -17,13 +17,16 @@ class Subsampling:
 
     Args:
       inputs: The arguments of the call, of any type.
+
+    Attributes:
+      has_convolved: Whether a convolution has run.
     """
 
     def __init__(self, inputs: Iterable[Any]):
         self._inputs = _arrays(inputs)
         self._input_shapes = {x.shape for x in self._inputs}
         self._doubtful: list[Any] = []
-        self._convolved = False
+        self.has_convolved = False
 
     def module_reads(self, arguments: Any, *, other_trace: bool) -> None:
         """Is told what a module is about to be called with.
@@ -34,7 +37,7 @@ class Subsampling:
             replaced the arrays of the caller by tracers of its own.
         """
         arrays = _arrays(arguments)
-        if not self._convolved:
+        if not self.has_convolved:
             self._inputs += arrays
             self._input_shapes |= {x.shape for x in arrays}
         elif other_trace:
@@ -53,7 +56,7 @@ class Subsampling:
 
     def convolved(self) -> None:
         """Is told that a convolution has run."""
-        self._convolved = True
+        self.has_convolved = True
 
     def is_feature_map(self, x: Any, place: str) -> bool:
         """Whether what is subsampled at a place is a feature map of the model.
@@ -65,7 +68,7 @@ class Subsampling:
         Raises:
           ValueError: if a lifted transformation hides whether `x` is the input.
         """
-        if not self._convolved:
+        if not self.has_convolved:
             self._inputs.append(x)
         # By identity: a shortcut beside the first convolution reads the same array.
         if any(x is known for known in self._inputs):

@@ -1,0 +1,378 @@
+"""Insertions in models that use Flax's lifted transformations."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import spatial_smoothing as ss
+from spatial_smoothing.insertion import add_mc_dropout, add_smoothing
+
+KEY = jax.random.key(0)
+IMAGES = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
+
+
+def identity(x):
+    return x
+
+
+def on_parameters(block):
+    return nn.map_variables(block, "params", identity, identity, init=True)
+
+
+LIFTS = {
+    "jit": nn.jit,
+    "remat": nn.remat,
+    "jit in jit": lambda block: nn.jit(nn.jit(block)),
+    "jit in remat": lambda block: nn.remat(nn.jit(block)),
+    "remat in jit": lambda block: nn.jit(nn.remat(block)),
+    "map_variables": on_parameters,
+}
+
+
+class Block(nn.Module):
+    """A strided convolution with what is to be inserted written out around it."""
+
+    before: Callable = identity
+    after: Callable = identity
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (3, 3), strides=(2, 2), name="conv")(self.before(x)))
+        return self.after(x)
+
+
+class Network(nn.Module):
+    """A stem with a pool, and two blocks of equal fields."""
+
+    lift: Callable = identity
+    before: Callable = identity
+    after: tuple[Callable, Callable] = (identity, identity)
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (3, 3), name="stem")(x))
+        x = nn.max_pool(self.before(x), (2, 2), (2, 2))
+        block = self.lift(Block)
+        for number, after in enumerate(self.after):
+            x = block(self.before, after, name=f"block{number}")(x)
+        return nn.Dense(5, name="head")(x.mean((1, 2)))
+
+
+VARIABLES = Network().init(KEY, IMAGES)
+PLAIN = Network().apply(VARIABLES, IMAGES)
+SMOOTHED = Network(before=ss.smooth).apply(VARIABLES, IMAGES)
+
+
+def assert_close(a, b):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(params=LIFTS)
+def lifted(request):
+    """A network whose lifted class, and with it what `nn.jit` keeps, is new."""
+    lift = LIFTS[request.param]
+    cache = {}
+
+    def once(block):
+        return cache.setdefault(block, lift(block))
+
+    return Network(once)
+
+
+@pytest.mark.parametrize("order", ["plain first", "smoothed first"])
+def test_traces_of_the_model_and_of_the_wrapped_model_are_not_mixed(lifted, order):
+    smoothed = add_smoothing(lifted)
+    calls = [(lifted, PLAIN), (smoothed, SMOOTHED)]
+    if order == "smoothed first":
+        calls.reverse()
+    for model, expected in calls * 2:  # the second time from a cache, if there is one
+        assert_close(model.apply(VARIABLES, IMAGES), expected)
+    assert_close(jax.jit(smoothed.apply)(VARIABLES, IMAGES), SMOOTHED)
+
+
+def test_options_of_insertions_are_not_mixed(lifted):
+    for temperature in (3.0, None, 3.0):
+        options = {"temperature": temperature}
+        by_hand = Network(before=lambda x, options=options: ss.smooth(x, **options))
+        result = add_smoothing(lifted, **options).apply(VARIABLES, IMAGES)
+        assert_close(result, by_hand.apply(VARIABLES, IMAGES))
+
+
+def test_blocks_of_equal_fields_are_told_apart_by_path(lifted):
+    for where, after in (
+        ("block0", (ss.smooth, identity)),
+        ("block1", (identity, ss.smooth)),
+        ("block*", (ss.smooth, ss.smooth)),
+    ):
+        expected = Network(after=after).apply(VARIABLES, IMAGES)
+        smoothed = add_smoothing(lifted, where=where)
+        for _ in range(2):
+            assert_close(smoothed.apply(VARIABLES, IMAGES), expected)
+
+
+def test_initial_values_are_those_of_the_model(lifted):
+    wrapped = add_mc_dropout(add_smoothing(lifted), 0.5)
+    assert_same(wrapped.init(KEY, IMAGES), lifted.init(KEY, IMAGES))
+
+
+def test_gradients_are_those_of_the_model_by_hand(lifted):
+    loss = lambda model: lambda v: jnp.square(model.apply(v, IMAGES)).sum()
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
+        jax.grad(loss(add_smoothing(lifted)))(VARIABLES),
+        jax.grad(loss(Network(before=ss.smooth)))(VARIABLES),
+    )
+
+
+def test_dropout_draws_from_its_key(lifted):
+    wrapped = add_mc_dropout(lifted, 0.5, where="block1")
+    draw = lambda seed: wrapped.apply(
+        VARIABLES, IMAGES, rngs={"dropout": jax.random.key(seed)}
+    )
+    assert_close(wrapped.apply(VARIABLES, IMAGES), PLAIN)
+    np.testing.assert_array_equal(draw(0), draw(0))
+    assert np.abs(draw(0) - draw(1)).max() > 1e-3
+
+
+class Decorated(nn.Module):
+    """Its own method is under `nn.jit`."""
+
+    before: Callable = identity
+
+    @nn.jit
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(6, (3, 3))(x))
+        return nn.avg_pool(self.before(x), (2, 2), (2, 2)).mean((1, 2))
+
+
+class Branches(nn.Module):
+    """Calls one of two convolutions by `nn.switch`."""
+
+    before: Callable = identity
+
+    def setup(self):
+        self.first, self.second = nn.Conv(6, (3, 3)), nn.Conv(6, (3, 3))
+
+    def pooled(self, conv, x):
+        return nn.max_pool(self.before(conv(x)), (2, 2), (2, 2))
+
+    def __call__(self, x):
+        if self.is_initializing():
+            self.first(x), self.second(x)
+        branches = [
+            lambda self, x: self.pooled(self.first, x),
+            lambda self, x: self.pooled(self.second, x),
+        ]
+        return nn.switch(1, branches, self, x)
+
+
+class Frames(nn.Module):
+    """Scans a network over time, whose stem has the stride given."""
+
+    before: Callable = identity
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x):
+        class Step(nn.Module):
+            before: Callable
+            stride: int
+
+            @nn.compact
+            def __call__(self, carry, x):
+                x = nn.relu(nn.Conv(6, (3, 3), self.stride)(x))
+                return carry, nn.Conv(6, (3, 3), strides=2)(self.before(x))
+
+        steps = nn.scan(Step, variable_broadcast="params", split_rngs={"params": False})
+        return steps(self.before, self.stride)(0, jnp.stack([x, 2 * x]))[1]
+
+
+class Members(nn.Module):
+    """Maps a network over parameters."""
+
+    before: Callable = identity
+
+    @nn.compact
+    def __call__(self, x):
+        member = nn.vmap(
+            Network,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=None,
+            axis_size=2,
+        )
+        return member(before=self.before)(x)
+
+
+class Shared(nn.Module):
+    """One block under `nn.jit` is called first on the input, then on its result."""
+
+    before: Callable = identity
+
+    @nn.compact
+    def __call__(self, x):
+        conv = nn.jit(nn.Conv)(3, (3, 3), strides=2)
+        return conv(self.before(nn.relu(conv(x))))
+
+
+class Given(nn.Module):
+    """Its modules are attributes."""
+
+    first: nn.Module
+    second: nn.Module
+    before: Callable = identity
+
+    def __call__(self, x):
+        return self.second(self.before(nn.relu(self.first(x))))
+
+
+def given(before=identity):
+    conv = nn.jit(nn.Conv)
+    return Given(conv(4, (3, 3)), conv(5, (3, 3), strides=2), before)
+
+
+def shared_attribute(before=identity):
+    conv = nn.Conv(3, (3, 3), strides=2)
+    return Given(conv, conv, before)
+
+
+class Normalised(nn.Module):
+    """Updates statistics inside `nn.jit`."""
+
+    before: Callable = identity
+
+    @nn.compact
+    def __call__(self, x):
+        class Normed(nn.Module):
+            before: Callable
+
+            @nn.compact
+            def __call__(self, x):
+                x = nn.Conv(4, (3, 3), strides=2)(self.before(x))
+                return nn.BatchNorm(use_running_average=False)(x)
+
+        block = nn.jit(Normed)
+        x = nn.Conv(4, (1, 1))(x)
+        return block(self.before)(block(self.before)(x))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(Decorated, Branches, Frames, Members, Shared, given, shared_attribute),
+        *(Normalised, lambda before=identity: nn.jit(Network)(before=before)),
+        lambda before=identity: nn.remat(Network)(before=before),
+    ],
+)
+def test_smoothing_is_what_one_would_write_by_hand(make):
+    model, by_hand = make(), make(before=ss.smooth)
+    variables = model.init(KEY, IMAGES)
+    smoothed = add_smoothing(model)
+    assert_same(smoothed.init(KEY, IMAGES), variables)
+    apply = lambda model: model.apply(variables, IMAGES, mutable=["batch_stats"])
+    expected, plain = apply(by_hand), apply(model)
+    for _ in range(2):
+        jax.tree.map(assert_close, apply(smoothed), expected)
+    jax.tree.map(assert_close, apply(model), plain)
+
+
+def shortcut(lift):
+    class Shortcut(nn.Module):
+        """Two convolutions with strides read the input."""
+
+        @nn.compact
+        def __call__(self, x):
+            conv = lift(nn.Conv)
+            x = conv(4, (3, 3), 2)(x) + conv(4, (1, 1), 2)(x)
+            return nn.max_pool(x, (2, 2), (2, 2))
+
+    return Shortcut()
+
+
+@pytest.mark.parametrize(
+    "model", [shortcut(nn.remat), shortcut(nn.jit), Frames(stride=2)]
+)
+def test_what_a_transformation_hides_is_refused(model):
+    variables = model.init(KEY, IMAGES)
+    with pytest.raises(ValueError, match="cannot tell whether .* choose modules by"):
+        add_smoothing(model).apply(variables, IMAGES)
+
+
+class Deep(nn.Module):
+    """Scans one block over depth."""
+
+    after: Callable = identity
+
+    @nn.compact
+    def __call__(self, x):
+        class Step(nn.Module):
+            after: Callable
+
+            @nn.compact
+            def __call__(self, x, _):
+                return self.after(nn.Conv(3, (3, 3), name="conv")(x)), None
+
+        steps = nn.scan(
+            Step, variable_axes={"params": 0}, split_rngs={"params": True}, length=3
+        )
+        return steps(self.after, name="steps")(x, None)[0]
+
+
+def test_a_map_that_grows_in_a_loop_is_refused_with_the_remedy():
+    variables = Deep().init(KEY, IMAGES)
+    with pytest.raises(ValueError, match=r"nn\.scan.*padding='same' keeps it"):
+        add_smoothing(Deep(), where="steps/conv").apply(variables, IMAGES)
+    smoothed = add_smoothing(Deep(), where="steps/conv", padding="same")
+    by_hand = Deep(lambda x: ss.smooth(x, padding="same"))
+    result = smoothed.apply(variables, IMAGES)
+    assert_close(result, by_hand.apply(variables, IMAGES))
+
+
+@jax.jit
+def pooled_under_jit(x):
+    return nn.max_pool(x, (2, 2), (2, 2))
+
+
+class PoolsUnderJit(nn.Module):
+    """Calls a function of JAX that keeps its traces."""
+
+    @nn.compact
+    def __call__(self, x):
+        return pooled_under_jit(nn.Conv(4, (3, 3), name="conv")(x))
+
+
+def test_a_pool_inside_a_transformation_of_jax_is_refused():
+    model = PoolsUnderJit()
+    variables = model.init(KEY, IMAGES)
+    plain = model.apply(variables, IMAGES)  # JAX has a trace from now on
+    with pytest.raises(ValueError, match="a pool in the model lies inside a JAX"):
+        add_smoothing(model).apply(variables, IMAGES)
+    np.testing.assert_array_equal(model.apply(variables, IMAGES), plain)
+    by_path = add_smoothing(model, where="conv").apply(variables, IMAGES)
+    conv = {"params": variables["params"]["conv"]}
+    x = ss.smooth(nn.Conv(4, (3, 3)).apply(conv, IMAGES))
+    assert_close(by_path, nn.max_pool(x, (2, 2), (2, 2)))
+
+
+def test_no_tracer_outlives_its_trace():
+    with jax.checking_leaks():
+        for model in (shortcut(identity), Decorated(), Network(nn.remat)):
+            variables = model.init(KEY, IMAGES)
+            jax.jit(add_smoothing(model).apply)(variables, IMAGES)
+
+
+def test_compilation_in_each_call_is_told(caplog):
+    add_smoothing(Network(nn.jit)).apply(VARIABLES, IMAGES)
+    # Once a process: another test may have had it told already.
+    told = [r for r in caplog.records if "call it under jax.jit" in r.message]
+    assert len(told) <= 1
