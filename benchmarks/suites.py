@@ -21,7 +21,7 @@ from spatial_smoothing.data import augment, batches
 from spatial_smoothing.data.datasets import Dataset
 from spatial_smoothing.ensembles import mixtures
 from spatial_smoothing.runtime import sharding
-from spatial_smoothing.training import feeds, optim, steps
+from spatial_smoothing.training import input_pipeline, optim, steps
 
 _KEY = jax.random.key(0)
 _NORMALIZE = functools.partial(augment.normalize, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -133,11 +133,11 @@ def training_rival(scale: Scale, model, batch_size: int) -> Rival:
     state = steps.place_state(
         lambda: steps.init_state(model, optimizer, (32, 32, 3), seed=0, members=1), mesh
     )
-    feed = feeds.feed(
+    pipeline = input_pipeline.create(
         Dataset(*scale.data(batch_size * count)),
         order_keys=steps.Streams.of(0).order,
         seed=0,
-        total=count,
+        total_steps=count,
         batch_size=batch_size,
         mesh=mesh,
     )
@@ -145,10 +145,9 @@ def training_rival(scale: Scale, model, batch_size: int) -> Rival:
         model,
         optimizer,
         state,
-        feed,
+        pipeline,
         prepare=augment.preparation(_NORMALIZE, augment=True),
         seed=0,
-        steps_per_epoch=count,
         mesh=mesh,
     )
     held = {"state": state}

@@ -33,7 +33,7 @@ MOVED = {
     "distributed": "runtime.sharding",
     "draws": "runtime.random_bits",
     "existing": "insertion.linen",
-    "feeds": "training.feeds",
+    "feeds": "training.input_pipeline",
     "interrupts": "runtime.interrupts",
     "locks": "runs.locks",
     "logs": "training.logs",

@@ -6,6 +6,7 @@ The same command continues an interrupted training from its last checkpoint.
 import dataclasses
 import functools
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -24,6 +25,13 @@ from spatial_smoothing.runtime.interrupts import Interrupts
 from spatial_smoothing.training import logs, optim, profiling
 from spatial_smoothing.training.checkpoints import Checkpoints
 from spatial_smoothing.training.loop import check_batch_size, fit
+from spatial_smoothing.training.options import (
+    Hyperparameters,
+    Log,
+    Monitoring,
+    Placement,
+    Saving,
+)
 from spatial_smoothing.training.steps import Streams, TrainState, steps_made
 
 FLAGS = start.new_flags()
@@ -119,14 +127,16 @@ def train(
     workdir: epath.Path,
     checkpoints: Checkpoints,
     *,
+    log: Log,
     should_stop: Callable[[], bool],
 ) -> TrainState:
     """Trains, or continues to, until the last epoch or until it is told to stop.
 
     Args:
       job: What to train.
-      workdir: The folder of the run; logs are written there.
+      workdir: The folder of the run; a trace is written there.
       checkpoints: Where to continue from, and to save to.
+      log: Where records and progress go.
       should_stop: Tells whether to save and return early.
 
     Returns:
@@ -134,10 +144,6 @@ def train(
     """
     config = job.config
     schedule = _schedule(job)
-    log = None
-    if processes.is_first():
-        name = labels.label(job.model, num_members=config["members"])
-        log = logs.RunLog(workdir, name=name)
     profile = None
     if _PROFILE.value:
         profile = functools.partial(
@@ -146,26 +152,31 @@ def train(
     return fit(
         job.model,
         job.train,
-        prepare=job.prepare,
-        schedule=schedule,
-        optimizer=optim.sgd(
-            schedule,
-            momentum=config["momentum"],
-            weight_decay=config["weight_decay"],
+        Hyperparameters(
+            prepare=job.prepare,
+            schedule=schedule,
+            optimizer=optim.sgd(
+                schedule,
+                momentum=config["momentum"],
+                weight_decay=config["weight_decay"],
+            ),
+            epochs=job.epochs,
+            batch_size=config["batch_size"],
+            seed=config["seed"],
+            members=config["members"],
         ),
-        epochs=job.epochs,
-        batch_size=config["batch_size"],
-        seed=config["seed"],
-        members=config["members"],
-        mesh=job.mesh,
-        shard_state=config["shard_state"],
-        checkpoints=checkpoints,
-        checkpoint_every=config["checkpoint_every"],
-        checkpoint_minutes=config["checkpoint_minutes"],
-        evaluate=_monitor(job, should_stop),
-        eval_every=config["eval_every"],
-        log=log,
-        profile=profile,
+        placement=Placement(job.mesh, config["shard_state"]),
+        saving=Saving(
+            checkpoints,
+            every_epochs=config["checkpoint_every"],
+            every_minutes=config["checkpoint_minutes"],
+        ),
+        monitoring=Monitoring(
+            evaluate=_monitor(job, should_stop),
+            eval_every=config["eval_every"],
+            log=log,
+            profile=profile,
+        ),
         should_stop=should_stop,
     )
 
@@ -209,8 +220,22 @@ def main() -> int:
         ) as checkpoints,
     ):
         workdirs.sign(path)
-        state = train(job, path, checkpoints, should_stop=lambda: bool(interrupts))
+        log = Log()  # of several processes, the first one logs
+        if processes.is_first():
+            name = labels.label(job.model, num_members=config["members"])
+            log = logs.RunLog(path, name=name, hyperparameters=config)
+
+        def should_stop() -> bool:
+            return bool(interrupts) or log.reader_is_gone
+
+        state = train(job, path, checkpoints, log=log, should_stop=should_stop)
     step = steps_made(state)
+    if log.reader_is_gone:
+        sys.stderr.write(
+            f"stopped at step {step}, because nobody reads the output any more; the "
+            "same command continues\n"
+        )
+        return 128 + signal.SIGPIPE  # as of other programs that write into a pipe
     if interrupts or step < job.epochs * job.steps_per_epoch:
         if processes.is_first():
             print(f"stopped at step {step}; the same command continues")

@@ -19,7 +19,7 @@ from spatial_smoothing.models.network import Network
 from spatial_smoothing.runs import recipes
 from spatial_smoothing.runs.provenance import provenance
 from spatial_smoothing.runtime import paths, processes, sharding
-from spatial_smoothing.training import feeds
+from spatial_smoothing.training import input_pipeline
 from spatial_smoothing.training.checkpoints import Checkpoints, abstract
 
 FREE = frozenset(
@@ -108,7 +108,7 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
         if name in config and not config[name] >= least:
             raise ValueError(f"{name} must be at least {least}, got {config[name]}")
     if config.get("members", 1) > 1 and recipes.source(config).augments_on_host:
-        raise ValueError(feeds.NO_MEMBERS)
+        raise ValueError(input_pipeline.NO_MEMBERS)
     path = paths.absolute(workdir)
     with processes.together():
         if processes.is_first():

@@ -1,12 +1,21 @@
 """Stopping a run in good order: the first signal asks, the second insists."""
 
+import contextlib
+import os
 import signal
+import sys
 import threading
 from types import FrameType
 
+# Ctrl-C; the end of a job, or of a machine that is taken back; a terminal that is gone.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class Interrupts:
-    """A context in which SIGINT and SIGTERM are noted, once, in place of acted upon.
+    """A context in which signals are noted, once, instead of ending the process.
+
+    The signals are SIGINT, SIGTERM, and SIGHUP unless `nohup` has switched it off.
+    After the first of them, all act as they did before the context.
 
     Attributes:
       received: The signal that came; None so far.
@@ -17,9 +26,12 @@ class Interrupts:
         self._previous = {}
 
     def __enter__(self) -> "Interrupts":
+        # Python allows signal handlers in the main thread alone.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+            for number in _SIGNALS:
+                ignored = signal.getsignal(number) is signal.SIG_IGN
+                if not (number == signal.SIGHUP and ignored):
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception) -> None:
@@ -38,5 +50,16 @@ class Interrupts:
 
     @property
     def exit_code(self) -> int:
-        """The shell's code for a process ended by the signal: 130 or 143."""
+        """The shell's code for a process that a signal ended: 129, 130 or 143; or 0."""
         return 128 + self.received if self.received else 0
+
+
+def discard_stdout() -> None:
+    """Sends stdout nowhere from now on: to call when the program that read it is gone.
+
+    Otherwise every later print fails again, and so does Python's flush at the end.
+    """
+    with contextlib.suppress(OSError, ValueError):  # it is no file of the system
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

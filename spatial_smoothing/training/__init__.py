@@ -1,11 +1,23 @@
 """Training: the step, the loop around it, and what it reads and writes."""
 
-from spatial_smoothing.training.loop import (
+from spatial_smoothing.training.loop import NonFiniteLossError, check_batch_size, fit
+from spatial_smoothing.training.options import (
+    Hyperparameters,
     Log,
-    NonFiniteLossError,
+    Monitoring,
+    Placement,
     Record,
-    check_batch_size,
-    fit,
+    Saving,
 )
 
-__all__ = ["Log", "NonFiniteLossError", "Record", "check_batch_size", "fit"]
+__all__ = [
+    "Hyperparameters",
+    "Log",
+    "Monitoring",
+    "NonFiniteLossError",
+    "Placement",
+    "Record",
+    "Saving",
+    "check_batch_size",
+    "fit",
+]

@@ -1,92 +1,120 @@
 """The log of a training run: terminal, `metrics.jsonl`, TensorBoard.
 
-Contract of this file: one JSON object and one line an epoch. What an interrupted run
-logged after its last checkpoint is dropped when it continues, for it is made again.
-Files are written whole, for object stores know no appending.
+Contract of this file: `metrics.jsonl` has one line, a JSON object, for each epoch. What
+an interrupted run logged after its last checkpoint is dropped when the run continues,
+because these steps are made again. Files are written whole, because object stores have
+no appending.
 """
 
+import contextlib
 import datetime
 import json
 import math
 import os
-import socket
+import tempfile
 import time
 from collections.abc import Mapping
+from typing import Any
 
-import rich.console
-import rich.progress
 from etils import epath
+from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.record_writer import masked_crc32c
+from tensorboardX.summary import hparams, scalar
 
-from spatial_smoothing.runtime import paths
-from spatial_smoothing.training.loop import Log, Record
+from spatial_smoothing.runtime import interrupts, paths, progress
+from spatial_smoothing.training.options import Log, Record
+
+# Seconds between two points of a curve in TensorBoard within an epoch.
+_POINT_SECONDS = 30.0
+# Fields of a record -> their tags in TensorBoard, which groups by what is before "/".
+# Scores have the tags that `_tag` makes of their names.
+_TAGS = {
+    "train_loss": "train/nll",
+    "train_accuracy": "train/accuracy",
+    "learning_rate": "train/learning_rate",
+    "images_per_second": "speed/images_per_second",
+    "data_ms": "speed/data_ms",
+    "compute_ms": "speed/compute_ms",
+}
+_SPLITS = ("val", "test")
 
 
 class RunLog(Log):
-    """Logs to a workdir and the terminal.
+    """Logs to a workdir and to stdout.
 
     Args:
-      workdir: Where `metrics.jsonl` and `tensorboard/` go.
-      name: Shown before the progress bar.
+      workdir: Directory of the run, where `metrics.jsonl` and `tensorboard/` go.
+      name: Name of the run beside the progress bar.
+      hyperparameters: Config of the run, shown in TensorBoard; None for none.
+
+    Attributes:
+      reader_is_gone: Whether the program that read stdout has ended, as `head` does.
     """
 
-    def __init__(self, workdir: epath.PathLike, *, name: str):
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        *,
+        name: str,
+        hyperparameters: Mapping[str, Any] | None = None,
+    ):
+        self.reader_is_gone = False
         self._path = epath.Path(workdir) / "metrics.jsonl"
-        self._board = epath.Path(workdir) / "tensorboard"
-        self._name = name
-        self._console = rich.console.Console(highlight=False)
-        self._progress = None
+        self._folder = epath.Path(workdir) / "tensorboard"
+        self._name, self._hyperparameters = name, dict(hyperparameters or {})
         self._heading = ""
+        self._open = contextlib.ExitStack()
 
     def start(self, *, step: int, total: int, steps_per_epoch: int) -> None:
-        """Drops what was logged after `step`, and shows the bar."""
+        """Drops what was logged after `step`, and begins to show progress."""
+        self._epochs = total // steps_per_epoch
         self._records = [r for r in read(self._path) if r["step"] <= step]
         self._write()
-        self._events = _Events(self._board, after=step)
-        self._steps_per_epoch, self._total = steps_per_epoch, total
-        self._first, self._begin = step, time.monotonic()
+        self._board = self._open.enter_context(
+            _Board(self._folder, after=step, hyperparameters=self._hyperparameters)
+        )
         if step:
-            self._console.print(f"continuing from step {step} of {total}")
-        self._progress = rich.progress.Progress(
-            rich.progress.TextColumn(self._name),
-            rich.progress.BarColumn(bar_width=None),
-            rich.progress.TextColumn("epoch {task.fields[epoch]}"),
-            rich.progress.TimeElapsedColumn(),
-            rich.progress.TextColumn("ETA {task.fields[eta]}"),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_terminal,
+            self._print(f"continuing from step {step} of {total}")
+        self._task = self._open.enter_context(
+            progress.task(self._name, total=total, done=step)
         )
-        self._progress.start()
-        self._task = self._progress.add_task(
-            "", total=total, completed=step, epoch=self._epoch(step), eta="-:--:--"
-        )
+
+    def status(self, text: str) -> contextlib.AbstractContextManager:
+        """Shows what is being done besides steps."""
+        return progress.task(text)
 
     def has(self, step: int) -> bool:
         """Whether `metrics.jsonl` had a record of this step when training started."""
         return any(record["step"] == step for record in self._records)
 
-    def progress(self, step: int) -> None:
-        """Moves the bar."""
-        self._progress.update(
-            self._task, completed=step, epoch=self._epoch(step), eta=self._eta(step)
-        )
+    def progress(self, record: Record) -> None:
+        """Moves the bar, and adds points to the curves from time to time."""
+        self._task.name = f"{self._name}, epoch {record['epoch']} of {self._epochs}"
+        self._task.update(int(record["step"]))
+        if self._board.seconds_since_last() > _POINT_SECONDS:
+            self._board.write(record)
 
     def epoch(self, record: Record) -> None:
-        """Writes the record everywhere."""
+        """Writes the record everywhere, with the time of day."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         before = [r for r in self._records if r["step"] < record["step"]]
-        self._records = [*before, record]
+        self._records = [*before, {**record, "time": now}]
         self._write()
-        scalars = {k: v for k, v in record.items() if k not in ("epoch", "step")}
-        self._events.write(int(record["step"]), scalars)
-        self._console.print(self._row(record))
+        self._board.write(record)
+        self._print(self._row(record))
 
     def close(self) -> None:
-        """Takes the bar away."""
-        if self._progress is not None:
-            self._progress.stop()
+        """Ends what `start` began."""
+        self._open.close()
+
+    def _print(self, text: str) -> None:
+        """Prints, until nobody reads any more; training goes on for its caller."""
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            self.reader_is_gone = True
+            interrupts.discard_stdout()
 
     def _write(self) -> None:
         if not (folder := self._path.parent).exists():
@@ -94,73 +122,110 @@ class RunLog(Log):
         lines = (json.dumps(record) + "\n" for record in self._records)
         paths.write_text(self._path, "".join(lines))
 
-    def _epoch(self, step: int) -> str:
-        epochs = self._total // self._steps_per_epoch
-        return f"{min(step // self._steps_per_epoch + 1, epochs)}/{epochs}"
-
-    def _eta(self, step: int) -> str:
-        done = max(step - self._first, 1)
-        seconds = (time.monotonic() - self._begin) * (self._total - step) / done
-        return str(datetime.timedelta(seconds=round(seconds)))
-
     def _row(self, record: Record) -> str:
-        """One line of at most 80 columns, under a heading where that changes."""
-        epochs = str(self._total // self._steps_per_epoch)
+        """Returns a line of at most 80 columns, after a heading where that changes."""
+        epochs = str(self._epochs)
         cells = [
             ("epoch", f"{int(record['epoch']):{len(epochs)}}/{epochs}"),
             ("train NLL", f"{record['train_loss']:.4f}"),
             ("acc.", f"{record['train_accuracy']:6.1%}"),
         ]
-        for split in ("val", "test"):
+        for split in _SPLITS:
             if f"{split}_nll" in record:
                 cells.append((f"{split} NLL", f"{record[f'{split}_nll']:.4f}"))
                 cells.append(("acc.", f"{record[f'{split}_accuracy']:6.1%}"))
         cells += [
             ("lr", f"{record['learning_rate']:6.3g}"),
             ("images/s", f"{record.get('images_per_second', math.nan):.0f}"),
-            ("ETA", f"{self._eta(int(record['step'])):>7}"),
+            ("ETA", f"{self._task.eta() or '-:--:--'!s:>7}"),
         ]
+        # Each column is as wide as its heading or its value.
         widths = [max(map(len, cell)) for cell in cells]
-        lines = [
+        heading, row = (
             " ".join(
-                f"{text:>{width}}" for text, width in zip(row, widths, strict=True)
+                f"{text:>{width}}" for text, width in zip(texts, widths, strict=True)
             )
-            for row in zip(*cells, strict=True)
-        ]
-        new_heading, self._heading = self._heading != lines[0], lines[0]
-        return "\n".join(lines if new_heading else lines[1:])
+            for texts in zip(*cells, strict=True)
+        )
+        is_new, self._heading = self._heading != heading, heading
+        return f"{heading}\n{row}" if is_new else row
 
 
-class _Events:
-    """A file of TensorBoard's events, which makes it forget those after a step."""
+class _Board:
+    """A file of TensorBoard's events; a context manager.
 
-    def __init__(self, folder: epath.Path, *, after: int):
+    tensorboardX writes the file to a local folder, without its usual thread, in which
+    errors would be lost. After each change, the file is copied whole to the workdir,
+    which may be in an object store.
+
+    Args:
+      folder: Where the file goes; made if it is not there.
+      after: Step after which TensorBoard forgets what earlier files of the folder say.
+      hyperparameters: Name -> value; None values are left out.
+    """
+
+    def __init__(
+        self, folder: epath.Path, *, after: int, hyperparameters: Mapping[str, Any]
+    ):
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
-        self._path = folder / f"events.out.tfevents.{name}"
-        self._content = b""
-        self._add(Event(file_version="brain.Event:2"))
-        start = SessionLog(status=SessionLog.START)
-        self._add(Event(step=after + 1, session_log=start))
+        self._last = time.monotonic()
+        self._local = tempfile.TemporaryDirectory()
+        local = epath.Path(self._local.name)
+        self._writer = EventsWriter(str(local / "events"), f".{os.getpid()}")
+        (self._file,) = local.iterdir()
+        self._path = folder / self._file.name
+        self._add(step=after + 1, session_log=SessionLog(status=SessionLog.START))
+        if hyperparameters:
+            plain = {
+                name: value if isinstance(value, str | int | float) else str(value)
+                for name, value in hyperparameters.items()
+                if value is not None
+            }
+            shown = dict.fromkeys(("train/nll", "test/nll", "test/accuracy"))
+            experiment, session, _ = hparams(plain, shown)  # the last one ends it
+            self._add(summary=experiment)
+            self._add(summary=session)
 
-    def write(self, step: int, scalars: Mapping[str, float]) -> None:
-        values = [Summary.Value(tag=k, simple_value=v) for k, v in scalars.items()]
-        self._add(Event(step=step, summary=Summary(value=values)))
+    def __enter__(self) -> "_Board":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self._writer.close()
+        self._local.cleanup()
+
+    def seconds_since_last(self) -> float:
+        """Returns how long ago the last values were written."""
+        return time.monotonic() - self._last
+
+    def write(self, record: Record) -> None:
+        """Writes the values of a record at its step."""
+        self._last = time.monotonic()
+        scalars = {k: v for k, v in record.items() if k not in ("epoch", "step")}
+        values = [scalar(_tag(name), value).value[0] for name, value in scalars.items()]
         with paths.naming(self._path):
-            self._path.write_bytes(self._content)
+            self._add(step=int(record["step"]), summary=Summary(value=values))
+            self._writer.flush()
+            self._path.write_bytes(self._file.read_bytes())
 
-    def _add(self, event: Event) -> None:
-        event.wall_time = time.time()
-        data = event.SerializeToString()
-        size = len(data).to_bytes(8, "little")  # the framing of a TFRecord
-        for part in (size, data):
-            self._content += part + masked_crc32c(part).to_bytes(4, "little")
+    def _add(self, **fields: Any) -> None:
+        self._writer.write_event(Event(wall_time=time.time(), **fields))
+
+
+def _tag(name: str) -> str:
+    """Returns the tag of a field of a record, such as "test/nll" of `test_nll`."""
+    split, _, score = name.partition("_")
+    return f"{split}/{score}" if split in _SPLITS else _TAGS.get(name, name)
 
 
 def read(path: epath.PathLike) -> list[Record]:
-    """Reads a `metrics.jsonl`, the last record of each step.
+    """Reads a `metrics.jsonl`.
 
-    Lines that are no records, as a crash may leave them, are left out.
+    Args:
+      path: The file, local or remote; it need not exist.
+
+    Returns:
+      The last record of each step, by increasing step. Lines that are no records, as a
+      crash may leave them, are left out.
     """
     path = epath.Path(path)
     records = {}

@@ -1,28 +1,33 @@
 """The training loop: epochs of compiled chunks, with evaluation, logs, checkpoints.
 
 Contract of this file: a run is a function of its arguments alone. `fit` called again
-with the same checkpoints continues where the last one was saved and ends, on a CPU bit
-by bit, where an uninterrupted run ends. A checkpoint may lie anywhere in an epoch.
+with the same checkpoints continues from the last one and ends, on a CPU bit by bit,
+where an uninterrupted run ends. A checkpoint may lie anywhere in an epoch.
 """
 
-import functools
 import time
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from spatial_smoothing.data.batches import num_batches
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.runtime import processes, sharding
-from spatial_smoothing.training import feeds
+from spatial_smoothing.training import input_pipeline
 from spatial_smoothing.training.checkpoints import Checkpoints, abstract
+from spatial_smoothing.training.input_pipeline import StepTimes, TimedPipeline
+from spatial_smoothing.training.options import (
+    Hyperparameters,
+    Monitoring,
+    Placement,
+    Record,
+    Saving,
+)
 from spatial_smoothing.training.steps import (
     Advance,
-    Prepare,
     Streams,
     TrainState,
     compile_steps,
@@ -31,8 +36,9 @@ from spatial_smoothing.training.steps import (
     steps_made,
 )
 
-Record = dict[str, float]
-_CHUNK_SECONDS = 1.0  # between two looks at the host: progress, interruption
+# A chunk of steps takes about so long. Between two of them the host reports progress,
+# and answers to interruptions.
+_CHUNK_SECONDS = 1.0
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -43,8 +49,8 @@ def check_batch_size(batch_size: int, dataset: AnyDataset, mesh: Mesh) -> None:
     """Raises ValueError where `fit` would, before anything is written.
 
     Args:
-      batch_size: Examples a step and member.
-      dataset: To train on.
+      batch_size: Examples of a step of one member.
+      dataset: Training examples.
       mesh: Devices.
     """
     sharding.check_batch_size(batch_size, mesh, axes=("data",))
@@ -55,237 +61,296 @@ def check_batch_size(batch_size: int, dataset: AnyDataset, mesh: Mesh) -> None:
         )
 
 
-class Log:
-    """What `fit` tells while it works; this one is silent."""
-
-    def start(self, *, step: int, total: int, steps_per_epoch: int) -> None:
-        """Called once, with the step at which training starts or continues."""
-
-    def progress(self, step: int) -> None:
-        """Called after every chunk of steps."""
-
-    def has(self, step: int) -> bool:
-        """Whether an earlier call's epoch that ended with this step is recorded."""
-        return False
-
-    def epoch(self, record: Record) -> None:
-        """Called at the end of every epoch."""
-
-    def close(self) -> None:
-        """Called last, also on errors."""
-
-
 def fit(
     model: nn.Module,
     dataset: AnyDataset,
+    hyperparameters: Hyperparameters,
     *,
-    prepare: Prepare,
-    schedule: optax.Schedule,
-    optimizer: optax.GradientTransformation,
-    epochs: int,
-    batch_size: int = 128,
-    seed: int = 0,
-    members: int = 1,
-    mesh: Mesh | None = None,
-    shard_state: bool = False,
-    checkpoints: Checkpoints | None = None,
-    checkpoint_every: int = 1,
-    checkpoint_minutes: float = 0,
-    evaluate: Callable[[dict[str, Any]], Record | None] | None = None,
-    eval_every: int = 1,
-    log: Log | None = None,
-    profile: Callable[[Advance, int], Advance] | None = None,
+    placement: Placement | None = None,
+    saving: Saving | None = None,
+    monitoring: Monitoring | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainState:
     """Trains a network, or continues to.
 
     Args:
       model: The network.
-      dataset: To train on; in memory, where it is put on every device, or encoded.
-      prepare: Augments and normalises; see `steps`.
-      schedule: Step -> learning rate, for the record.
-      optimizer: An optax transformation.
-      epochs: In all, warm-up included.
-      batch_size: Examples a step and member, over all devices.
-      seed: Of initial values, order, augmentation and dropout.
-      members: Of a deep ensemble, trained at once; member m has the seed `seed + m`.
-      mesh: Devices; None for all.
-      shard_state: Whether to split parameters and optimiser state over the devices.
-      checkpoints: Where to continue from and save to; None for neither.
-      checkpoint_every: Epochs between saves; the end is always saved.
-      checkpoint_minutes: Saves within an epoch too, so long after the last; 0 for not.
-      evaluate: Variables -> scores, added to the record of an epoch; None where it was
-        told to stop, upon which the epoch is recorded when the run continues.
-      eval_every: Epochs between evaluations; the last epoch is always evaluated.
-      log: Told of progress; None for silence.
-      profile: Wraps what makes steps, given their number in an epoch; see `profiling`.
-      should_stop: Where True, saves and returns early. Asked before every step where
-        Python makes the steps of a process that is alone, else about once a second.
+      dataset: Training examples: in memory, from where they are put on every device, or
+        encoded in files.
+      hyperparameters: How the network learns.
+      placement: Where it trains; None for all devices, replicated.
+      saving: Where and when checkpoints are saved; None for none.
+      monitoring: What is measured and reported; None for nothing.
+      should_stop: Function that says whether to save and return early. It is called
+        before every step where Python makes the steps and the process is alone, and
+        before every chunk of about a second elsewhere.
 
     Returns:
-      The last state, stacked for several members; its `step` tells whether it is the
-      end.
+      The last state, stacked for several members. Its `step` tells whether the run has
+      ended.
 
     Raises:
-      NonFiniteLossError: naming the step. Earlier checkpoints are left as they are.
+      NonFiniteLossError: if loss or gradient are not finite; names the step. Earlier
+        checkpoints are left as they are.
       ValueError: if the devices cannot divide a batch, or the examples do not fill one.
       OSError: if a checkpoint cannot be written. Earlier ones are left as they are.
     """
-    mesh, log = mesh or sharding.mesh(members=members), log or Log()
-    steps_per_epoch = num_batches(dataset.num_examples, batch_size)
-    total = epochs * steps_per_epoch
-    check_batch_size(batch_size, dataset, mesh)
-    init = functools.partial(init_state, model, optimizer, dataset.image_shape)
-    state = place_state(
-        lambda: init(seed=seed, members=members), mesh, sharded=shard_state
+    monitoring, saving = monitoring or Monitoring(), saving or Saving()
+    saves, log = _Saves(saving), monitoring.log
+    mesh, pipeline, state, epoch_to_log = _prepare_run(
+        model, dataset, hyperparameters, placement or Placement(), saving.checkpoints
     )
-    state, recorded = _continued(state, checkpoints)
-    feed = feeds.Timed(
-        feeds.feed(
-            dataset,
-            order_keys=Streams.of(seed, members=members).order,
-            seed=seed,
-            total=total,
-            batch_size=batch_size,
-            mesh=mesh,
-        )
-    )
-    step, num_steps, elapsed = steps_made(state), 1, 0.0
-    times, saves = feeds.Times(feed), _Saves(checkpoints, checkpoint_minutes)
-    finish = functools.partial(_finish_epoch, schedule=schedule, log=log)
-    at_once = should_stop if processes.is_alone() else lambda: False
-    log.start(step=step, total=total, steps_per_epoch=steps_per_epoch)
+    step, total = steps_made(state), hyperparameters.epochs * pipeline.steps_per_epoch
+    epochs = _Epochs(monitoring, hyperparameters, pipeline)
     try:
-        # A checkpoint is not written again once its epoch is recorded; the log knows.
-        recorded = bool(*processes.largest(recorded or log.has(step)))
-        advance = step < total and compile_steps(
-            model,
-            optimizer,
-            state,
-            feed,
-            prepare=prepare,
-            seed=seed,
-            steps_per_epoch=steps_per_epoch,
-            mesh=mesh,
-        )
-        if profile and advance:
-            advance = profile(advance, steps_per_epoch)
-        while step < total or not recorded:
+        log.start(step=step, total=total, steps_per_epoch=pipeline.steps_per_epoch)
+        # A checkpoint is not saved again after its epoch is logged, so that it cannot
+        # know about it. The log does, in the process that writes it.
+        epoch_to_log &= not processes.any_process(log.has(step))
+        if step < total:
+            chunks = _Chunks(
+                _compile(model, hyperparameters, state, pipeline, mesh, monitoring),
+                epochs,
+                # One process must not stop within a chunk that others make to its end.
+                should_stop if processes.is_alone() else lambda: False,
+            )
+        chunk_seconds = 0.0
+        while step < total or epoch_to_log:
             # Processes stop and save together, and make chunks of one length.
-            stopping, overdue, elapsed = processes.largest(
-                should_stop(), saves.overdue(), elapsed
+            stopping, overdue, chunk_seconds = processes.max_over_processes(
+                should_stop(), saves.is_overdue(), chunk_seconds
             )
             if stopping:
                 break
-            if recorded:
-                if elapsed:
-                    num_steps = max(1, round(_CHUNK_SECONDS * num_steps / elapsed))
-                end = (step // steps_per_epoch + 1) * steps_per_epoch
-                begin, start = time.perf_counter(), step
-                state = advance(state, min(step + num_steps, end), at_once)
-                _check_finite(state)
-                step, elapsed = steps_made(state), time.perf_counter() - begin
-                num_steps = max(step - start, 1)
-                times.add(step - start, elapsed)
-                log.progress(step)
-                recorded = step % steps_per_epoch > 0
-            if not recorded:
-                epoch = step // steps_per_epoch
-                is_due = epoch % eval_every == 0 or step == total
-                recorded = finish(state, epoch, times, evaluate if is_due else None)
-                if not recorded:
-                    break
-                times = feeds.Times(feed)
-                overdue = overdue or epoch % checkpoint_every == 0
+            if not epoch_to_log:
+                state, chunk_seconds = chunks.make(state, after_seconds=chunk_seconds)
+                step = steps_made(state)
+                epoch_to_log = step % pipeline.steps_per_epoch == 0
+            if epoch_to_log:
+                if not epochs.finish(state, is_last=step == total):
+                    break  # told to stop while it evaluated: the next start does it
+                epoch_to_log = False
+                overdue = overdue or epochs.of(step) % saving.every_epochs == 0
             if overdue:
-                saves.save(state, recorded)
+                saves.save(state, epoch_to_log)
             saves.check()
-        saves.save(state, recorded)
+        saves.save(state, epoch_to_log)
     finally:
-        feed.close()
+        pipeline.close()
         log.close()
     return state
 
 
-def _finish_epoch(
+def _prepare_run(
+    model: nn.Module,
+    dataset: AnyDataset,
+    hyperparameters: Hyperparameters,
+    placement: Placement,
+    checkpoints: Checkpoints | None,
+) -> tuple[Mesh, TimedPipeline, TrainState, bool]:
+    """Puts a run on the devices, at its beginning or where a checkpoint has it.
+
+    Returns:
+      The mesh; the input pipeline; the state; and whether this is the end of an epoch
+      that is still to be logged. It is where a run was told to stop in the evaluation
+      at the end of an epoch: its steps are made, and saved, but its record is not.
+    """
+    seed, members = hyperparameters.seed, hyperparameters.members
+    mesh = placement.mesh or sharding.mesh(members=members)
+    check_batch_size(hyperparameters.batch_size, dataset, mesh)
+    optimizer = hyperparameters.optimizer
+    state = place_state(
+        lambda: init_state(
+            model, optimizer, dataset.image_shape, seed=seed, members=members
+        ),
+        mesh,
+        sharded=placement.shard_state,
+    )
+    epoch_to_log = False
+    restored = checkpoints and checkpoints.restore(**_items(abstract(state)))
+    if restored is not None:
+        state = state.replace(
+            variables=restored.items["variables"], **restored.items["rest"]
+        )
+        # The oldest checkpoints do not say it: they were saved after the record.
+        epoch_to_log = not restored.metadata.get("recorded", True)
+    batch_size = hyperparameters.batch_size
+    steps_per_epoch = num_batches(dataset.num_examples, batch_size)
+    pipeline = input_pipeline.create(
+        dataset,
+        order_keys=Streams.of(seed, members=members).order,
+        seed=seed,
+        total_steps=hyperparameters.epochs * steps_per_epoch,
+        batch_size=batch_size,
+        mesh=mesh,
+    )
+    return mesh, TimedPipeline(pipeline), state, epoch_to_log
+
+
+def _compile(
+    model: nn.Module,
+    hyperparameters: Hyperparameters,
     state: TrainState,
-    epoch: int,
-    times: feeds.Times,
-    evaluate: Callable[[dict[str, Any]], Record | None] | None,
-    *,
-    schedule: optax.Schedule,
-    log: Log,
-) -> bool:
-    """Evaluates, where that is due, and logs; False where told to stop meanwhile."""
-    images_per_step = float(np.sum(state.sums.count)) * epoch / steps_made(state)
-    record = _record(state, schedule, epoch) | times.record(images_per_step)
-    scores = evaluate(state.variables) if evaluate else {}
-    if scores is None:
-        return False
-    log.epoch(record | scores)
-    return True
+    pipeline: TimedPipeline,
+    mesh: Mesh,
+    monitoring: Monitoring,
+) -> Advance:
+    """Compiles what makes steps, and wraps it in the profiler if there is one."""
+    with monitoring.log.status("compiling the training step"):
+        advance = compile_steps(
+            model,
+            hyperparameters.optimizer,
+            state,
+            pipeline,
+            prepare=hyperparameters.prepare,
+            seed=hyperparameters.seed,
+            mesh=mesh,
+        )
+    if monitoring.profile is None:
+        return advance
+    return monitoring.profile(advance, pipeline.steps_per_epoch)
+
+
+class _Epochs:
+    """What is known of the epoch that is under way, and what its end does."""
+
+    def __init__(
+        self,
+        monitoring: Monitoring,
+        hyperparameters: Hyperparameters,
+        pipeline: TimedPipeline,
+    ):
+        self._monitoring, self._pipeline = monitoring, pipeline
+        self._schedule = hyperparameters.schedule
+        self._times = StepTimes(pipeline)
+        self.steps_per_epoch = pipeline.steps_per_epoch
+
+    def of(self, step: int) -> int:
+        """Returns the number of the epoch, from 1, whose last step so far is `step`."""
+        return (step - 1) // self.steps_per_epoch + 1
+
+    def add(self, state: TrainState, steps: int, seconds: float) -> None:
+        """Counts a chunk of steps, after which the state is `state`."""
+        self._times.add(steps, seconds)
+        self._monitoring.log.progress(self._record(state))
+
+    def finish(self, state: TrainState, *, is_last: bool) -> bool:
+        """Evaluates where that is due, and logs the epoch.
+
+        Returns:
+          False if the evaluation was told to stop; nothing is logged then.
+        """
+        record, scores = self._record(state), {}
+        due = is_last or record["epoch"] % self._monitoring.eval_every == 0
+        if due and self._monitoring.evaluate is not None:
+            with self._monitoring.log.status("evaluating"):
+                scores = self._monitoring.evaluate(state.variables)
+        if scores is None:
+            return False
+        self._monitoring.log.epoch(record | scores)
+        self._times = StepTimes(self._pipeline)
+        return True
+
+    def _record(self, state: TrainState) -> Record:
+        """Returns the record of the epoch so far; see `Log.epoch`."""
+        # Of several members, the mean; each has seen as many examples.
+        count, loss, correct = (float(np.sum(value)) for value in state.sums)
+        step = steps_made(state)
+        steps_of_epoch = (step - 1) % self.steps_per_epoch + 1
+        return {
+            "epoch": self.of(step),
+            "step": step,
+            "train_loss": loss / count,
+            "train_accuracy": correct / count,
+            "learning_rate": float(self._schedule(step - 1)),
+            **self._times.record(count / steps_of_epoch),
+        }
+
+
+class _Chunks:
+    """Makes steps in chunks of about `_CHUNK_SECONDS`, none across the end of an epoch.
+
+    Args:
+      advance: Makes steps; see `steps.compile_steps`.
+      epochs: Told of each chunk.
+      should_stop: Asked before each step within a chunk.
+    """
+
+    def __init__(
+        self, advance: Advance, epochs: _Epochs, should_stop: Callable[[], bool]
+    ):
+        self._advance, self._epochs = advance, epochs
+        self._should_stop, self._num_steps = should_stop, 1
+
+    def make(
+        self, state: TrainState, *, after_seconds: float
+    ) -> tuple[TrainState, float]:
+        """Makes the next chunk.
+
+        Args:
+          state: The state, which is donated.
+          after_seconds: Time of the chunk before, the longest over all processes; 0 for
+            none. It decides the length of this one.
+
+        Returns:
+          The new state, and the time in seconds that this chunk took.
+
+        Raises:
+          NonFiniteLossError: if a step is not finite.
+        """
+        if after_seconds:
+            steps = round(_CHUNK_SECONDS * self._num_steps / after_seconds)
+            self._num_steps = max(1, steps)
+        first, steps_per_epoch = steps_made(state), self._epochs.steps_per_epoch
+        end_of_epoch = (first // steps_per_epoch + 1) * steps_per_epoch
+        stop = min(first + self._num_steps, end_of_epoch)
+        begin = time.perf_counter()
+        state = self._advance(state, stop, self._should_stop)
+        made = steps_made(state) - first  # waits for the devices
+        seconds = time.perf_counter() - begin
+        if not np.all(state.finite):
+            raise NonFiniteLossError(
+                f"loss or gradient is not finite at step {first + made - 1}; "
+                "checkpoints before it are kept; lower learning_rate or use dtype "
+                "float32, in another workdir: this one is for its config"
+            )
+        # Fewer steps than asked for, at an interruption, took this time.
+        self._num_steps = max(made, 1)
+        self._epochs.add(state, made, seconds)
+        return state, seconds
 
 
 class _Saves:
-    """When to save, and how."""
+    """When to save, and how.
 
-    def __init__(self, checkpoints: Checkpoints | None, minutes: float):
-        self._checkpoints, self._seconds = checkpoints, 60 * minutes
+    Args:
+      saving: What `fit` is told about it.
+    """
+
+    def __init__(self, saving: Saving):
+        self._checkpoints = saving.checkpoints
+        self._seconds = 60 * saving.every_minutes
         self._last = time.monotonic()
 
-    def overdue(self) -> bool:
-        """Whether the last save is too long ago."""
+    def is_overdue(self) -> bool:
+        """Whether the last checkpoint is too old; never where minutes do not count."""
         return 0 < self._seconds < time.monotonic() - self._last
 
-    def save(self, state: TrainState, recorded: bool) -> None:
-        """Saves; `recorded` is whether the log has the epoch, should it end here."""
+    def save(self, state: TrainState, epoch_to_log: bool) -> None:
+        """Saves a state; `epoch_to_log` says that it ends an epoch without record."""
         self._last = time.monotonic()
         if self._checkpoints is not None:
             step = steps_made(state)
-            about = {"step": step, "recorded": recorded}
-            self._checkpoints.save(step, _items(state), about)
+            metadata = {"step": step, "recorded": not epoch_to_log}
+            self._checkpoints.save(step, _items(state), metadata)
 
     def check(self) -> None:
-        """Raises OSError if the last save failed meanwhile."""
+        """Raises OSError if the last save, in the background, has failed."""
         if self._checkpoints is not None:
             self._checkpoints.check()
 
 
-def _continued(
-    state: TrainState, checkpoints: Checkpoints | None
-) -> tuple[TrainState, bool]:
-    """Returns the newest saved state, or `state`; and whether its epoch is recorded."""
-    restored = checkpoints and checkpoints.restore(**_items(abstract(state)))
-    if restored is None:
-        return state, True
-    state = state.replace(
-        variables=restored.items["variables"], **restored.items["rest"]
-    )
-    return state, restored.metadata.get("recorded", True)
-
-
 def _items(state: TrainState) -> dict[str, Any]:
-    """The parts of a checkpoint: what evaluation needs, and the rest."""
+    """Returns the items of a checkpoint: what evaluation needs, and the rest."""
     rest = {"step": state.step, "opt_state": state.opt_state, "sums": state.sums}
     return {"variables": state.variables, "rest": rest}
-
-
-def _check_finite(state: TrainState) -> None:
-    if not np.all(state.finite):
-        raise NonFiniteLossError(
-            f"loss or gradient is not finite at step {steps_made(state) - 1}; "
-            "checkpoints before it are kept; lower learning_rate or use dtype float32, "
-            "in another workdir: this one is for its config"
-        )
-
-
-def _record(state: TrainState, schedule: optax.Schedule, epoch: int) -> Record:
-    count, loss, correct = (float(np.sum(value)) for value in state.sums)
-    step = steps_made(state)
-    return {
-        "epoch": epoch,
-        "step": step,
-        "train_loss": loss / count,
-        "train_accuracy": correct / count,
-        "learning_rate": float(schedule(step - 1)),
-    }

@@ -1,14 +1,12 @@
 """The training step: a pure function of (state, batch), compiled in chunks of steps.
 
-Contract of this file: the state is everything that changes; what happens in a step is
-a pure function of (seed, step), so that a run that continues from a checkpoint is the
-run that was never interrupted. The state of M members of a deep ensemble is that of one
-with a leading axis of M everywhere; member m is what the seed plus m makes alone.
-Batches are those of `data.batches`; `prepare(key, images)` augments and normalises
-u8[B, H, W, C] to f32[B, H, W, C] inside the step.
+Contract of this file: the state is everything that changes. What happens in a step is a
+pure function of (seed, step), so that a run that continues from a checkpoint ends as
+the run that was never interrupted. The state of the M members of a deep ensemble is the
+state of one network with a leading axis of M on every array; member m trains as a
+single network with the seed `seed + m` does. Batches are those of `data.batches`.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -22,14 +20,21 @@ from jax.sharding import Mesh
 
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.runtime import cpu, processes, random_bits, sharding
-from spatial_smoothing.training.feeds import Feed
+from spatial_smoothing.training.input_pipeline import InputPipeline
 
 Prepare = Callable[[jax.Array, jax.Array], jax.Array]
 Advance = Callable[..., "TrainState"]  # see `compile_steps`
+_MemberStep = Callable[..., "TrainState"]  # see `_member_step`
 
 
 class Sums(NamedTuple):
-    """Sums over the examples of the epoch so far."""
+    """Sums over the examples of the epoch so far.
+
+    Attributes:
+      count: i32[] or i32[M], examples.
+      loss: f32[] or f32[M], their cross-entropy in nats.
+      correct: i32[] or i32[M], examples whose most probable class is their label.
+    """
 
     count: jax.Array
     loss: jax.Array
@@ -38,15 +43,15 @@ class Sums(NamedTuple):
 
 @flax.struct.dataclass
 class TrainState:
-    """All that changes in training.
+    """All that changes in training; with M members, each array has a leading axis.
 
     Attributes:
-      step: i32, optimiser steps made.
-      variables: `{"params", "batch_stats"}`.
-      opt_state: Of the optax optimiser.
-      sums: Of the epoch so far.
-      finite: Whether every loss and gradient up to here was; the step after a False one
-        is never made.
+      step: i32[], optimiser steps made.
+      variables: Flax variables of the network, `{"params", "batch_stats"}`.
+      opt_state: State of the optax optimiser.
+      sums: Sums over the examples of the epoch so far.
+      finite: bool[], whether all losses and gradients so far are finite. No step is
+        made after the first one that is not.
     """
 
     step: jax.Array
@@ -57,7 +62,7 @@ class TrainState:
 
 
 class Streams(NamedTuple):
-    """Independent keys of one seed, one for each consumer."""
+    """Independent PRNG keys of one seed, one for each use; key[] or key[M]."""
 
     init: jax.Array
     order: jax.Array
@@ -67,11 +72,20 @@ class Streams(NamedTuple):
 
     @classmethod
     def of(cls, seed: int, *, members: int = 1) -> "Streams":
-        """Splits the key of `seed` once; for several members, stacks theirs."""
+        """Splits the key of a seed.
+
+        Args:
+          seed: Seed in [0, 2**32).
+          members: M. With several members, returns the keys of the seeds `seed` to
+            `seed + M - 1`, stacked.
+
+        Raises:
+          ValueError: if a seed is out of range.
+        """
         if members > 1:
             each = [cls.of(seed + member) for member in range(members)]
             return jax.tree.map(lambda *keys: jnp.stack(keys), *each)
-        return cls(*jax.random.split(jax.random.key(seed), len(cls._fields)))
+        return cls(*jax.random.split(random_bits.key(seed), len(cls._fields)))
 
 
 def init_state(
@@ -87,19 +101,24 @@ def init_state(
     Args:
       model: The network.
       optimizer: An optax transformation.
-      shape: H, W, C of an image.
-      seed: Of the run.
-      members: If more than one, stacks their states.
+      shape: (H, W, C) of an image.
+      seed: Seed of the run, in [0, 2**32).
+      members: M, members of a deep ensemble; 1 for a single network.
+
+    Returns:
+      The state; of M > 1 members, stacked.
     """
 
     def init(key: jax.Array) -> TrainState:
         variables = dict(model.init(key, jnp.zeros((1, *shape))))
-        variables.setdefault("batch_stats", {})
+        variables.setdefault("batch_stats", {})  # a network without normalisation
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             variables=variables,
             opt_state=optimizer.init(variables["params"]),
-            sums=_no_sums(),
+            # Counts are integers, which stay exact up to 2^31 examples; f32 does not
+            # count beyond 2^24.
+            sums=Sums(jnp.int32(0), jnp.float32(0), jnp.int32(0)),
             finite=jnp.ones((), bool),
         )
 
@@ -110,31 +129,93 @@ def init_state(
 def place_state(
     init: Callable[[], TrainState], mesh: Mesh, *, sharded: bool = False
 ) -> TrainState:
-    """Computes a first state where it is to lie.
+    """Computes the first state directly on the devices that are to hold it.
 
     Args:
-      init: Returns it; for the state of members, stacked.
-      mesh: Devices. Members are split over them, the rest is replicated.
-      sharded: Whether parameters and optimiser state are split too, in place of
-        replicated: less memory for more communication, and the same results.
+      init: Function that returns the first state, stacked where there are members.
+      mesh: Devices. Members are split over the axis `member`.
+      sharded: Whether large parameters and their optimiser state are split over the
+        axis `data` too, in place of replicated. This takes less memory and more
+        communication; results agree to rounding.
     """
     shapes = jax.eval_shape(init)
+
+    def shardings(tree: Any) -> Any:
+        return sharding.state_shardings(
+            tree, mesh, stacked=shapes.step.ndim > 0, sharded=sharded
+        )
+
+    # Counters and sums are small, and the host reads them after every chunk of steps:
+    # every device has all of them.
     everywhere = jax.tree.map(lambda _: sharding.replicated(mesh), shapes)
-    options = {"stacked": shapes.step.ndim > 0, "sharded": sharded}
-    lie = functools.partial(sharding.state_shardings, mesh=mesh, **options)
-    shardings = everywhere.replace(
-        variables=lie(shapes.variables), opt_state=lie(shapes.opt_state)
+    out_shardings = everywhere.replace(
+        variables=shardings(shapes.variables), opt_state=shardings(shapes.opt_state)
     )
-    return jax.jit(init, out_shardings=shardings)()
+    return jax.jit(init, out_shardings=out_shardings)()
 
 
 def steps_made(state: TrainState) -> int:
-    """Returns the number of steps that all members have made."""
+    """Returns the number of steps that all members have made; waits for the devices."""
     return int(np.min(sharding.gather(state.step)))
 
 
-def _no_sums() -> Sums:
-    return Sums(*(jnp.zeros((), jnp.float32) for _ in Sums._fields))
+class LossOutputs(NamedTuple):
+    """What a training loss finds on the way.
+
+    Attributes:
+      logits: f32[B, K], predictions of the batch.
+      batch_stats: Updated running statistics of batch normalisation, `{}` if none.
+    """
+
+    logits: jax.Array
+    batch_stats: dict[str, Any]
+
+
+def training_loss(
+    model: nn.Module,
+    variables: dict[str, Any],
+    batch: Batch,
+    *,
+    dropout_key: jax.Array,
+    train: bool = True,
+) -> tuple[jax.Array, LossOutputs]:
+    """Returns the loss of a step: the mean cross-entropy of the examples in the mask.
+
+    Weight decay is no part of it; the optimiser adds it to the gradients.
+
+    Args:
+      model: The network.
+      variables: Its Flax variables, `{"params", "batch_stats"}`.
+      batch: `image` f32[B, H, W, C] augmented and normalised, `label` i32[B] in [0, K),
+        `mask` bool[B], False for padding.
+      dropout_key: PRNG key of the dropout masks.
+      train: Whether batch normalisation uses the statistics of the batch, and updates
+        the running ones. If False, it uses the running ones, and dropout stays on.
+
+    Returns:
+      f32[], the loss in nats, and what it finds on the way.
+    """
+    mask, labels = batch["mask"], batch["label"]
+    rngs = {"dropout": random_bits.fused(dropout_key)}
+    if train:
+        logits, updates = model.apply(
+            variables,
+            batch["image"],
+            train=True,
+            mask=mask,  # padding takes no part in the statistics of a batch
+            rngs=rngs,
+            mutable=["batch_stats"],
+        )
+        batch_stats = updates.get("batch_stats", {})
+    else:
+        logits = model.apply(variables, batch["image"], train=False, rngs=rngs)
+        batch_stats = variables.get("batch_stats", {})
+    # Sums over examples are at least float32, whatever the network computes in.
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    # `where`, not a product: the loss of padding may be infinite.
+    mean = jnp.where(mask, losses, 0).sum() / mask.sum()
+    return mean, LossOutputs(logits, batch_stats)
 
 
 def train_step(
@@ -145,47 +226,39 @@ def train_step(
     optimizer: optax.GradientTransformation,
     dropout_key: jax.Array,
 ) -> TrainState:
-    """Makes one step on the mean cross-entropy of the examples in the mask.
+    """Makes one step of one network.
 
     Args:
-      state: Before the step.
-      batch: `image` f32[B, H, W, 3] normalised, `label` i32[B], `mask` bool[B].
+      state: The state before the step, without an axis of members.
+      batch: The batch, as `training_loss` takes it.
       model: The network.
       optimizer: An optax transformation.
-      dropout_key: Key of this step's dropout.
+      dropout_key: PRNG key of the dropout masks of this step.
 
     Returns:
       The state after the step.
     """
-    mask, labels = batch["mask"], batch["label"]
-    count = mask.sum()
 
-    def loss_fn(params):
-        logits, updates = model.apply(
-            {**state.variables, "params": params},
-            batch["image"],
-            train=True,
-            mask=mask,
-            rngs={"dropout": random_bits.fused(dropout_key)},
-            mutable=["batch_stats"],
-        )
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return jnp.where(mask, losses, 0).sum() / count, (logits, updates)
+    def loss_fn(params: Any) -> tuple[jax.Array, LossOutputs]:
+        variables = {**state.variables, "params": params}
+        return training_loss(model, variables, batch, dropout_key=dropout_key)
 
     params = state.variables["params"]
     grads_of = jax.value_and_grad(loss_fn, has_aux=True)
-    (loss, (logits, updates)), grads = grads_of(params)
+    (loss, outputs), grads = grads_of(params)
     changes, opt_state = optimizer.update(grads, state.opt_state, params)
-    correct = (mask & (logits.argmax(-1) == labels)).sum()
-    seen = Sums(count, loss * count, correct)
+    mask, labels = batch["mask"], batch["label"]
+    count = mask.sum()
+    correct = (mask & (outputs.logits.argmax(-1) == labels)).sum()
+    of_batch = Sums(count, loss * count, correct)
     return TrainState(
         step=state.step + 1,
         variables={
             "params": optax.apply_updates(params, changes),
-            "batch_stats": updates.get("batch_stats", {}),
+            "batch_stats": outputs.batch_stats,
         },
         opt_state=opt_state,
-        sums=jax.tree.map(lambda s, x: s + x.astype(s.dtype), state.sums, seen),
+        sums=jax.tree.map(lambda s, x: s + x.astype(s.dtype), state.sums, of_batch),
         finite=jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)),
     )
 
@@ -194,106 +267,211 @@ def compile_steps(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     state: TrainState,
-    feed: Feed,
+    pipeline: InputPipeline,
     *,
     prepare: Prepare,
     seed: int,
-    steps_per_epoch: int,
     mesh: Mesh,
     on_device: bool | None = None,
 ) -> Advance:
-    """Compiles `advance(state, stop, should_stop)`, which makes the steps up to `stop`.
-
-    Where the loop over steps is not compiled too, it ends before the step at which
-    `should_stop()` is true. All steps lie within one epoch; one that is not finite, for
-    any member, is the last. Their number is no part of what is compiled, so that
-    results do not depend on how a run is cut. The state is donated.
+    """Compiles `advance(state, stop, should_stop)`, which makes steps.
 
     Args:
       model: The network.
       optimizer: An optax transformation.
-      state: The first state, of `place_state`; of members if it is stacked.
-      feed: Where batches come from; the axis `data` divides them.
-      prepare: Augments and normalises.
-      seed: Of the run.
-      steps_per_epoch: Batches of an epoch.
-      mesh: Where batches are split.
-      on_device: Whether the loop over steps is compiled too, which keeps Python off the
-        path between them; None for yes, except on CPUs, where XLA runs the gradients
-        of convolutions some 15 to 115 times slower inside a loop, and where batches
-        come from the host.
+      state: First state, from `place_state`; stacked where there are members.
+      pipeline: Where the batches come from.
+      prepare: `prepare(key, images)` augments and normalises u8[B, H, W, C] to
+        f32[B, H, W, C].
+      seed: Seed of the run, in [0, 2**32).
+      mesh: Devices. The axis `data` splits each batch, the axis `member` the members.
+      on_device: Whether the loop over steps is part of the compiled program. True
+        saves a round trip through Python for each step. None chooses True, except on
+        CPUs, where XLA runs gradients of convolutions 15 to 115 times more slowly
+        inside a loop, and where batches come from the host.
+
+    Returns:
+      `advance(state, stop, should_stop) -> state`. It makes steps until the state has
+      made `stop`, an int within the epoch or at its end. It returns earlier after a
+      step that is not finite, and before a step at which `should_stop()` is true, a
+      question that only the loop on the host asks. It donates `state`: the arrays
+      given to it cannot be used again. Results do not depend on how the steps of a run
+      are divided into calls.
     """
     if on_device is None:
-        on_device = feed.resident and mesh.devices.flat[0].platform != "cpu"
-
-    def one(of_member: tuple[TrainState, Streams, Any], shared) -> TrainState:
-        state, streams, own = of_member
-        index = state.step % steps_per_epoch
-        batch = sharding.constrain(feed.take(own, shared, index), mesh, "data")
-        key = jax.random.fold_in(streams.prepare, state.step)
-        return train_step(
-            state.replace(
-                # Sharded parameters are gathered here.
-                variables=sharding.constrain(state.variables, mesh),
-                sums=jax.tree.map(lambda x: jnp.where(index == 0, 0, x), state.sums),
-            ),
-            {**batch, "image": prepare(key, batch["image"])},
-            model=model,
-            optimizer=optimizer,
-            dropout_key=jax.random.fold_in(streams.dropout, state.step),
-        )
-
-    members = state.step.size  # of which each group of devices treats its own
-    turns = members // mesh.shape["member"]
-    if state.step.ndim:
-        each = sharding.for_members(one, mesh)
-    else:
-        each = lambda turn, of_member, shared: one(of_member, shared)
-
-    def turn(state: TrainState, number, streams, own, shared) -> TrainState:
-        return each(number, (state, streams, own), shared)
-
-    lies = jax.tree.map(lambda leaf: leaf.sharding, state)
-    lie = sharding.by_member if state.step.ndim else sharding.replicated
+        on_device = pipeline.resident and mesh.devices.flat[0].platform != "cpu"
+    num_members = state.step.size
+    # Each group of devices makes the step of its members one after the other.
+    members_per_group = num_members // mesh.shape["member"]
+    stream_sharding = (
+        sharding.by_member(mesh) if state.step.ndim else sharding.replicated(mesh)
+    )
     streams = jax.jit(
-        lambda: Streams.of(seed, members=members), out_shardings=lie(mesh)
+        lambda: Streams.of(seed, members=num_members), out_shardings=stream_sharding
     )()
-    function = _looped(turn, turns) if on_device else turn
-    compiled = cpu.compile_gradients(
-        jax.jit(function, donate_argnums=0, out_shardings=lies),
-        *(state, 0, streams, feed.struct, feed.shared),
+    step = _member_step(model, optimizer, state, pipeline, prepare=prepare, mesh=mesh)
+    loop = _device_loop if on_device else _host_loop
+    advance = loop(
+        step,
+        state,
+        pipeline,
+        streams=streams,
+        members_per_group=members_per_group,
         mesh=mesh,
     )
-    processes.largest(0)  # all have compiled, and now make their connections
+    # All processes have compiled when one of them opens the connections of a step.
+    processes.barrier()
+    return advance
+
+
+def _member_step(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    pipeline: InputPipeline,
+    *,
+    prepare: Prepare,
+    mesh: Mesh,
+) -> _MemberStep:
+    """Returns a function, to be traced, that makes one step of one member a group.
+
+    Returns:
+      `(state, member_index, streams, member_inputs, shared_arrays) -> state`. Each
+      group of devices makes one step of its member number `member_index`, i32[];
+      without an axis of members there is only this one, and the index is not used.
+    """
+
+    def one_step(
+        member: tuple[TrainState, Streams, Any], shared_arrays: Any
+    ) -> TrainState:
+        state, streams, member_inputs = member
+        index = state.step % pipeline.steps_per_epoch
+        batch = pipeline.batch(member_inputs, shared_arrays, index)
+        batch = sharding.constrain(batch, mesh, "data")
+        prepare_key = jax.random.fold_in(streams.prepare, state.step)
+        dropout_key = jax.random.fold_in(streams.dropout, state.step)
+        return train_step(
+            state.replace(
+                # Parameters that are split over `data` are gathered here, once a step.
+                variables=sharding.constrain(state.variables, mesh),
+                # The first step of an epoch begins its sums.
+                sums=jax.tree.map(lambda x: jnp.where(index == 0, 0, x), state.sums),
+            ),
+            {**batch, "image": prepare(prepare_key, batch["image"])},
+            model=model,
+            optimizer=optimizer,
+            dropout_key=dropout_key,
+        )
+
+    if state.step.ndim:
+        step_of_members = sharding.for_members(one_step, mesh)
+    else:
+
+        def step_of_members(member_index, member, shared_arrays):
+            return one_step(member, shared_arrays)
+
+    def step(
+        state, member_index, streams: Streams, member_inputs, shared_arrays
+    ) -> TrainState:
+        member = (state, streams, member_inputs)
+        return step_of_members(member_index, member, shared_arrays)
+
+    return step
+
+
+def _device_loop(
+    step: _MemberStep,
+    state: TrainState,
+    pipeline: InputPipeline,
+    *,
+    streams: Streams,
+    members_per_group: int,
+    mesh: Mesh,
+) -> Advance:
+    """Compiles `advance` as one program that makes many steps.
+
+    `stop` is an argument of the program, not a constant of it: chunks of any length run
+    the same program, so that the division of a run into chunks cannot change a bit.
+    """
+
+    def many_steps(
+        state: TrainState, stop, streams, member_inputs, shared_arrays
+    ) -> TrainState:
+        def step_of_member(member_index: jax.Array, state: TrainState) -> TrainState:
+            return step(state, member_index, streams, member_inputs, shared_arrays)
+
+        return jax.lax.while_loop(
+            lambda state: (state.step < stop).all() & state.finite.all(),
+            lambda state: jax.lax.fori_loop(
+                0, members_per_group, step_of_member, state
+            ),
+            state,
+        )
+
+    compiled = _compile(many_steps, state, pipeline, streams=streams, mesh=mesh)
 
     def advance(
         state: TrainState,
         stop: int,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> TrainState:
-        start = steps_made(state)
-        if on_device:
-            return compiled(state, stop, streams, feed.own(start), feed.shared)
-        for step in range(start, stop):
-            own = feed.own(step)  # while the step before is computed
-            if not np.all(state.finite) or (step > start and should_stop()):
+        # All steps up to `stop` are of one epoch, for which a resident data set has
+        # the same inputs.
+        inputs = pipeline.member_inputs(steps_made(state))
+        return compiled(state, stop, streams, inputs, pipeline.shared_arrays)
+
+    return advance
+
+
+def _host_loop(
+    step: _MemberStep,
+    state: TrainState,
+    pipeline: InputPipeline,
+    *,
+    streams: Streams,
+    members_per_group: int,
+    mesh: Mesh,
+) -> Advance:
+    """Compiles `advance` as a loop in Python over a program that makes one step."""
+    compiled = _compile(step, state, pipeline, streams=streams, mesh=mesh)
+
+    def advance(
+        state: TrainState,
+        stop: int,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> TrainState:
+        first = steps_made(state)
+        for number in range(first, stop):
+            # The host fetches this batch while the devices compute the step before,
+            # for which `state.finite` waits.
+            inputs = pipeline.member_inputs(number)
+            if not np.all(state.finite):
                 break
-            for number in range(turns):
-                state = compiled(state, number, streams, own, feed.shared)
+            # The caller asked before the first step.
+            if number > first and should_stop():
+                break
+            for member_index in range(members_per_group):
+                state = compiled(
+                    state, member_index, streams, inputs, pipeline.shared_arrays
+                )
         return state
 
     return advance
 
 
-def _looped(turn: Advance, turns: int) -> Advance:
-    """Returns a function that takes all turns of each step up to `stop`."""
-
-    def many(state: TrainState, stop, streams, own, shared) -> TrainState:
-        one = lambda number, state: turn(state, number, streams, own, shared)
-        return jax.lax.while_loop(
-            lambda state: (state.step < stop).all() & state.finite.all(),
-            lambda state: jax.lax.fori_loop(0, turns, one, state),
-            state,
-        )
-
-    return many
+def _compile(
+    function: Callable[..., TrainState],
+    state: TrainState,
+    pipeline: InputPipeline,
+    *,
+    streams: Streams,
+    mesh: Mesh,
+) -> Callable[..., TrainState]:
+    """Compiles a function of (state, int, streams, member inputs, shared arrays)."""
+    jitted = jax.jit(
+        function,
+        donate_argnums=0,  # the new state takes the memory of the old one
+        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, state),
+    )
+    arguments = (state, 0, streams, pipeline.inputs_struct, pipeline.shared_arrays)
+    return cpu.compile_gradients(jitted, *arguments, mesh=mesh)

@@ -24,7 +24,7 @@ SMALL = (
     "--config.learning_rate=0.01",
 )
 # What two equal runs do not have in common.
-TIMES = ("images_per_second", "data_ms", "compute_ms")
+TIMES = ("images_per_second", "data_ms", "compute_ms", "time")
 
 
 def prepare(home: pathlib.Path) -> None:

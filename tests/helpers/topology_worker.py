@@ -23,7 +23,7 @@ from spatial_smoothing import ensembles, evaluation, layers, ops
 from spatial_smoothing.data import augment
 from spatial_smoothing.data.datasets import Dataset
 from spatial_smoothing.runtime import processes, sharding
-from spatial_smoothing.training import feeds, optim, steps
+from spatial_smoothing.training import input_pipeline, optim, steps
 from spatial_smoothing.training.checkpoints import Checkpoints, abstract, fingerprint
 
 SEED, BATCH, STEPS = 1, 8, 10
@@ -71,11 +71,11 @@ def train(mesh, dtype="float32", *, seed=SEED, on_device=None, **options):
     """Returns the loss of each step, of each member if several, and the last state."""
     with jax.enable_x64(dtype == "float64"):
         state = first_state(mesh, dtype, seed=seed, **options)
-        feed = feeds.feed(
+        pipeline = input_pipeline.create(
             dataset(),
             order_keys=steps.Streams.of(seed, members=state.step.size).order,
             seed=seed,
-            total=STEPS,
+            total_steps=STEPS,
             batch_size=BATCH,
             mesh=mesh,
         )
@@ -83,10 +83,9 @@ def train(mesh, dtype="float32", *, seed=SEED, on_device=None, **options):
             MODEL,
             optimizer(),
             state,
-            feed,
+            pipeline,
             prepare=augment.preparation(normalize, augment=True),
             seed=seed,
-            steps_per_epoch=2,
             mesh=mesh,
             on_device=on_device,
         )
@@ -176,7 +175,8 @@ def main(address, num_processes, number, folder):
         "mistakes": disagreements(int(number)),
         "restored": saved_and_restored(folder, state),
         "restored_step": restored_step(folder, state, int(number)),
-        "largest": processes.largest(int(number), 3),
+        "max": processes.max_over_processes(int(number), 3),
+        "any": [processes.any_process(number == "1"), processes.any_process(False)],
         "first": processes.is_first(),
         "shards": sorted(
             {str(x.sharding.spec) for x in jax.tree.leaves(state.variables)}

@@ -3,6 +3,7 @@
 import concurrent.futures
 import re
 import socket
+import time
 
 import pytest
 
@@ -21,7 +22,7 @@ def meet(*arguments, timeout=10.0):
 
     def one(argument):
         try:
-            rendezvous.meet(address, *argument, timeout)
+            rendezvous.meet(address, *argument, timeout=timeout)
         except (ValueError, TimeoutError) as error:
             return type(error), str(error).replace(address, "ADDRESS")
         return None
@@ -73,10 +74,10 @@ def connected(address):
 
 
 def test_strangers_are_let_go(monkeypatch):
-    monkeypatch.setattr(processes, "_PATIENCE", 0.2)  # with the silent one
+    monkeypatch.setattr(rendezvous, "_REPLY_SECONDS", 0.2)  # with the silent one
     address = free_address()
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        first = pool.submit(rendezvous.meet, address, 2, 0, 10)
+        first = pool.submit(rendezvous.meet, address, 2, 0, timeout=10)
         greetings = (b"GET / HTTP/1.1\r\n\r\n", b"[1]\n", b'{"process_id": []}\n', b"")
         for greeting in greetings:
             with connected(address) as connection:
@@ -84,7 +85,7 @@ def test_strangers_are_let_go(monkeypatch):
         with connected(address) as silent:
             silent.settimeout(5)
             assert silent.recv(1) == b""  # as who is let go reads
-            rendezvous.meet(address, 2, 1, 10)
+            rendezvous.meet(address, 2, 1, timeout=10)
         first.result()
 
 
@@ -109,7 +110,10 @@ def test_flags_that_make_no_sense(options, message):
 
 def test_a_process_alone_agrees_with_itself():
     assert processes.is_first()
-    assert processes.largest(1, 2.5) == [1, 2.5]
+    assert processes.max_over_processes(1, 2.5) == [1, 2.5]
+    assert processes.any_process(True) is True
+    assert processes.any_process(False) is False
+    processes.barrier()
     processes.check_same({"data": lambda: 1 / 0})  # not even computed
     with pytest.raises(OSError, match="disk"), processes.together():
         raise OSError("disk")
@@ -119,9 +123,40 @@ def test_a_foreign_service_at_the_address_is_no_process():
     with socket.create_server(("localhost", 0)) as server:
         address = f"localhost:{server.getsockname()[1]}"
         with concurrent.futures.ThreadPoolExecutor() as pool:
-            late = pool.submit(rendezvous.meet, address, 2, 1, 0.2)
+            late = pool.submit(rendezvous.meet, address, 2, 1, timeout=0.2)
             connection, _ = server.accept()
             with connection:
                 connection.sendall(b"5\n")
             with pytest.raises(TimeoutError, match="process 0 did not answer at"):
                 late.result()
+
+
+def test_a_silent_program_at_the_port_is_one_line_for_each_process():
+    """It is there before process 0, which cannot listen, and never answers."""
+    with socket.create_server(("localhost", 0)) as silent:
+        address = f"localhost:{silent.getsockname()[1]}"
+        message = f"process 0 cannot listen at {address} (Address already in use)"
+        with pytest.raises(OSError, match=re.escape(message)):
+            rendezvous.meet(address, 2, 0, timeout=5)
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError, match="process 0 did not answer at"):
+            rendezvous.meet(address, 2, 1, timeout=0.3)
+        assert time.monotonic() - begin < 5
+
+
+def test_process_0_listens_at_the_address_alone():
+    """Not on all interfaces: 127.0.0.2 is one of this machine, and refuses."""
+    address = free_address().replace("localhost", "127.0.0.1")
+    port = int(address.rpartition(":")[2])
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        first = pool.submit(rendezvous.meet, address, 2, 0, timeout=10)
+        connected(address).close()  # listens by now
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", port), timeout=5)
+        rendezvous.meet(address, 2, 1, timeout=10)
+        first.result()
+
+
+def test_an_address_of_another_machine():
+    with pytest.raises(OSError, match=r"cannot listen at 192\.0\.2\.1:1234 \(Cannot"):
+        rendezvous.meet("192.0.2.1:1234", 2, 0, timeout=5)

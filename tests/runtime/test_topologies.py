@@ -133,7 +133,8 @@ def test_evaluation_does_not_depend_on_the_topology(two_processes):
 def test_processes_agree(two_processes):
     first, second = two_processes
     assert (first["first"], second["first"]) == (True, False)
-    assert first["largest"] == second["largest"] == [1, 3]
+    assert first["max"] == second["max"] == [1, 3]
+    assert first["any"] == second["any"] == [True, False]
 
 
 def test_a_mistake_of_one_process_is_one_of_all(two_processes):

@@ -31,10 +31,19 @@ def model(rate=0.3):
     )
 
 
-def arguments(**changes):
+# Which group of options each one belongs to, for `fit` below.
+GROUPS = {
+    "placement": (training.Placement, ("mesh", "shard_state")),
+    "saving": (training.Saving, ("checkpoints", "every_epochs", "every_minutes")),
+    "monitoring": (training.Monitoring, ("evaluate", "eval_every", "log", "profile")),
+}
+
+
+def fit(data, **changes):
+    """Trains the small network; options of all groups are given by their names."""
     schedule = optim.warmup_multistep(0.05, steps_per_epoch=3, milestones=(2,))
     normalize = functools.partial(augment.normalize, mean=(0.5,) * 3, std=(0.25,) * 3)
-    return {
+    options = {
         "prepare": augment.preparation(normalize, augment=True),
         "schedule": schedule,
         "optimizer": optim.sgd(schedule),
@@ -44,6 +53,13 @@ def arguments(**changes):
         "mesh": sharding.mesh(1),
         **changes,
     }
+    groups = {
+        group: kind(**{name: options.pop(name) for name in names if name in options})
+        for group, (kind, names) in GROUPS.items()
+    }
+    if "should_stop" in options:
+        groups["should_stop"] = options.pop("should_stop")
+    return training.fit(model(), data, training.Hyperparameters(**options), **groups)
 
 
 class Recorder(training.Log):
@@ -57,7 +73,7 @@ class Recorder(training.Log):
 @pytest.fixture(scope="module")
 def straight(data):
     log = Recorder()
-    return training.fit(model(), data, log=log, **arguments()), log.records
+    return fit(data, log=log), log.records
 
 
 def assert_equal(a, b):
@@ -86,12 +102,10 @@ def test_interrupted_anywhere_ends_bit_by_bit_the_same(stops, data, straight, tm
     with Checkpoints(tmp_path / "c") as checkpoints:
         for stop in (*stops, 1000):
             looks = iter([False] * stop + [True])
-            state = training.fit(
-                model(),
+            state = fit(
                 data,
                 checkpoints=checkpoints,
                 should_stop=lambda looks=looks: next(looks, True),
-                **arguments(),
             )
     assert_equal(state, straight[0])
 
@@ -100,13 +114,12 @@ def test_told_to_stop_it_makes_no_further_step(data, tmp_path):
     """Each step costs a look, also within a chunk, which is a second of steps."""
     looks = iter([False] * 7)
     with Checkpoints(tmp_path / "c") as checkpoints:
-        state = training.fit(
-            model(),
+        state = fit(
             data,
             checkpoints=checkpoints,
-            checkpoint_every=100,
+            every_epochs=100,
             should_stop=lambda: next(looks, True),
-            **arguments(epochs=100),
+            epochs=100,
         )
         checkpoints.close()
         assert checkpoints.steps() == [int(state.step)] == [7]
@@ -118,13 +131,11 @@ def test_told_to_stop_while_it_evaluates_it_records_the_epoch_later(
     log, scores = Recorder(), iter([None, None, *({"test_nll": 1.0} for _ in range(9))])
     with Checkpoints(tmp_path / "c", max_to_keep=9) as checkpoints:
         for _ in range(3):
-            state = training.fit(
-                model(),
+            state = fit(
                 data,
                 log=log,
                 checkpoints=checkpoints,
                 evaluate=lambda variables: next(scores),
-                **arguments(),
             )
         checkpoints.close()
         assert checkpoints.steps() == [3, 6, 9]
@@ -145,13 +156,11 @@ def test_a_last_epoch_that_was_recorded_later_is_not_recorded_again(data, tmp_pa
     found = []
     for _ in range(4):
         with Checkpoints(tmp_path / "checkpoints") as checkpoints:
-            training.fit(
-                model(),
+            fit(
                 data,
                 log=logs.RunLog(tmp_path, name="a run"),
                 checkpoints=checkpoints,
                 evaluate=evaluate,
-                **arguments(),
             )
         found.append((tmp_path / "metrics.jsonl").read_bytes())
     assert len(calls) == EPOCHS + 1
@@ -161,13 +170,12 @@ def test_a_last_epoch_that_was_recorded_later_is_not_recorded_again(data, tmp_pa
 
 def test_a_save_that_is_due_at_the_end_of_an_epoch_is_made(data, tmp_path):
     with Checkpoints(tmp_path / "c", max_to_keep=99) as checkpoints:
-        training.fit(
-            model(),
+        fit(
             data,
             checkpoints=checkpoints,
-            checkpoint_every=9,
-            checkpoint_minutes=1e-9,
-            **arguments(epochs=2),
+            every_epochs=9,
+            every_minutes=1e-9,
+            epochs=2,
         )
         checkpoints.close()
         assert {3, 6} <= set(checkpoints.steps())
@@ -182,7 +190,7 @@ def test_what_makes_steps_can_be_wrapped(data, straight):
             asked.append(stop) or advance(state, stop, *rest)
         )
 
-    state = training.fit(model(), data, profile=profile, **arguments())
+    state = fit(data, profile=profile)
     assert given == [3]
     assert asked[-1] == EPOCHS * 3
     assert_equal(state, straight[0])
@@ -190,17 +198,16 @@ def test_what_makes_steps_can_be_wrapped(data, straight):
 
 def test_saves_within_an_epoch_when_it_is_due(data, straight, tmp_path):
     with Checkpoints(tmp_path / "c", max_to_keep=99) as checkpoints:
-        state = training.fit(
-            model(),
+        state = fit(
             data,
             checkpoints=checkpoints,
-            checkpoint_minutes=1e-9,
-            **arguments(epochs=1),
+            every_minutes=1e-9,
+            epochs=1,
         )
         checkpoints.close()
         assert 1 in checkpoints.steps()
         assert checkpoints.steps()[-1] == 3
-        state = training.fit(model(), data, checkpoints=checkpoints, **arguments())
+        state = fit(data, checkpoints=checkpoints)
     assert_equal(state, straight[0])
 
 
@@ -215,7 +222,7 @@ def test_times_of_steps_add_up(straight):
 def test_loop_on_the_device_is_the_loop_on_the_host(data, straight, monkeypatch):
     compile_steps = functools.partial(steps.compile_steps, on_device=True)
     monkeypatch.setattr(loop, "compile_steps", compile_steps)
-    state = training.fit(model(), data, **arguments())
+    state = fit(data)
     assert int(state.step) == EPOCHS * 3
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
@@ -229,19 +236,19 @@ def test_a_run_goes_on_with_other_devices(data, straight, tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
         for epochs, num_devices in ((1, 8), (2, 1), (3, 8)):
             mesh = sharding.mesh(num_devices)
-            training.fit(
-                model(),
+            fit(
                 data,
                 log=log,
                 checkpoints=checkpoints,
-                **arguments(epochs=epochs, mesh=mesh),
+                epochs=epochs,
+                mesh=mesh,
             )
     for one, changing in zip(straight[1], log.records, strict=True):
         assert changing["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
 
 
 def test_seed_decides(data, straight):
-    other = training.fit(model(), data, **arguments(seed=2))
+    other = fit(data, seed=2)
     kernels = [
         state.variables["params"]["stem_conv"]["kernel"]
         for state in (other, straight[0])
@@ -254,26 +261,24 @@ def test_divergence_stops_at_its_step(on_device, data, tmp_path, monkeypatch):
     compile_steps = functools.partial(steps.compile_steps, on_device=on_device)
     monkeypatch.setattr(loop, "compile_steps", compile_steps)
     schedule = lambda step: jnp.where(step < 4, 0.05, jnp.nan)
-    options = arguments(schedule=schedule, optimizer=optim.sgd(schedule))
+    options = {"schedule": schedule, "optimizer": optim.sgd(schedule)}
     message = r"not finite at step 5; checkpoints before it are kept"
     with Checkpoints(tmp_path / "c") as checkpoints:
         with pytest.raises(training.NonFiniteLossError, match=message):
-            training.fit(model(), data, checkpoints=checkpoints, **options)
+            fit(data, checkpoints=checkpoints, **options)
         assert checkpoints.steps() == [3]
 
 
 def test_evaluation_and_checkpoints_keep_their_pace(data, tmp_path):
     log = Recorder()
     with Checkpoints(tmp_path / "c", max_to_keep=9) as checkpoints:
-        training.fit(
-            model(),
+        fit(
             data,
             log=log,
             evaluate=lambda variables: {"test_nll": 1.0},
             eval_every=2,
             checkpoints=checkpoints,
-            checkpoint_every=2,
-            **arguments(),
+            every_epochs=2,
         )
         checkpoints.close()
         assert checkpoints.steps() == [6, 9]
@@ -282,11 +287,9 @@ def test_evaluation_and_checkpoints_keep_their_pace(data, tmp_path):
 
 def test_finished_run_does_nothing_more(data, straight, tmp_path):
     with Checkpoints(tmp_path / "c") as checkpoints:
-        first = training.fit(model(), data, checkpoints=checkpoints, **arguments())
+        first = fit(data, checkpoints=checkpoints)
         log = Recorder()
-        again = training.fit(
-            model(), data, checkpoints=checkpoints, log=log, **arguments()
-        )
+        again = fit(data, checkpoints=checkpoints, log=log)
     assert_equal(again, first)
     assert log.records == []
 
@@ -294,13 +297,13 @@ def test_finished_run_does_nothing_more(data, straight, tmp_path):
 def test_batch_that_devices_cannot_divide(data):
     message = "batch_size 8 cannot be divided by 3 devices; use a multiple such as 6"
     with pytest.raises(ValueError, match=message):
-        training.fit(model(), data, **arguments(mesh=sharding.mesh(3)))
+        fit(data, mesh=sharding.mesh(3))
 
 
 def test_fewer_examples_than_a_batch(data):
     message = "batch_size 24 is more than the 21 examples to train on"
     with pytest.raises(ValueError, match=message):
-        training.fit(model(), data, **arguments(batch_size=24))
+        fit(data, batch_size=24)
 
 
 def test_more_devices_than_there_are():

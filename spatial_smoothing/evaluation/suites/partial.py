@@ -34,7 +34,7 @@ class Partial:
         # As it is read back: JSON makes tuples lists.
         self._about = json.loads(json.dumps(dict(about)))
         self.rows = self._read()
-        processes.largest(0)  # all have read it
+        processes.barrier()  # all have read it
         if not processes.is_first():
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
