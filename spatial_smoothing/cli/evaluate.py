@@ -16,7 +16,7 @@ from spatial_smoothing import report
 from spatial_smoothing.cli import options, start
 from spatial_smoothing.evaluation import suites
 from spatial_smoothing.lookup import lookup
-from spatial_smoothing.runs import recipes, workdirs
+from spatial_smoothing.runs import locks, recipes, workdirs
 from spatial_smoothing.runs.provenance import provenance
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import paths, processes
@@ -78,33 +78,36 @@ def evaluate() -> None:
     runs = [run for path in _WORKDIR.value for run in workdirs.load_members(path)]
     check_ood(runs[0].config)
     beside = published([runs[0].config])
-    output = epath.Path(_OUTPUT.value or suites.default_output(_WORKDIR.value))
+    output = paths.absolute(_OUTPUT.value or suites.default_output(_WORKDIR.value))
     where = about(runs)
     with processes.together():
-        rows, evaluations = suites.earlier(output, where, without=chosen)
         report.check(output)
         setting = load_setting(runs, output, chosen)
     processes.check_same({_SPLIT.value: setting.dataset.checksum})
-    where["evaluations"] = evaluations
-    for name, suite in chosen.items():
-        begin = time.monotonic()
-        found = suite.function(runs, setting, **given[name])
-        rows += [{"suite": name, "split": _SPLIT.value, **row} for row in found]
-        evaluations[name] = {
-            **provenance(),
-            **numbers(),
-            "ood": _OOD.value,
-            **given[name],
-            "seconds": round(time.monotonic() - begin, 1),
-        }
+    # Another evaluation into the same report would lose the rows of one of the two.
+    with locks.locked(output, make=True):
+        with processes.together():
+            rows, evaluations = suites.earlier(output, where, without=chosen)
+        where["evaluations"] = evaluations
+        for name, suite in chosen.items():
+            begin = time.monotonic()
+            found = suite.function(runs, setting, **given[name])
+            rows += [{"suite": name, "split": _SPLIT.value, **row} for row in found]
+            evaluations[name] = {
+                **provenance(),
+                **numbers(),
+                "ood": _OOD.value,
+                **given[name],
+                "seconds": round(time.monotonic() - begin, 1),
+            }
+            if processes.is_first():
+                write(rows, where, output, beside=beside)
         if processes.is_first():
-            write(rows, where, output, beside=beside)
-    if processes.is_first():
-        # Rows that a suite keeps on the way are deleted last: an evaluation that is
-        # killed before continues with them.
-        for name in chosen:
-            suites.finish(output, name)
-        show(rows, output / "report.html")
+            # Rows that a suite keeps on the way are deleted last: an evaluation that is
+            # killed before continues with them.
+            for name in chosen:
+                suites.finish(output, name)
+            show(rows, output / "report.html")
 
 
 def numbers() -> dict[str, int | None]:
@@ -121,7 +124,10 @@ def numbers() -> dict[str, int | None]:
 def about(runs: Sequence[Run]) -> dict[str, Any]:
     """Returns what a report says of the runs: workdirs, steps, split and config."""
     return {
-        "runs": [{"workdir": run.name, "step": run.step} for run in runs],
+        "runs": [
+            {"workdir": run.name, "step": run.step, "fingerprint": run.fingerprint}
+            for run in runs
+        ],
         "split": _SPLIT.value,
         "config": runs[0].config,
     }

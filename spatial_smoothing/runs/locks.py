@@ -1,4 +1,4 @@
-"""Locks of directories: one run in a workdir at a time."""
+"""Locks of directories: one training in a workdir, one evaluation in its output."""
 
 import contextlib
 import fcntl
@@ -12,18 +12,25 @@ from spatial_smoothing.runtime import paths, processes
 
 
 @contextlib.contextmanager
-def locked(directory: epath.Path) -> Iterator[None]:
-    """Keeps other processes out of a directory; ends with the process, however it ends.
+def locked(directory: epath.Path, *, make: bool = False) -> Iterator[None]:
+    """Keeps other runs out of a directory while the body runs.
 
-    Of several processes, the first holds the lock for all. Object stores, and file
-    systems without locks, have none.
+    The system ends the lock with the process, however it ends. Of the processes of one
+    run, the first holds the lock for all. Object stores, and file systems without
+    `flock`, have no locks.
+
+    Args:
+      directory: The directory to lock.
+      make: Whether to make it if it is not there.
 
     Raises:
-      ValueError: if another process holds it.
+      ValueError: if another process holds the lock; names it.
       OSError: if the directory cannot be written.
     """
     with contextlib.ExitStack() as stack:
         with processes.together():
+            if make and processes.is_first():
+                directory.mkdir(parents=True, exist_ok=True)
             if processes.is_first() and not paths.is_remote(directory):
                 stack.enter_context(_lock(directory))
         yield
@@ -40,9 +47,11 @@ def _lock(directory: epath.Path) -> Iterator[None]:
                 f"{directory} is in use by {file.read() or 'another process'}; "
                 "wait for its end, or choose another"
             ) from None
-        except OSError:  # a file system without locks
-            pass
-        with contextlib.suppress(OSError):  # a full disk; others tell of it better
+        except OSError:
+            pass  # this file system has no locks
+        # The file says who holds the lock. The disk may be full; what is written next
+        # tells the user better.
+        with contextlib.suppress(OSError):
             file.truncate()
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()

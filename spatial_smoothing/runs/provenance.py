@@ -9,16 +9,30 @@ from typing import Any
 
 import jax
 
+# Settings of JAX that change which numbers are drawn, or how exactly they are computed.
+_SETTINGS = (
+    "jax_enable_x64",
+    "jax_default_prng_impl",
+    "jax_threefry_partitionable",
+    "jax_default_matmul_precision",
+)
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def provenance() -> dict[str, Any]:
-    """Returns the commit, library versions, devices, machine and time; JSON-able."""
+    """Returns what this process computes with, and when; values that JSON can hold.
+
+    Returns:
+      `commit` of this package's checkout, None elsewhere; versions of `libraries` and
+      `python`; `settings` of JAX that change numbers; `device` and `num_devices` of all
+      `num_processes`; `machine`; `time`, in UTC.
+    """
     devices = jax.devices()
     return {
         "commit": _commit(),
         "libraries": {name: importlib.metadata.version(name) for name in _LIBRARIES},
         "python": platform.python_version(),
+        "settings": {name: getattr(jax.config, name) for name in _SETTINGS},
         "device": devices[0].device_kind,
         "num_devices": len(devices),
         "num_processes": jax.process_count(),
@@ -28,13 +42,26 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout this file lies in, `-dirty` if changed since."""
-    here = pathlib.Path(__file__).parent
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
+    """Returns the commit of this package, with `-dirty` if files have changed since.
+
+    A package that is installed somewhere inside another project's repository, as in its
+    virtual environment, is not part of it: None, as where there is no repository.
+    """
+    file = pathlib.Path(__file__)
+
+    def git(*arguments: str) -> str:
         result = subprocess.run(
-            command, cwd=here, capture_output=True, text=True, check=True, timeout=10
+            ["git", *arguments],
+            cwd=file.parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         )
+        return result.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", file.name)  # fails if it is not tracked
+        return git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return None
-    return result.stdout.strip()

@@ -1,7 +1,7 @@
 """Recipes: the network and the data set that a config describes.
 
 Contract of this file: a config is a flat dict of JSON's types, as `configs/` make it
-and `workdirs` keep it. Nothing is read or written.
+and `workdirs` keep it. Nothing is written.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,8 +17,9 @@ from spatial_smoothing.data.sources import Source
 from spatial_smoothing.lookup import unknown
 from spatial_smoothing.models import zoo
 from spatial_smoothing.models.network import Network
+from spatial_smoothing.runtime import paths, progress, random_bits
 
-# Fields of a config that are arguments of `models.build`; None leaves the model's own.
+# Fields of a config that are arguments of `models.build`; None for the model's default.
 MODEL_FIELDS = (
     "stem",
     "width",
@@ -40,13 +41,13 @@ _DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
 def source(config: Mapping[str, Any]) -> Source:
-    """Returns the data set of a config.
+    """Returns what is known of the data set of a config before it is loaded.
 
     Args:
-      config: With `dataset`, and if need be `image_size` and `class_names`.
+      config: Config with `dataset`; it may have `image_size` and `class_names`.
 
     Raises:
-      ValueError: There is no such data set, or it has images of another size.
+      ValueError: if there is no such data set, or it has images of another size.
     """
     return sources.source(
         config["dataset"],
@@ -61,67 +62,129 @@ def loader(
     data_dir: epath.PathLike | None = None,
     download: bool = False,
 ) -> Callable[[str, str], AnyDataset]:
-    """Returns a function of name and split to a data set for the networks of a config.
+    """Returns a function that loads data sets for the networks of a config.
 
     Args:
-      config: As for `source`, with `data_dir`, `augment` and `num_workers`.
-      data_dir: Of TFDS, in place of that of the config.
-      download: See `sources.load`.
+      config: Config with `dataset`; it may have `image_size`, `class_names`,
+        `data_dir`, `augment` and `num_workers`.
+      data_dir: Directory of TFDS, in place of the one in the config. If the config's
+        data set is a folder of images that is not there any more, the directory of
+        these images.
+      download: Whether to prepare a data set that is not there; see `sources.load`.
+
+    Returns:
+      A function of name and split to a data set.
     """
     own = source(config)
 
     def load(name: str, split: str) -> AnyDataset:
-        return sources.load(
-            name,
-            split,
-            data_dir=data_dir or config.get("data_dir"),
-            download=download,
-            image_size=own.image_size,
-            class_names=own.class_names if name == own.name else None,
-            augment=config.get("augment", True),
-            num_workers=config.get("num_workers") or 0,
-        )
+        class_names = None
+        place = name
+        if name == own.name:
+            class_names = own.class_names
+            if data_dir is not None and _has_moved(name):
+                place = f"{sources.FOLDER}{paths.absolute(data_dir)}"
+        with progress.status(f"reading {place}, {split} split"):
+            return sources.load(
+                place,
+                split,
+                data_dir=data_dir or config.get("data_dir"),
+                download=download,
+                image_size=own.image_size,
+                class_names=class_names,
+                augment=config.get("augment", True),
+                num_workers=config.get("num_workers") or 0,
+            )
 
     return load
 
 
-def build_model(config: Mapping[str, Any]) -> Network:
-    """Builds the network that a config describes, and tries that it works.
+def located(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config whose paths are absolute, to be used from any directory.
 
     Args:
-      config: With `model`, `dataset`, and any of `MODEL_FIELDS`.
+      config: Config whose `dataset` and `data_dir` may be relative to the current
+        directory, or begin with "~".
+    """
+    found = dict(config)
+    if found.get("data_dir"):
+        found["data_dir"] = str(paths.absolute(found["data_dir"]))
+    name = found.get("dataset") or ""
+    if name.startswith(sources.FOLDER):
+        folder = paths.absolute(name.removeprefix(sources.FOLDER))
+        found["dataset"] = f"{sources.FOLDER}{folder}"
+    return found
+
+
+def is_same_dataset(name: str, other: str) -> bool:
+    """Returns whether two names are of one data set; a folder may have several names.
+
+    Args:
+      name: Value of `dataset` in a config.
+      other: Value of `dataset` in another config.
+    """
+    if name == other:
+        return True
+    if not (name.startswith(sources.FOLDER) and other.startswith(sources.FOLDER)):
+        return False
+    # A link, or a relative path that an older version kept.
+    folders = [paths.absolute(x.removeprefix(sources.FOLDER)) for x in (name, other)]
+    if any(paths.is_remote(folder) for folder in folders):
+        return False
+    first, second = (epath.Path(folder).resolve() for folder in folders)
+    return first == second
+
+
+def _has_moved(name: str) -> bool:
+    """Whether a data set is a folder of images that is not there."""
+    folder = name.removeprefix(sources.FOLDER)
+    return folder != name and not paths.absolute(folder).exists()
+
+
+def build_model(config: Mapping[str, Any]) -> Network:
+    """Builds the network that a config describes, and checks that it works.
+
+    Args:
+      config: Config with `model`, `dataset`, and any of `MODEL_FIELDS`.
 
     Raises:
-      ValueError: for an unknown model, data set or type, or fields that do not fit.
+      ValueError: for an unknown model, data set or type, or fields that do not fit each
+        other.
     """
     fields = {name: config.get(name) for name in MODEL_FIELDS}
     dtype = fields.pop("dtype") or "float32"
     if dtype not in _DTYPES:
         raise unknown("dtype", dtype, _DTYPES)
-    # JSON and configs have lists where a module, to be hashable, needs tuples.
+    # Flax modules must be hashable, so lists of JSON and of configs become tuples.
     given = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in fields.items()
         if value is not None
     }
-    of = source(config)
+    dataset = source(config)
     model = zoo.build(
         config["model"],
-        num_classes=of.num_classes,
+        num_classes=dataset.num_classes,
         dtype=_DTYPES[dtype],
         **given,
     )
-    abstract_variables(model, image_size=of.image_size)
+    # Tracing finds fields that do not fit each other, at no cost.
+    abstract_variables(model, image_size=dataset.image_size)
     return model
 
 
 def abstract_variables(model: Network, *, image_size: int) -> dict[str, Any]:
-    """Returns shapes and types of a network's variables, at no cost.
+    """Returns shapes and types of a network's variables, without computing them.
 
     Args:
       model: The network.
-      image_size: Height and width of its images.
+      image_size: Height and width of its images, in pixels.
+
+    Returns:
+      `{"params", "batch_stats"}` of `jax.ShapeDtypeStruct`. Numbers are float32 also
+      where 64-bit types are on in this process.
     """
     images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
-    shapes = dict(jax.eval_shape(model.init, jax.random.key(0), images))
+    with jax.enable_x64(False):
+        shapes = dict(jax.eval_shape(model.init, random_bits.key(0), images))
     return {"batch_stats": {}, **shapes}

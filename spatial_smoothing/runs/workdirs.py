@@ -1,12 +1,14 @@
 """Work directories: what a run leaves behind, and how to read it again.
 
 Contract of this file: a workdir holds `config.json` (the resolved config, a flat JSON
-object), `provenance.json`, `metrics.jsonl`, `checkpoints/`, `tensorboard/` and
-`evaluation/`. A workdir belongs to one config; the fields of `FREE` may change between
-calls, because they do not change what is trained.
+object with absolute paths), `provenance.json`, `metrics.jsonl`, `checkpoints/`,
+`tensorboard/` and `evaluation/`. A workdir belongs to one config; the fields of `FREE`
+may change from one start to the next, because they do not change what is trained. A
+workdir may be copied, moved, and reached by links.
 """
 
 import json
+import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -18,9 +20,9 @@ from spatial_smoothing.data.sources import Source
 from spatial_smoothing.models.network import Network
 from spatial_smoothing.runs import recipes
 from spatial_smoothing.runs.provenance import provenance
-from spatial_smoothing.runtime import paths, processes, sharding
+from spatial_smoothing.runtime import paths, processes, random_bits, sharding
 from spatial_smoothing.training import input_pipeline
-from spatial_smoothing.training.checkpoints import Checkpoints, abstract
+from spatial_smoothing.training.checkpoints import Checkpoints, abstract, fingerprint
 
 FREE = frozenset(
     {
@@ -62,11 +64,11 @@ class Run(NamedTuple):
 
     Attributes:
       path: The workdir.
-      config: Its config.
+      config: Config of the run; of a member, with the member's seed.
       model: The network.
-      variables: `{"params", "batch_stats"}`, on all devices.
-      step: Of the checkpoint.
-      member: Which one of the workdir's members; None where it is all there is.
+      variables: Flax variables, `{"params", "batch_stats"}`, whole on all devices.
+      step: Steps that it was trained for.
+      member: Number of a member of the workdir, from 0; None for a single network.
     """
 
     path: epath.Path
@@ -78,7 +80,7 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What it is called in reports: the workdir, and which member."""
+        """Its name in reports: the workdir, and which member."""
         return str(self.path) + ("" if self.member is None else f" #{self.member}")
 
     @property
@@ -86,27 +88,38 @@ class Run(NamedTuple):
         """The data set that it was trained on."""
         return recipes.source(self.config)
 
+    @property
+    def fingerprint(self) -> str:
+        """A short text that another network has not, whatever the workdir is called."""
+        words = json.dumps(fingerprint(self.variables)).encode()
+        return f"{zlib.crc32(words):08x}"
+
 
 def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
-    """Makes a workdir for a config, or checks that it is the config's already.
+    """Makes a workdir for a config, or checks that it holds a run of this config.
 
     Of several processes, the first does so for all.
 
     Args:
       workdir: A path, local or remote.
-      config: JSON-able.
+      config: Flat dict of values that JSON can hold. Its relative paths are of the
+        current directory, and kept as absolute ones.
 
     Returns:
       The absolute path.
 
     Raises:
-      ValueError: if a number in the config is out of range, or the workdir holds
-        another config, or something that is not a run, or not all processes see it; or
-        several members are to be trained on images that are not in memory.
+      ValueError: if a number in the config is out of range; if several members are to
+        be trained on images that are not in memory; if the workdir holds a run of
+        another config, or something that is not a run, or not all processes see it.
     """
     for name, least in _AT_LEAST.items():
         if name in config and not config[name] >= least:
             raise ValueError(f"{name} must be at least {least}, got {config[name]}")
+    if "seed" in config:  # member m has the seed `seed + m`
+        random_bits.check_seed(config["seed"])
+        last = config["seed"] + config.get("members", 1) - 1
+        random_bits.check_seed(last, name="seed + members - 1")
     if config.get("members", 1) > 1 and recipes.source(config).augments_on_host:
         raise ValueError(input_pipeline.NO_MEMBERS)
     path = paths.absolute(workdir)
@@ -123,16 +136,16 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
 
 
 def _claim(path: epath.Path, config: Mapping[str, Any]) -> None:
-    config = {**_SINCE, **config}
+    config = {**_SINCE, **recipes.located(config)}
     if names := recipes.source(config).class_names:
-        config["class_names"] = names  # so that the run can do without the folder
+        config["class_names"] = names  # so that a run can be used without the folder
     config = json.loads(json.dumps(config))  # tuples become lists, as when read
     if (path / "config.json").exists():
         held = read_config(path)
         different = [
             f"{name} is {held.get(name)!r} there and {config.get(name)!r} here"
             for name in sorted({*held, *config} - FREE)
-            if held.get(name) != config.get(name)
+            if not _is_same(name, held.get(name), config.get(name))
         ]
         if different:
             raise ValueError(
@@ -140,7 +153,7 @@ def _claim(path: epath.Path, config: Mapping[str, Any]) -> None:
                 "choose another workdir"
             )
         return
-    # What is there may be from a process that was killed on its way here.
+    # A process that was killed while it wrote the config leaves a temporary file.
     if path.exists() and any(not p.name.endswith(".tmp") for p in path.iterdir()):
         raise ValueError(
             f"workdir {path} is not empty and holds no config.json; choose another"
@@ -150,14 +163,22 @@ def _claim(path: epath.Path, config: Mapping[str, Any]) -> None:
     _sign(path)
 
 
+def _is_same(name: str, held: Any, new: Any) -> bool:
+    """Whether a field of a config has the same value in two starts of a run."""
+    if name == "dataset" and isinstance(held, str) and isinstance(new, str):
+        return recipes.is_same_dataset(held, new)
+    return held == new
+
+
 def sign(workdir: epath.PathLike) -> None:
     """Adds this start to `provenance.json`, if it differs from the one before.
 
-    The file has the first start, and under "continued" those of which more than the
-    time is another than of the one before. Of several processes, the first writes.
+    The file holds the provenance of the first start. It lists later ones under
+    "continued" where more than the time differs from the one before. Of several
+    processes, the first writes.
 
     Args:
-      workdir: That the run has claimed and locked.
+      workdir: Workdir that this run has claimed and locked.
 
     Raises:
       ValueError: if the file is there and not JSON.
@@ -181,7 +202,7 @@ def _sign(workdir: epath.Path) -> None:
 
 
 def read_config(workdir: epath.PathLike) -> dict[str, Any]:
-    """Reads the config of a workdir; ValueError where there is none."""
+    """Returns the config of a workdir; raises ValueError if there is none."""
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise ValueError(f"no run in workdir {workdir}: there is no {path}")
@@ -196,10 +217,14 @@ def _read_json(path: epath.Path) -> dict[str, Any]:
 
 
 def load(workdir: epath.PathLike) -> Run:
-    """Loads the newest good checkpoint of a workdir of one network.
+    """Loads the newest checkpoint of a workdir of one network.
+
+    Args:
+      workdir: A path, local or remote.
 
     Raises:
-      ValueError: if it holds several, and as `load_members`.
+      ValueError: if it holds several networks, no run, or no checkpoint that is not
+        damaged.
     """
     count = read_config(workdir)["members"]
     if count > 1:
@@ -211,13 +236,17 @@ def load(workdir: epath.PathLike) -> Run:
 
 
 def load_members(workdir: epath.PathLike) -> list[Run]:
-    """Loads the newest good checkpoint of a workdir, as it is, moving nothing.
+    """Loads the newest checkpoint of a workdir, and changes nothing in it.
+
+    Args:
+      workdir: A path, local or remote.
 
     Returns:
-      A run for each member, in the order of their seeds; one where it is no ensemble.
+      A run for each member, in the order of their seeds; a single one where the workdir
+      holds no deep ensemble.
 
     Raises:
-      ValueError: if there is no run, or no good checkpoint.
+      ValueError: if there is no run, or no checkpoint that is not damaged.
     """
     path = paths.absolute(workdir)
     config = read_config(path)
@@ -244,7 +273,7 @@ def load_members(workdir: epath.PathLike) -> list[Run]:
 
 
 def evaluation_path(workdir: epath.PathLike) -> epath.Path:
-    """Returns the scores of an evaluated workdir; ValueError where there are none."""
+    """Returns the file with the scores of a workdir; ValueError if there is none."""
     path = epath.Path(workdir) / "evaluation" / "metrics.json"
     if not path.exists():
         raise ValueError(
@@ -254,5 +283,5 @@ def evaluation_path(workdir: epath.PathLike) -> epath.Path:
 
 
 def write_json(path: epath.Path, value: Any) -> None:
-    """Writes JSON in one piece."""
+    """Writes a value that JSON can hold, in one piece."""
     paths.write_text(path, json.dumps(value, indent=2) + "\n")

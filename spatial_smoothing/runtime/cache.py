@@ -19,7 +19,7 @@ Arrays = tuple[np.ndarray, ...]
 
 
 def cache_dir() -> pathlib.Path:
-    """Returns the directory of the cache, which need not exist.
+    """Returns the directory of the cache, which may not exist yet.
 
     It is $SPATIAL_SMOOTHING_CACHE, else $XDG_CACHE_HOME/spatial_smoothing, else
     ~/.cache/spatial_smoothing.
@@ -32,19 +32,22 @@ def cache_dir() -> pathlib.Path:
 
 
 def cached(label: str, key: Sequence[object], make: Callable[[], Arrays]) -> Arrays:
-    """Returns `make()`, from the cache where it holds the arrays of this key.
+    """Returns arrays from the cache, or makes them and puts them there.
 
     Args:
-      label: What the arrays are, such as "cifar10-train"; begins the file's name.
-      key: What else they depend on, as JSON values; its hash ends the file's name.
-      make: Makes the arrays when the cache does not have them.
+      label: What the arrays are, such as "cifar10-train". The file's name begins with
+        it.
+      key: Everything else that the arrays depend on, as values that JSON can hold. The
+        file's name ends with its hash.
+      make: Function that makes the arrays when the cache does not have them.
     """
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
     try:
         path = cache_dir() / f"{label}-{digest}.npz"
     except RuntimeError:  # this user has no home directory
         return make()
-    # Absent, or damaged in one of the many ways of a zip file.
+    # The file may be absent, or damaged in one of the many ways of a zip file: in each
+    # case the arrays are made again.
     with contextlib.suppress(Exception):
         return _read(path)
     arrays = make()
@@ -54,13 +57,14 @@ def cached(label: str, key: Sequence[object], make: Callable[[], Arrays]) -> Arr
 
 
 def _read(path: pathlib.Path) -> Arrays:
-    """Reads the arrays in the order in which they were written; checks their CRCs."""
+    """Reads the arrays in the order in which they were written, and checks CRCs."""
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return tuple(arrays[f"arr_{i}"] for i in range(len(arrays)))
 
 
 def _write(path: pathlib.Path, arrays: Arrays) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    # The name is unique: other processes may write the same file at this moment.
     descriptor, temporary = tempfile.mkstemp(prefix=f"{path.stem}.", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:

@@ -1,7 +1,7 @@
-"""What a CPU needs to be told, to run a training step at its speed.
+"""Options that make a training step fast on CPUs.
 
 Contract of this file: nothing here changes more than the rounding of results, and
-nothing does anything on accelerators. docs/performance.md has the measurements.
+nothing has an effect on accelerators. docs/performance.md has the measurements.
 """
 
 import ctypes
@@ -16,11 +16,11 @@ import jax
 from jax.sharding import Mesh
 
 _OPTIONS = {
-    # By default XLA gives convolutions to YNNPACK, whose gradients of kernels take
-    # three times as long as Eigen's. Its sums over space, the other half of batch
-    # normalisation, are the faster ones, and stay.
+    # By default XLA gives convolutions to the library YNNPACK, whose gradients of
+    # kernels take three times as long as Eigen's. Its sums over space, which are most
+    # of batch normalisation, are faster than Eigen's, and stay.
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE",
-    # Otherwise barriers are gone before operations are fused.
+    # This pass removes the barriers of `_keep_input` before operations are fused.
     "xla_disable_hlo_passes": "cse_barrier_expander",
 }
 
@@ -30,12 +30,12 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # parameters of mallopt(3)
 def compile_gradients(
     jitted: jax.stages.Wrapped, *args: Any, mesh: Mesh
 ) -> jax.stages.Compiled:
-    """Compiles a function with gradients of convolutions, for the devices of `mesh`.
+    """Compiles a function that computes gradients of convolutions.
 
     Args:
-      jitted: Of `jax.jit`, not called before.
-      *args: To compile it for.
-      mesh: Its devices.
+      jitted: Function of `jax.jit`, not called before: it would be compiled already.
+      *args: Arguments to compile it for, or their shapes.
+      mesh: Devices that it runs on.
     """
     if mesh.devices.flat[0].platform != "cpu":
         return jitted.lower(*args).compile()
@@ -43,7 +43,8 @@ def compile_gradients(
         lowered = jitted.lower(*args)
     try:
         return lowered.compile(_OPTIONS)
-    except jax.errors.JaxRuntimeError:  # an XLA that does not know an option
+    except jax.errors.JaxRuntimeError:
+        # This version of XLA does not know one of the options, which are experimental.
         return lowered.compile()
 
 
@@ -53,10 +54,11 @@ def _keep_input(
     kwargs: dict[str, Any],
     context: nn.module.InterceptorContext,
 ) -> Any:
-    """Has the gradient of a kernel read what the convolution has read.
+    """Makes the gradient of a kernel read the array that the convolution has read.
 
-    XLA transposes the input for it, and would compute it anew on the way, from all
-    sums and norms since the last convolution, in an order that caches do not like.
+    For this gradient XLA transposes the input of the convolution. Without a barrier it
+    fuses the transposition with the operations that made the input, and computes them
+    again in the order of the transposed array, which misses the caches.
     """
     if isinstance(context.module, nn.Conv) and context.method_name == "__call__":
         x, *others = args
@@ -65,18 +67,19 @@ def _keep_input(
 
 
 def keep_memory() -> None:
-    """Makes the process keep freed memory, for XLA to use again in the next step.
+    """Makes the process keep freed memory, so that XLA uses it again in the next step.
 
-    Otherwise each step gets its buffers from the operating system, page by page. To be
-    called before there are threads. Does nothing where JAX has an accelerator, and
+    Otherwise each step gets its buffers from the operating system, page by page. Call
+    it before the process has threads. It has no effect where JAX has an accelerator, or
     without the C library of GNU.
     """
+    # Asking JAX for its devices would start threads.
     plugins = importlib.metadata.entry_points(group="jax_plugins")
-    # That of TPUs is no plugin: JAX looks for the module.
+    # JAX finds TPUs by the module `libtpu`, not by a plugin.
     if sys.platform != "linux" or plugins or importlib.util.find_spec("libtpu"):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_MMAP_MAX, 0)
-        mallopt(_TRIM_THRESHOLD, -1)
-        mallopt(_ARENA_MAX, 1)  # others cannot grow as large as a step needs
+        mallopt(_MMAP_MAX, 0)  # large blocks come from the heap, not from the system
+        mallopt(_TRIM_THRESHOLD, -1)  # the end of the heap is never given back
+        mallopt(_ARENA_MAX, 1)  # further heaps cannot grow as large as a step needs

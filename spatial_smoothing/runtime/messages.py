@@ -1,10 +1,13 @@
-"""Messages: what appears on the terminal of what this package and others log."""
+"""Log messages: those of this package appear on stderr, those of others do not."""
 
 import logging
 
 
 def quiet() -> None:
-    """Leaves on the terminal what this package says; others' errors are exceptions."""
+    """Shows the warnings of this package, and silences those of its libraries.
+
+    Errors of libraries reach the user as exceptions, in one line.
+    """
     for name in ("absl", "asyncio", "concurrent.futures", "jax", "orbax"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     own = logging.getLogger("spatial_smoothing")

@@ -8,30 +8,36 @@ from collections.abc import Iterator
 
 from etils import epath
 
-# What goes wrong with disks, to be said in their words and not in those of a library.
-_TROUBLES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
+# Errors of disks. Users get the words of the system for them, not those of a library.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 
 
 def absolute(path: epath.PathLike) -> epath.Path:
-    """Returns a path that is good in any working directory; ~ is the user's home.
+    """Returns an absolute path, without "..", links left as they are.
 
-    `epath.Path.absolute` and `resolve` take `gs://bucket` for a relative path.
+    Args:
+      path: A path, local or remote; "~" is the user's home.
     """
+    # `epath.Path.absolute` and `resolve` take `gs://bucket` for a relative path.
     if is_remote(path):
         return epath.Path(path)
     return epath.Path(os.path.abspath(os.path.expanduser(path)))
 
 
 def is_remote(path: epath.PathLike) -> bool:
-    """Whether a path is of an object store."""
+    """Returns whether a path is in an object store."""
     return "://" in os.fspath(path)
 
 
 def write_text(path: epath.Path, text: str) -> None:
-    """Writes a file in one piece: to a temporary name, then renamed.
+    """Writes a file in one piece: under a temporary name, which is then changed.
+
+    Args:
+      path: The file, local or remote.
+      text: Its new content.
 
     Raises:
-      OSError: naming the file, and how full its disk is.
+      OSError: if it cannot be written; names the file, and the space left on its disk.
     """
     temporary = path.with_name(f"{path.name}.tmp")
     with naming(path):
@@ -41,7 +47,11 @@ def write_text(path: epath.Path, text: str) -> None:
 
 @contextlib.contextmanager
 def naming(path: epath.Path) -> Iterator[None]:
-    """Makes an OSError of the body, which writes `path`, one line that says so."""
+    """Turns an OSError of the body into one that says in a line what was written.
+
+    Args:
+      path: The file that the body writes.
+    """
     try:
         yield
     except OSError as error:
@@ -49,8 +59,14 @@ def naming(path: epath.Path) -> Iterator[None]:
 
 
 def reason(error: Exception, directory: epath.Path) -> str:
-    """Returns what the system says of an error, where it does, and the space left."""
-    texts = (os.strerror(number) for number in _TROUBLES)
+    """Returns why something cannot be written, in one line.
+
+    Args:
+      error: What was raised. If a library wraps an error of the disk, its text contains
+        the words of the system.
+      directory: Where the file should be, to say how much space is left.
+    """
+    texts = (os.strerror(number) for number in _DISK_ERRORS)
     text = next((text for text in texts if text in str(error)), first_line(error))
     if text == os.strerror(errno.ENOSPC):
         with contextlib.suppress(OSError):  # object stores are no disks
@@ -61,6 +77,6 @@ def reason(error: Exception, directory: epath.Path) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """Returns the first line of an error's text, not too long, or else its type."""
+    """Returns at most 500 characters of the first line of an error, or its type."""
     text = str(error).strip()
     return text.splitlines()[0][:500] if text else repr(error)

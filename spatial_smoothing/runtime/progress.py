@@ -111,7 +111,9 @@ class Task:
         if self.total is None:
             return ""
         eta = self.eta()
-        return f"{self.done} of {self.total}" + (f", ETA {eta}" if eta else "")
+        return f"{self.done} of {self.total}" + (
+            f", ETA {eta}" if eta is not None else ""
+        )
 
     def line(self) -> str:
         """Returns the name and how much is done."""

@@ -11,12 +11,12 @@ import datetime
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
+from tensorboardX import record_writer
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
@@ -71,8 +71,8 @@ class RunLog(Log):
         self._epochs = total // steps_per_epoch
         self._records = [r for r in read(self._path) if r["step"] <= step]
         self._write()
-        self._board = self._open.enter_context(
-            _Board(self._folder, after=step, hyperparameters=self._hyperparameters)
+        self._board = _Board(
+            self._folder, after=step, hyperparameters=self._hyperparameters
         )
         if step:
             self._print(f"continuing from step {step} of {total}")
@@ -124,7 +124,7 @@ class RunLog(Log):
 
     def _row(self, record: Record) -> str:
         """Returns a line of at most 80 columns, after a heading where that changes."""
-        epochs = str(self._epochs)
+        epochs, eta = str(self._epochs), self._task.eta()
         cells = [
             ("epoch", f"{int(record['epoch']):{len(epochs)}}/{epochs}"),
             ("train NLL", f"{record['train_loss']:.4f}"),
@@ -137,7 +137,7 @@ class RunLog(Log):
         cells += [
             ("lr", f"{record['learning_rate']:6.3g}"),
             ("images/s", f"{record.get('images_per_second', math.nan):.0f}"),
-            ("ETA", f"{self._task.eta() or '-:--:--'!s:>7}"),
+            ("ETA", f"{'-:--:--' if eta is None else eta!s:>7}"),
         ]
         # Each column is as wide as its heading or its value.
         widths = [max(map(len, cell)) for cell in cells]
@@ -151,12 +151,44 @@ class RunLog(Log):
         return f"{heading}\n{row}" if is_new else row
 
 
-class _Board:
-    """A file of TensorBoard's events; a context manager.
+class _WholeFile:
+    """A file that is written whole at each flush; see `_WholeFiles`."""
 
-    tensorboardX writes the file to a local folder, without its usual thread, in which
-    errors would be lost. After each change, the file is copied whole to the workdir,
-    which may be in an object store.
+    def __init__(self, path: epath.Path):
+        self._path, self._content = path, b""
+
+    def write(self, data: bytes) -> None:
+        """Adds bytes, in memory."""
+        self._content += data
+
+    def flush(self) -> None:
+        """Writes the file."""
+        with paths.naming(self._path):
+            self._path.write_bytes(self._content)
+
+    def close(self) -> None:
+        """Does nothing: what is worth keeping was flushed."""
+
+
+class _WholeFiles:
+    """How tensorboardX opens a path that begins with `epath:`, local or remote."""
+
+    def open(self, path: str) -> _WholeFile:
+        """Returns a new file."""
+        return _WholeFile(epath.Path(path.partition(":")[2]))
+
+    def directory_check(self, path: str) -> None:
+        """Does nothing: the caller has made the folder."""
+
+
+record_writer.register_writer_factory("epath", _WholeFiles())
+
+
+class _Board:
+    """A file of TensorBoard's events.
+
+    It is written without the thread that tensorboardX uses by default, in which errors
+    such as a full disk would be lost.
 
     Args:
       folder: Where the file goes; made if it is not there.
@@ -169,11 +201,7 @@ class _Board:
     ):
         folder.mkdir(parents=True, exist_ok=True)
         self._last = time.monotonic()
-        self._local = tempfile.TemporaryDirectory()
-        local = epath.Path(self._local.name)
-        self._writer = EventsWriter(str(local / "events"), f".{os.getpid()}")
-        (self._file,) = local.iterdir()
-        self._path = folder / self._file.name
+        self._writer = EventsWriter(f"epath:{folder / 'events'}", f".{os.getpid()}")
         self._add(step=after + 1, session_log=SessionLog(status=SessionLog.START))
         if hyperparameters:
             plain = {
@@ -186,13 +214,6 @@ class _Board:
             self._add(summary=experiment)
             self._add(summary=session)
 
-    def __enter__(self) -> "_Board":
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self._writer.close()
-        self._local.cleanup()
-
     def seconds_since_last(self) -> float:
         """Returns how long ago the last values were written."""
         return time.monotonic() - self._last
@@ -202,10 +223,8 @@ class _Board:
         self._last = time.monotonic()
         scalars = {k: v for k, v in record.items() if k not in ("epoch", "step")}
         values = [scalar(_tag(name), value).value[0] for name, value in scalars.items()]
-        with paths.naming(self._path):
-            self._add(step=int(record["step"]), summary=Summary(value=values))
-            self._writer.flush()
-            self._path.write_bytes(self._file.read_bytes())
+        self._add(step=int(record["step"]), summary=Summary(value=values))
+        self._writer.flush()
 
     def _add(self, **fields: Any) -> None:
         self._writer.write_event(Event(wall_time=time.time(), **fields))

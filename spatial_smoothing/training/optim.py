@@ -1,4 +1,4 @@
-"""The reference's optimiser: SGD with momentum and coupled weight decay, in steps."""
+"""The optimiser of the paper's code: SGD with momentum, and its learning rates."""
 
 from collections.abc import Sequence
 
@@ -15,26 +15,29 @@ def warmup_multistep(
     milestones: Sequence[int] = (60, 120, 160),
     factor: float = 0.2,
 ) -> optax.Schedule:
-    """Linear warm-up from 0, then a factor at each milestone.
+    """Returns a schedule that rises linearly from 0, then falls at each milestone.
 
-    The warm-up epochs come on top of the others, which milestones count. In warm-up,
-    step i has the rate `learning_rate * i / (warmup_epochs * steps_per_epoch)`, so that
-    of the very first step is 0.
+    The epochs of warm-up come before those that the milestones count. In warm-up, step
+    i has the rate `learning_rate * i / (warmup_epochs * steps_per_epoch)`: the very
+    first step of a run has the rate 0.
 
     Args:
-      learning_rate: Rate after warm-up.
-      steps_per_epoch: Steps of one epoch.
-      warmup_epochs: Epochs of warm-up.
+      learning_rate: Rate after warm-up, at least 0.
+      steps_per_epoch: Steps of one epoch, at least 1.
+      warmup_epochs: Epochs of warm-up, at least 0.
       milestones: Epochs after warm-up at which the rate is multiplied.
-      factor: By how much.
+      factor: What it is multiplied by, at least 0.
 
     Returns:
-      A function from step to rate.
+      A function from step, i32[], to learning rate, f32[].
+
+    Source: the authors' code, `WarmUpLR` and `MultiStepLR`.
     """
     warmup = warmup_epochs * steps_per_epoch
     boundaries = [warmup + epoch * steps_per_epoch for epoch in milestones]
 
     def schedule(step: jax.Array) -> jax.Array:
+        # `step` may be traced: no Python `if`.
         step = jnp.asarray(step)
         passed = sum((step >= boundary).astype(jnp.int32) for boundary in boundaries)
         rate = learning_rate * jnp.asarray(factor, float) ** passed
@@ -49,16 +52,17 @@ def sgd(
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
 ) -> optax.GradientTransformation:
-    """SGD as PyTorch's: decay is added to the gradient of every parameter.
+    """Returns PyTorch's SGD: weight decay is added to the gradients, before momentum.
 
     Args:
-      schedule: Learning rate, or a function from step to rate.
-      momentum: Of the accumulated gradients; no dampening, no Nesterov.
-      weight_decay: Coupled L2, biases and normalisation included.
-
-    Returns:
-      An optax transformation.
+      schedule: Learning rate, or a function from step to learning rate.
+      momentum: Factor of the accumulated gradients in each step, in [0, 1); without
+        dampening, and without Nesterov's correction.
+      weight_decay: Factor of the parameters in the gradient, at least 0. It applies to
+        all parameters, also to biases and those of batch normalisation.
     """
+    # The order matters: the accumulated gradients contain the decay, and are multiplied
+    # by the rate of the step in which they are used.
     return optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.trace(momentum),

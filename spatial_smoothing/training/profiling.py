@@ -18,14 +18,17 @@ def traced(
     directory: epath.PathLike,
     num_steps: int,
 ) -> Advance:
-    """Returns `advance`, whose second call is traced; the first may have to warm up.
+    """Returns an `advance` whose second call is traced.
+
+    The first call is not, because it may have to warm up. Of several processes, each
+    traces the same steps, and the first writes its trace.
 
     Args:
-      advance: Of `steps.compile_steps`.
-      steps_per_epoch: Batches of an epoch, at whose end a trace ends early.
+      advance: Makes steps; see `steps.compile_steps`.
+      steps_per_epoch: Steps of an epoch.
       directory: Where the trace is written, local or remote.
-      num_steps: To trace; the second call makes as many, whatever it is asked for. Of
-        several processes, each does so, and the first writes its trace.
+      num_steps: Number of steps to trace, at least 1. The second call makes so many
+        steps, whatever it is asked for, or fewer if the epoch ends before.
     """
     calls = itertools.count()
 
@@ -37,7 +40,8 @@ def traced(
         with tempfile.TemporaryDirectory() as folder:
             with jax.profiler.trace(folder, create_perfetto_trace=True):
                 state = advance(state, min(start + num_steps, end), *rest)
-                last = steps_made(state) - 1  # waits
+                # This waits for the devices, so that the trace has all of the steps.
+                last = steps_made(state) - 1
             if processes.is_first():
                 _copy(pathlib.Path(folder), epath.Path(directory))
                 print(f"traced steps {start} to {last}, in {directory}")
@@ -47,7 +51,10 @@ def traced(
 
 
 def _copy(folder: pathlib.Path, target: epath.Path) -> None:
-    """Copies all files below a local folder; the profiler knows no object stores."""
+    """Copies all files below a local folder to another one, local or remote.
+
+    The profiler of JAX writes to local folders only.
+    """
     for file in folder.rglob("*"):
         if file.is_file():
             place = target / file.relative_to(folder).as_posix()

@@ -118,7 +118,7 @@ def values(event):
 
 
 def test_tensorboard_has_what_the_terminal_has(tmp_path):
-    scores = {"test_nll": 0.7, "test_ensemble_nll": 0.6, "val_accuracy": 0.5}
+    scores = {"test_nll": 0.7, "test_accuracy": 0.5, "test_ensemble_nll": 0.6}
     log = logs.RunLog(tmp_path, name="test")
     log.start(step=2, total=8, steps_per_epoch=SPE)
     log.epoch(record(2, **scores))
@@ -136,7 +136,7 @@ def test_tensorboard_has_what_the_terminal_has(tmp_path):
             "speed/images_per_second": 100,
             "test/nll": 0.7,
             "test/ensemble_nll": 0.6,
-            "val/accuracy": 0.5,
+            "test/accuracy": 0.5,
         }
     )
 

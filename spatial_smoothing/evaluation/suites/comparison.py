@@ -157,7 +157,7 @@ def earlier(
         return [], {}
     where = report.plain(dict(where))
     there, here = (_subject(about) for about in (before, where))
-    if there != here:
+    if there != here and not _has_moved(before, where):
         raise ValueError(
             f"{output} holds an evaluation of {there}, which one of {here} would "
             "replace; choose another --output=DIR"
@@ -172,7 +172,9 @@ def earlier(
             f"{output} holds an evaluation of {there} as trained with another "
             f"{', '.join(different)}; choose another --output=DIR"
         )
-    if before["runs"] != where["runs"]:
+    if [run["step"] for run in before["runs"]] != [
+        run["step"] for run in where["runs"]
+    ]:
         return [], {}
     with contextlib.suppress(OSError, ValueError):  # the scores are good without
         rows = load_examples(output, rows)
@@ -183,7 +185,15 @@ def earlier(
         for name, value in evaluations.items()
         if name not in without
     }
-    return [row for row in rows if row.get("suite") in kept], kept
+    renamed = {
+        old["workdir"]: new["workdir"]
+        for old, new in zip(before["runs"], where["runs"], strict=True)
+    }
+    return [
+        {**row, "run": renamed.get(row["run"], row["run"])} if "run" in row else row
+        for row in rows
+        if row.get("suite") in kept
+    ], kept
 
 
 def check_comparison(output: epath.PathLike) -> None:
@@ -197,6 +207,29 @@ def check_comparison(output: epath.PathLike) -> None:
             f"{output} holds an evaluation of {_subject(before)}, which a comparison "
             "would replace; choose another --output=DIR"
         )
+
+
+def _has_moved(before: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    """Whether two reports are of the same runs, whose workdirs have other names now.
+
+    A workdir may have been copied, renamed, or reached by a link.
+    """
+    if not {"runs", "split", "config"} <= before.keys():
+        return False
+    if before["split"] != where["split"] or len(before["runs"]) != len(where["runs"]):
+        return False
+    pairs = list(zip(before["runs"], where["runs"], strict=True))
+    if all("fingerprint" in old for old, _ in pairs):
+        return all(
+            # Of another step, a run has another fingerprint. It is this run if it has
+            # the same config, which is compared next, and is the only one.
+            old["fingerprint"] == new["fingerprint"]
+            or (len(pairs) == 1 and old["step"] != new["step"])
+            for old, new in pairs
+        )
+    # Reports of older versions have no fingerprints. A single run is known by its
+    # config, with the seed, and its step; of several, only that of the first is known.
+    return len(pairs) == 1
 
 
 def _subject(where: Mapping[str, Any]) -> str:
