@@ -36,7 +36,7 @@ def test_killed_again_and_again_it_ends_bit_for_bit_the_same(home, undisturbed):
         process.send_signal(signal.SIGINT)
     _, err = process.communicate()
     assert process.returncode == 130
-    assert err in ("", "error: interrupted\n")
+    assert small_runs.without_progress(err) in ("", "error: interrupted\n")
     seen, outcome = chaos.trial(
         workdir,
         expected,
@@ -46,6 +46,32 @@ def test_killed_again_and_again_it_ends_bit_for_bit_the_same(home, undisturbed):
         pace=pace,
     )
     assert outcome == "bit-identical", seen
+
+
+def test_a_terminal_or_a_reader_that_is_gone_ends_it_in_order(home, undisturbed):
+    workdir = home / "deserted"
+    process = chaos.start(workdir, home)
+    small_runs.wait_for_epochs(process, 1)
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate()
+    assert process.returncode == 128 + signal.SIGHUP
+    assert "stopped at step" in out
+    assert small_runs.without_progress(err) == ""
+    process = chaos.start(workdir, home)
+    small_runs.wait_for_epochs(process, 2)
+    process.stdout.close()  # as `head` does
+    err = small_runs.without_progress(process.stderr.read())
+    assert process.wait() == 128 + signal.SIGPIPE
+    message = (
+        r"stopped at step \d+, because nobody reads .*; the same command continues"
+    )
+    assert re.fullmatch(message, err.strip()), err
+    process.stderr.close()
+    process = chaos.start(workdir, home)
+    out, err = process.communicate()
+    assert "continuing from step" in out
+    outcome = chaos.outcome(workdir, undisturbed[0], process.returncode, err)
+    assert outcome == "bit-identical"
 
 
 def test_full_disk_is_one_line_and_loses_nothing(home, undisturbed, small_disk):

@@ -203,7 +203,7 @@ def _sign(workdir: epath.Path) -> None:
 
 def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     """Returns the config of a workdir; raises ValueError if there is none."""
-    path = epath.Path(workdir) / "config.json"
+    path = paths.absolute(workdir) / "config.json"
     if not path.exists():
         raise ValueError(f"no run in workdir {workdir}: there is no {path}")
     return {**_SINCE, **_read_json(path)}
@@ -274,7 +274,7 @@ def load_members(workdir: epath.PathLike) -> list[Run]:
 
 def evaluation_path(workdir: epath.PathLike) -> epath.Path:
     """Returns the file with the scores of a workdir; ValueError if there is none."""
-    path = epath.Path(workdir) / "evaluation" / "metrics.json"
+    path = paths.absolute(workdir) / "evaluation" / "metrics.json"
     if not path.exists():
         raise ValueError(
             f"{workdir} is not evaluated yet; run evaluate.py --workdir={workdir}"

@@ -97,9 +97,14 @@ def fit(
     """
     monitoring, saving = monitoring or Monitoring(), saving or Saving()
     saves, log = _Saves(saving), monitoring.log
-    mesh, pipeline, state, epoch_to_log = _prepare_run(
-        model, dataset, hyperparameters, placement or Placement(), saving.checkpoints
-    )
+    with log.status("preparing the run"):
+        mesh, pipeline, state, epoch_to_log = _prepare_run(
+            model,
+            dataset,
+            hyperparameters,
+            placement or Placement(),
+            saving.checkpoints,
+        )
     step, total = steps_made(state), hyperparameters.epochs * pipeline.steps_per_epoch
     epochs = _Epochs(monitoring, hyperparameters, pipeline)
     try:

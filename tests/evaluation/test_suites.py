@@ -172,8 +172,42 @@ def test_what_other_suites_say_of_the_same_runs_stays(earlier):
 
 
 def test_what_was_said_of_another_step_is_dropped(earlier):
-    later = {**WHERE, "runs": [{"workdir": "a", "step": 8}]}
-    assert earlier(later) == ([], {})
+    for name in "ab":
+        later = {**WHERE, "runs": [{"workdir": name, "step": 8}]}
+        assert earlier(later) == ([], {})
+
+
+def test_a_run_that_was_moved_keeps_its_evaluation(earlier):
+    rows, evaluations = earlier({**WHERE, "runs": [{"workdir": "b", "step": 7}]})
+    assert [row["suite"] for row in rows] == ["ensemble", "hessian"]
+    assert rows[1]["run"] == "b"
+    assert [*evaluations] == ["ensemble", "hessian"]
+    other = {"runs": [{"workdir": "b", "step": 7}], "config": {**CONFIG, "seed": 1}}
+    with pytest.raises(ValueError, match="as trained with another seed"):
+        earlier({**WHERE, **other})
+
+
+def members(names, fingerprints):
+    return [
+        {"workdir": name, "step": 7, "fingerprint": value}
+        for name, value in zip(names, fingerprints, strict=True)
+    ]
+
+
+def test_members_that_were_moved_are_known_by_their_fingerprints(tmp_path):
+    where = {**WHERE, "runs": members("ab", "12")}
+    rows = [
+        {"suite": "hessian", "label": "A", "num_samples": 1, "run": name}
+        for name in ("a, b", "b")
+    ]
+    evaluated(tmp_path, rows, **where, evaluations={"hessian": {"seconds": 1.0}})
+    earlier = functools.partial(suites.earlier, tmp_path / "evaluation", without=())
+    kept, _ = earlier({**where, "runs": members("cd", "12")})
+    assert [row["run"] for row in kept] == ["c, d", "d"]
+    with pytest.raises(ValueError, match="which one of a, c on the split test would"):
+        earlier({**where, "runs": members("ac", "13")})
+    # The workdirs hold other networks now.
+    assert earlier({**where, "runs": members("ab", "14")}) == ([], {})
 
 
 def test_scores_outlive_damaged_examples(earlier, tmp_path):

@@ -83,6 +83,12 @@ def run(script: str, *arguments: str, **options) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+def without_progress(err: str) -> str:
+    """Returns what a script wrote to stderr, without the lines of slow machines."""
+    lines = err.splitlines(keepends=True)
+    return "".join(line for line in lines if not re.match(r"\[\d+:\d\d:\d\d\] ", line))
+
+
 def wait_for_epochs(process: subprocess.Popen, count: int) -> None:
     """Reads a training's lines until so many epochs are over, or it has ended."""
     for line in process.stdout:

@@ -34,6 +34,14 @@ with locks.locked(epath.Path({str(tmp_path)!r})):
         pass
 
 
+def test_directory_is_made_where_that_is_asked_for(tmp_path):
+    path = epath.Path(tmp_path / "a" / "b")
+    with pytest.raises(FileNotFoundError), locks.locked(path):
+        pass
+    with locks.locked(path, make=True):
+        assert (tmp_path / "a" / "b" / "lock").exists()
+
+
 def test_directory_that_cannot_be_written(small_disk):
     make_read_only(small_disk)
     message = f"Read-only file system: '{small_disk}/lock'"
@@ -42,5 +50,7 @@ def test_directory_that_cannot_be_written(small_disk):
 
 
 def test_object_stores_have_none():
-    with locks.locked(epath.Path("gs://bucket/run")):
-        pass
+    """Nothing is opened there: two may hold it at once, and no client is needed."""
+    path = epath.Path("gs://bucket/run")
+    with locks.locked(path), locks.locked(path):
+        assert not os.path.exists("gs:")  # as a relative path of this name

@@ -1,12 +1,14 @@
+import functools
 import json
 import shutil
+import subprocess
 
 import jax
 import jpeg_images
 import numpy as np
 import pytest
 
-from spatial_smoothing.runs import recipes, workdirs
+from spatial_smoothing.runs import provenance, recipes, workdirs
 from spatial_smoothing.training.checkpoints import Checkpoints
 
 CONFIG = {
@@ -178,3 +180,99 @@ def test_json_is_complete_or_not_there(tmp_path):
     workdirs.write_json(path, {"a": [1]})
     assert json.loads(path.read_text()) == {"a": [1]}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize(
+    ("seed", "members", "message"),
+    [
+        (-1, 1, "seed must be at least 0, got -1"),
+        (2**32, 1, r"seed must be in \[0, 4294967296\), got 4294967296"),
+        (2**32 - 1, 2, r"seed \+ members - 1 must be in .*, got 4294967296"),
+    ],
+)
+def test_seeds_that_would_wrap_are_refused(seed, members, message, tmp_path):
+    config = {**CONFIG, "seed": seed, "members": members}
+    with pytest.raises(ValueError, match=message):
+        workdirs.claim(tmp_path / "run", config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_config_keeps_absolute_paths(tmp_path, monkeypatch):
+    root = jpeg_images.write_folder(tmp_path / "pets", count=1)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "link").symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    config = {**CONFIG, "image_size": 32}
+    first = {**config, "dataset": "folder:pets/", "data_dir": "~/tfds"}
+    run = workdirs.claim("run/", first)
+    assert run == workdirs.epath.Path(tmp_path / "run")
+    held = workdirs.read_config(run)
+    assert held["dataset"] == f"folder:{tmp_path}/pets"
+    assert held["data_dir"] == f"{tmp_path}/home/tfds"
+    # The same folder, by any name, from anywhere.
+    monkeypatch.chdir("/")
+    for name in (f"{tmp_path}/pets", f"{tmp_path}/home/../pets", "~/link"):
+        workdirs.claim(run, {**first, "dataset": f"folder:{name}"})
+    other = jpeg_images.write_folder(tmp_path / "others", count=1)
+    with pytest.raises(ValueError, match=r"dataset is 'folder:.*pets' there"):
+        workdirs.claim(run, {**first, "dataset": f"folder:{other}"})
+
+
+def test_a_folder_of_images_that_has_moved_is_found_where_it_is_said_to_be(tmp_path):
+    root = jpeg_images.write_folder(tmp_path / "pets", count=1)
+    config = {**CONFIG, "dataset": f"folder:{root}", "image_size": 32}
+    held = workdirs.read_config(workdirs.claim(tmp_path / "run", config))
+    # While it is there, a directory of TFDS is for other data sets.
+    there = recipes.loader(held, data_dir=tmp_path / "tfds")
+    before = there(held["dataset"], "test")
+    shutil.move(root, tmp_path / "moved")
+    with pytest.raises(ValueError, match=f"no folder {root}"):
+        recipes.loader(held)(held["dataset"], "test")
+    load = recipes.loader(held, data_dir=tmp_path / "moved")
+    assert load(held["dataset"], "test").checksum() == before.checksum()
+
+
+def test_a_run_may_be_copied_and_reached_by_a_link(tmp_path):
+    variables = trained(tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    runs = [workdirs.load(tmp_path / name) for name in ("run", "copy", "link/")]
+    assert len({run.fingerprint for run in runs}) == 1
+    other = trained(tmp_path / "other", seed=1)
+    assert workdirs.load(tmp_path / "other").fingerprint != runs[0].fingerprint
+    assert jax.tree.structure(other) == jax.tree.structure(variables)
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_a_run_loads_where_64_bit_types_are_otherwise(x64, tmp_path):
+    with jax.enable_x64(x64):
+        expected = trained(tmp_path / "run")
+    with jax.enable_x64(not x64):
+        run = workdirs.load(tmp_path / "run")
+    for leaf in jax.tree.leaves(run.variables):
+        assert leaf.dtype == np.float32
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+        run.variables,
+        expected,
+    )
+
+
+def test_a_package_inside_another_repository_has_no_commit(tmp_path, monkeypatch):
+    git = functools.partial(subprocess.run, check=True, cwd=tmp_path)
+    git(["git", "init", "-q"])
+    (tmp_path / "venv").mkdir()
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "venv" / "a.py"))
+    (tmp_path / "venv" / "a.py").write_text("")
+    (tmp_path / "b.py").write_text("")
+    git(["git", "add", "b.py"])
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    git(["git", *who, "commit", "-qm", "another project"])
+    assert provenance.provenance()["commit"] is None
+    git(["git", "add", "-A"])
+    git(["git", *who, "commit", "-qm", "with the package"])
+    commit = provenance.provenance()["commit"]
+    assert len(commit) == 40
+    (tmp_path / "venv" / "a.py").write_text("changed")
+    assert provenance.provenance()["commit"] == f"{commit}-dirty"

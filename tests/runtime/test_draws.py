@@ -61,3 +61,23 @@ def test_dropout_has_the_same_masks(dtype):
     x = jnp.arange(1, 61, dtype=dtype).reshape(3, 4, 5)
     layer = nn.Dropout(0.3, deterministic=False)
     assert_same(lambda key: layer.apply({}, x, rngs={"dropout": key}))
+
+
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg", "unsafe_rbg"])
+@pytest.mark.parametrize("seed", [0, 5, 2**31 + 5, 2**32 - 1])
+def test_keys_are_those_of_threefry_whatever_the_process_is_set_to(
+    implementation, seed
+):
+    expected = np.array([0, seed], np.uint32)
+    with jax.default_prng_impl(implementation):
+        for x64 in (False, True):
+            with jax.enable_x64(x64):
+                key = random_bits.key(seed)
+            assert str(jax.random.key_impl(key)) == "threefry2x32"
+            np.testing.assert_array_equal(jax.random.key_data(key), expected)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**32 + 5])
+def test_seeds_that_would_wrap_are_refused(seed):
+    with pytest.raises(ValueError, match=rf"seed must be in .*, got {seed};"):
+        random_bits.key(seed)

@@ -118,6 +118,47 @@ def test_only_damaged_ones_is_an_error_and_moves_nothing(tmp_path):
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["1", "2"]
 
 
+@pytest.mark.parametrize("x64", [False, True])
+def test_types_that_were_saved_are_converted_and_not_called_damage(x64, tmp_path):
+    """Saved with or without 64-bit types, and read the other way."""
+    with jax.enable_x64(x64):
+        third, count = jnp.ones(3) / 3, jnp.arange(4)  # of the widest types
+        kind = jnp.asarray(1.0).dtype
+        assert kind == (jnp.float64 if x64 else jnp.float32)
+        with Checkpoints(tmp_path / "c") as checkpoints:
+            checkpoints.save(1, {"state": {"a": third, "b": (count,)}}, {})
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    with jax.enable_x64(not x64):
+        wanted = {
+            "a": jax.ShapeDtypeStruct((3,), jnp.asarray(1.0).dtype),
+            "b": (jax.ShapeDtypeStruct((4,), jnp.float32),),  # counts of older versions
+        }
+        with Checkpoints(tmp_path / "c") as checkpoints:
+            found = checkpoints.restore(state=abstract(wanted, sharding=device))
+        state = found.items["state"]
+        assert state["a"].dtype == jnp.asarray(1.0).dtype
+        np.testing.assert_allclose(state["a"], np.ones(3) / 3, rtol=1e-7)
+        assert state["b"][0].dtype == jnp.float32
+        np.testing.assert_array_equal(state["b"][0], np.arange(4))
+    assert not (tmp_path / "damaged_checkpoints").exists()
+
+
+def test_damage_of_a_checkpoint_with_other_types_is_found(tmp_path):
+    save(tmp_path / "c", [1, 2])
+    path = tmp_path / "c" / "2" / "metadata" / "metadata"
+    record = json.loads(path.read_text())
+    record["fingerprints"]["state"][0] ^= 1
+    path.write_text(json.dumps(record))
+    wanted = {**shapes(), "step": jax.ShapeDtypeStruct((), jnp.float32)}
+    wanted = abstract(
+        wanted, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    )
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        found = checkpoints.restore(state=wanted)
+    assert found.step == 1
+    assert found.items["state"]["step"].dtype == jnp.float32
+
+
 def test_asked_for_something_else_moves_nothing(tmp_path):
     save(tmp_path / "c", [1, 2])
     one = {"kernel": shapes()["kernel"]}

@@ -309,3 +309,99 @@ def test_fewer_examples_than_a_batch(data):
 def test_more_devices_than_there_are():
     with pytest.raises(ValueError, match="asked for 9 devices, there are 8"):
         sharding.mesh(9)
+
+
+def test_streams_do_not_depend_on_the_generator_of_the_process():
+    expected = steps.Streams.of(3, members=2)
+    with jax.default_prng_impl("rbg"):
+        found = steps.Streams.of(3, members=2)
+    for key, other in zip(found, expected, strict=True):
+        data = [jax.random.key_data(x) for x in (key, other)]
+        np.testing.assert_array_equal(*data)
+
+
+def test_a_run_of_an_older_version_continues(data, straight, tmp_path):
+    """Its counts are floating-point numbers, saved in the middle of an epoch."""
+    looks = iter([False] * 4)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        stop = lambda: next(looks, True)
+        state = fit(data, checkpoints=checkpoints, should_stop=stop)
+    assert int(state.step) == 4
+    old = state.sums._replace(
+        count=state.sums.count.astype(jnp.float32),
+        correct=state.sums.correct.astype(jnp.float32),
+    )
+    items = {
+        "variables": state.variables,
+        "rest": {"step": state.step, "opt_state": state.opt_state, "sums": old},
+    }
+    with Checkpoints(tmp_path / "old") as checkpoints:
+        checkpoints.save(4, items, {"step": 4, "recorded": True})
+    with Checkpoints(tmp_path / "old") as checkpoints:
+        continued = fit(data, checkpoints=checkpoints)
+    assert_equal(continued, straight[0])
+    assert continued.sums.count.dtype == jnp.int32
+
+
+def test_counts_are_exact_beyond_what_float32_can_count():
+    """One more example after 2^24, as in an epoch of so many."""
+    network, shape = model(), (8, 8, 3)
+    optimizer = optim.sgd(0.1)
+    state = steps.init_state(network, optimizer, shape, seed=0)
+    many = 2**24
+    state = state.replace(
+        sums=steps.Sums(jnp.int32(many), state.sums.loss, jnp.int32(many))
+    )
+    batch = {"image": np.zeros((1, *shape), np.float32), "mask": np.ones(1, bool)}
+    correct = 0
+    for label in range(3):
+        batch["label"] = np.array([label], np.int32)
+        after = steps.train_step(
+            state,
+            batch,
+            model=network,
+            optimizer=optimizer,
+            dropout_key=jax.random.key(0),
+        )
+        assert after.sums.count == many + 1
+        correct += int(after.sums.correct) - many
+    assert correct == 1  # one of the three labels is the most probable class
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_the_training_loss_is_what_a_step_adds_up(train):
+    network, shape = model(rate=0.3), (8, 8, 3)
+    optimizer = optim.sgd(0.1)
+    state = steps.init_state(network, optimizer, shape, seed=0)
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.standard_normal((4, *shape), np.float32),
+        "label": np.array([0, 1, 2, 0], np.int32),
+        "mask": np.array([True, True, True, False]),
+    }
+    key = jax.random.key(1)
+    loss, outputs = steps.training_loss(
+        network, state.variables, batch, dropout_key=key, train=train
+    )
+    log_probs = np.float64(outputs.logits)
+    log_probs -= np.log(np.exp(log_probs).sum(-1, keepdims=True))
+    expected = -np.mean([log_probs[i, batch["label"][i]] for i in range(3)])
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    changed = [
+        not np.array_equal(a, b)
+        for a, b in zip(
+            jax.tree.leaves(outputs.batch_stats),
+            jax.tree.leaves(state.variables["batch_stats"]),
+            strict=True,
+        )
+    ]
+    assert all(changed) if train else not any(changed)
+    other, _ = steps.training_loss(
+        network, state.variables, batch, dropout_key=jax.random.key(2), train=train
+    )
+    assert other != loss  # dropout is live in both
+    if train:
+        after = steps.train_step(
+            state, batch, model=network, optimizer=optimizer, dropout_key=key
+        )
+        np.testing.assert_allclose(after.sums.loss, 3 * loss, rtol=1e-6)

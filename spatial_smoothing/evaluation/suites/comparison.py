@@ -88,7 +88,7 @@ def read(workdir: epath.PathLike) -> tuple[list[Row], dict[str, Any]]:
     Raises:
       ValueError: if it is not evaluated, or was by a version that wrote less.
     """
-    path = epath.Path(workdir) / "metrics.json"
+    path = paths.absolute(workdir) / "metrics.json"
     if not path.exists():
         path = workdirs.evaluation_path(workdir)
     rows, where = report.read(path)
@@ -172,9 +172,13 @@ def earlier(
             f"{output} holds an evaluation of {there} as trained with another "
             f"{', '.join(different)}; choose another --output=DIR"
         )
-    if [run["step"] for run in before["runs"]] != [
-        run["step"] for run in where["runs"]
-    ]:
+    # Reports of older versions have no fingerprints.
+    same = all(
+        old["step"] == new["step"]
+        and old.get("fingerprint", new.get("fingerprint")) == new.get("fingerprint")
+        for old, new in zip(before["runs"], where["runs"], strict=True)
+    )
+    if not same:
         return [], {}
     with contextlib.suppress(OSError, ValueError):  # the scores are good without
         rows = load_examples(output, rows)
@@ -185,12 +189,9 @@ def earlier(
         for name, value in evaluations.items()
         if name not in without
     }
-    renamed = {
-        old["workdir"]: new["workdir"]
-        for old, new in zip(before["runs"], where["runs"], strict=True)
-    }
+    names = _new_names(before["runs"], where["runs"])
     return [
-        {**row, "run": renamed.get(row["run"], row["run"])} if "run" in row else row
+        {**row, "run": names.get(row["run"], row["run"])} if "run" in row else row
         for row in rows
         if row.get("suite") in kept
     ], kept
@@ -212,24 +213,34 @@ def check_comparison(output: epath.PathLike) -> None:
 def _has_moved(before: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
     """Whether two reports are of the same runs, whose workdirs have other names now.
 
-    A workdir may have been copied, renamed, or reached by a link.
+    A workdir may have been copied or renamed, or be reached by a link.
     """
     if not {"runs", "split", "config"} <= before.keys():
         return False
     if before["split"] != where["split"] or len(before["runs"]) != len(where["runs"]):
         return False
     pairs = list(zip(before["runs"], where["runs"], strict=True))
-    if all("fingerprint" in old for old, _ in pairs):
-        return all(
-            # Of another step, a run has another fingerprint. It is this run if it has
-            # the same config, which is compared next, and is the only one.
-            old["fingerprint"] == new["fingerprint"]
-            or (len(pairs) == 1 and old["step"] != new["step"])
-            for old, new in pairs
-        )
-    # Reports of older versions have no fingerprints. A single run is known by its
-    # config, with the seed, and its step; of several, only that of the first is known.
-    return len(pairs) == 1
+    if len(pairs) == 1:
+        # The caller compares the configs next, which contain the seed: a single run is
+        # known by its config.
+        return True
+    return all(
+        "fingerprint" in old and old["fingerprint"] == new.get("fingerprint")
+        for old, new in pairs
+    )
+
+
+def _new_names(
+    before: Sequence[Mapping[str, Any]], runs: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    """Returns what rows call runs, and all of them together -> what they are to say."""
+    old, new = ([run["workdir"] for run in each] for each in (before, runs))
+    names = dict(zip(old, new, strict=True))
+    names[", ".join(old)] = ", ".join(new)
+    # Some rows name the workdir of a member without its number.
+    for name, other in list(names.items()):
+        names.setdefault(name.partition(" #")[0], other.partition(" #")[0])
+    return names
 
 
 def _subject(where: Mapping[str, Any]) -> str:
