@@ -230,13 +230,14 @@ def main() -> int:
 
         state = train(job, path, checkpoints, log=log, should_stop=should_stop)
     step = steps_made(state)
-    if log.reader_is_gone:
+    is_over = step == job.epochs * job.steps_per_epoch
+    if log.reader_is_gone and not is_over:
         sys.stderr.write(
             f"stopped at step {step}, because nobody reads the output any more; the "
             "same command continues\n"
         )
         return 128 + signal.SIGPIPE  # as of other programs that write into a pipe
-    if interrupts or step < job.epochs * job.steps_per_epoch:
+    if interrupts or not is_over:
         if processes.is_first():
             print(f"stopped at step {step}; the same command continues")
         # Without a signal here, another process has received one.

@@ -1,8 +1,11 @@
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+import random_runs
+from checkout import ROOT
 from disks import make_read_only
 from etils import epath
 
@@ -54,3 +57,17 @@ def test_object_stores_have_none():
     path = epath.Path("gs://bucket/run")
     with locks.locked(path), locks.locked(path):
         assert not os.path.exists("gs:")  # as a relative path of this name
+
+
+def test_a_second_evaluation_into_the_same_report_is_refused(tmp_path):
+    """Otherwise the one that ends last would drop the rows of the other."""
+    run = random_runs.write_run(tmp_path / "run", model="resnet_dnn_18")
+    output = tmp_path / "run" / "evaluation"
+    command = [sys.executable, ROOT / "evaluate.py", f"--workdir={run}"]
+    with locks.locked(epath.Path(output), make=True):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    message = f"error: {output} is in use by process {os.getpid()} on .*; wait for its"
+    assert re.match(message, done.stderr), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in output.iterdir()] == ["lock"]
