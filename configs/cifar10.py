@@ -1,6 +1,6 @@
-"""CIFAR-10 by the paper's recipe: 1 + 200 epochs.
+"""The paper's recipe for CIFAR-10: 1 epoch of warm-up and 200 epochs.
 
-python train.py --config=configs/cifar10.py --workdir=runs/cifar10
+python train.py --config=cifar10 --workdir=runs/cifar10
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
-"""CIFAR-100 by the paper's recipe: 1 + 200 epochs.
+"""The paper's recipe for CIFAR-100: 1 epoch of warm-up and 200 epochs.
 
-python train.py --config=configs/cifar100.py --workdir=runs/cifar100
+python train.py --config=cifar100 --workdir=runs/cifar100
 """
 
 from ml_collections import ConfigDict

@@ -1,58 +1,105 @@
-"""Every field of a config, with the paper's CIFAR recipe as default.
+"""Every field of a config, with the paper's recipe for CIFAR as default.
 
-Override any of them on the command line, as in `--config.seed=1`.
+Any field can be set on the command line, as in `--config.seed=1`. The comment above a
+field is its text in `train.py --help`.
 """
 
 from ml_collections import ConfigDict, config_dict
 
 
 def get_config() -> ConfigDict:
-    """Returns the config that the others start from."""
+    """Returns the config that the other configs start from."""
     config = ConfigDict()
 
-    # Network. `None` fields keep the model's own value; see `models.build`.
-    config.model = "resnet_mcdo_smoothing_18"  # one of models.names()
-    config.stem = "cifar"  # "cifar" (3x3) or "imagenet" (7x7, stride 2, pool)
-    config.width = 64  # channels of the first stage
-    config.dtype = "float32"  # compute type: "float32" or "bfloat16"
-    config.stages = config_dict.placeholder(tuple)  # blocks of each stage
-    config.rate = config_dict.placeholder(float)  # dropout probability, [0, 1)
-    config.mc_stages = config_dict.placeholder(tuple)  # where dropout is; all stages
-    config.smoothing = config_dict.placeholder(tuple)  # smoothing layers a stage
-    config.temperature = config_dict.placeholder(float)  # of smoothing, > 0
-    config.squash = config_dict.placeholder(str)  # tanh sigmoid softmax clip scale none
-    config.taps = config_dict.placeholder(tuple)  # 1-D blur kernel
-    config.padding = config_dict.placeholder(str)  # full zero reflect edge wrap
-    config.smoothing_norm = config_dict.placeholder(bool)  # batch norm before smoothing
-    config.head = config_dict.placeholder(str)  # gap bn_gap max median gap_clip mlp ...
-    config.head_temperature = config_dict.placeholder(float)  # of gap_clip, > 0
+    # The network. A field that is None leaves the network's own value.
 
-    # Data.
-    config.dataset = "cifar100"  # cifar10, cifar100, shapes, imagenet or folder:PATH
-    config.data_dir = config_dict.placeholder(str)  # of TFDS; its own default if None
-    config.download = False  # prepare the data set if it is not there
-    config.augment = True  # flip and crop: pad 4; 8 to 100 % of ImageNet's and folders'
-    config.image_size = config_dict.placeholder(int)  # pixels, of ImageNet and folders
-    config.val_fraction = 0.0  # of the training split, held out; [0, 1)
+    # Name of the network; `models.names()` lists all of them.
+    config.model = "resnet_mcdo_smoothing_18"
+    # First layers: "cifar" is a 3x3 convolution, "imagenet" a 7x7 convolution of stride
+    # 2 and a max pool of stride 2.
+    config.stem = "cifar"
+    # Number of channels of the first stage; other stages have multiples of it.
+    config.width = 64
+    # Type in which the network computes; parameters are always float32.
+    config.dtype = "float32"
+    # Number of blocks of each stage, as in 2,2,2,2.
+    config.stages = config_dict.placeholder(tuple)
+    # Probability with which dropout drops a value.
+    config.rate = config_dict.placeholder(float)
+    # Stages that have dropout, as in 3,4 or 4,head; None is all stages.
+    config.mc_stages = config_dict.placeholder(tuple)
+    # Number of smoothing layers after each stage, as in 1,1,1,0.
+    config.smoothing = config_dict.placeholder(tuple)
+    # Temperature t of smoothing, as in t * tanh(x / t).
+    config.temperature = config_dict.placeholder(float)
+    # Function that smoothing applies before it blurs.
+    config.squash = config_dict.placeholder(str)
+    # Blur kernel along one axis, as in 1,2,1; it is normalised to the sum 1.
+    config.taps = config_dict.placeholder(tuple)
+    # Padding of the blur: "full" grows the map by one, the others keep its size.
+    config.padding = config_dict.placeholder(str)
+    # Whether smoothing begins with a batch normalisation.
+    config.smoothing_norm = config_dict.placeholder(bool)
+    # Classification head, from the last feature map to the logits.
+    config.head = config_dict.placeholder(str)
+    # Temperature of the head gap_clip.
+    config.head_temperature = config_dict.placeholder(float)
 
-    # Optimisation.
+    # The data.
+
+    # Data set: cifar10, cifar100, shapes, imagenet or folder:PATH, a folder of images.
+    config.dataset = "cifar100"
+    # Directory of TFDS; None is its default, ~/tensorflow_datasets.
+    config.data_dir = config_dict.placeholder(str)
+    # Whether to download and prepare CIFAR where the directory does not have it.
+    config.download = False
+    # Whether to flip and crop training images: CIFAR's are padded by 4 pixels, the crop
+    # of ImageNet's and those of folders has 8 to 100 % of the area.
+    config.augment = True
+    # Height and width in pixels to which images of ImageNet and folders are resized.
+    config.image_size = config_dict.placeholder(int)
+    # Fraction of the training split that is held out for validation.
+    config.val_fraction = 0.0
+
+    # The optimisation.
+
+    # Seed of initial values, order of examples, augmentation and dropout.
     config.seed = 0
-    config.members = 1  # of a deep ensemble, trained at once; member m has seed + m
-    config.epochs = 200  # after warm-up
-    config.warmup_epochs = 1  # on top, learning rate rising from 0
-    config.batch_size = 128  # examples a step, over all devices
-    config.learning_rate = 0.1  # after warm-up
-    config.milestones = (60, 120, 160)  # epochs after warm-up
-    config.factor = 0.2  # of the learning rate at each milestone
+    # Number of networks that are trained at once, as a deep ensemble; the seed of
+    # member m is seed + m.
+    config.members = 1
+    # Number of epochs after the warm-up.
+    config.epochs = 200
+    # Number of epochs before these, in which the learning rate rises from 0.
+    config.warmup_epochs = 1
+    # Number of examples in a training step, over all devices.
+    config.batch_size = 128
+    # Learning rate after the warm-up.
+    config.learning_rate = 0.1
+    # Epochs after the warm-up at which the learning rate is multiplied by the factor.
+    config.milestones = (60, 120, 160)
+    # Factor of the learning rate at each milestone.
+    config.factor = 0.2
+    # Momentum of SGD.
     config.momentum = 0.9
-    config.weight_decay = 5e-4  # coupled L2 on all parameters
+    # Weight decay: coupled L2, on all parameters.
+    config.weight_decay = 5e-4
 
-    # Speed and monitoring. None of these changes what is trained.
-    config.num_workers = 0  # processes that decode images; 0 for threads
-    config.eval_every = 1  # epochs
-    config.eval_batch_size = 128  # examples; draws of dropout in test_* depend on it
-    config.checkpoint_every = 1  # epochs
-    config.checkpoint_minutes = 10.0  # within an epoch, since the last; 0 for not
-    config.max_to_keep = 3  # checkpoints
-    config.shard_state = False  # split parameters and optimiser state over devices
+    # Speed and monitoring. None of these fields changes what is trained.
+
+    # Number of processes that decode images; 0 decodes them in threads.
+    config.num_workers = 0
+    # Number of epochs between two evaluations; the last epoch is always evaluated.
+    config.eval_every = 1
+    # Number of examples in a batch of these evaluations. The random bits of dropout
+    # depend on it, and so the logged scores of a network with dropout do.
+    config.eval_batch_size = 128
+    # Number of epochs between two checkpoints; the last epoch always has one.
+    config.checkpoint_every = 1
+    # Minutes after which a checkpoint is saved within an epoch; 0 saves none there.
+    config.checkpoint_minutes = 10.0
+    # Number of checkpoints that are kept.
+    config.max_to_keep = 3
+    # Whether parameters and optimizer state are split over the devices.
+    config.shard_state = False
     return config

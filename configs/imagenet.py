@@ -1,12 +1,12 @@
-"""ImageNet by the recipe of the paper's code: 1 + 90 epochs.
+"""The recipe of the paper's code for ImageNet: 1 epoch of warm-up and 90 epochs.
 
-python train.py --config=configs/imagenet.py --workdir=runs/imagenet
+python train.py --config=imagenet --workdir=runs/imagenet
 
-TFDS prepares the data, once, where TensorFlow is installed:
+TFDS prepares the data set once, on a machine with TensorFlow:
 tfds build imagenet2012 --file_format=array_record
 
-The same for a folder of images, PATH/train/CLASS/*.jpg and PATH/test/CLASS/*.jpg
-(or val/): --config.dataset=folder:PATH
+The config also trains on a folder of images, PATH/train/CLASS/*.jpg and
+PATH/test/CLASS/*.jpg (or val/ in place of test/): --config.dataset=folder:PATH
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
-"""A small network on the embedded data set: a minute or two on two CPU cores.
+"""A small network on the embedded data set: about two minutes on two CPU cores.
 
-python train.py --config=configs/shapes.py --workdir=runs/shapes
+python train.py --config=shapes --workdir=runs/shapes
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     config.dataset = "shapes"
     config.width = 16
     config.stages = (1, 1, 1, 1)
-    # Four passes in all; small batches learn more in so few.
+    # With the warm-up, training has four epochs only: small batches make more steps.
     config.epochs = 3
     config.milestones = (2,)
     config.batch_size = 32

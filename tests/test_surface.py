@@ -109,7 +109,7 @@ def own_imports(path):
     for name in imports(path):
         if name.startswith(f"{PACKAGE}."):
             name = name.removeprefix(f"{PACKAGE}.")
-            if name in TOP:
+            if name.split(".")[0] in TOP:
                 continue
             yield name if name in known else name.rpartition(".")[0]
 

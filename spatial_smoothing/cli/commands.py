@@ -10,6 +10,7 @@ import sys
 from typing import NoReturn
 
 import spatial_smoothing
+from spatial_smoothing.cli import output
 from spatial_smoothing.lookup import unknown
 
 PROGRAM = "spatial-smoothing"
@@ -25,9 +26,10 @@ COMMANDS = {
 
 def run() -> NoReturn:
     """Runs the command that the first argument of the process names."""
+    output.watch(end=True)
     name, arguments = sys.argv[1:2], sys.argv[2:]
     if name in (["--help"], ["-h"], ["help"]):
-        print(_help())
+        print(_help(), flush=True)
         sys.exit(0)
     if name == ["--version"]:
         print(f"{PROGRAM} {spatial_smoothing.__version__}")
@@ -41,6 +43,17 @@ def run() -> NoReturn:
     sys.argv = [f"{PROGRAM} {command}", *arguments]
     importlib.import_module(f"spatial_smoothing.cli.{command}").run()
     sys.exit(0)
+
+
+def called(name: str) -> str:
+    """Returns how a command is called, in the way that this process was called.
+
+    Args:
+      name: One of `COMMANDS`.
+    """
+    if sys.argv[0].startswith(f"{PROGRAM} "):
+        return f"{PROGRAM} {name}"
+    return f"python {name}.py"
 
 
 def _help() -> str:

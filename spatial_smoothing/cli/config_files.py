@@ -4,7 +4,9 @@ A name such as `cifar100` is that of a config of this project, wherever the comm
 called. Anything else is the path of a Python file with a function `get_config()`.
 """
 
+import importlib.util
 import pathlib
+import traceback
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -46,37 +48,67 @@ def find(value: str) -> pathlib.Path:
     raise unknown("config", value, names())
 
 
-def define(flag_values: flags.FlagValues) -> flags.FlagHolder:
-    """Defines `--config` and `--config.FIELD` as flags of a command."""
-    holder = config_flags.DEFINE_config_file(
+def define(flag_values: flags.FlagValues, *, argv: list[str]) -> None:
+    """Defines `--config` and `--config.FIELD` as flags of a command.
+
+    Args:
+      flag_values: The flags of the command.
+      argv: The arguments of the process, where ml_collections looks for the fields.
+    """
+    config_flags.DEFINE_config_file(
         "config",
         None,
         f"Name of a config ({', '.join(names())}) or path of a Python file with a "
         "function get_config().",
         flag_values=flag_values,
+        sys_argv=argv,
     )
-    flag = flag_values["config"]
-    flag.parser = _Parser(flag.parser)
-    return holder
+    flag_values["config"].parser = _Parser()
+
+
+def load(value: str) -> ConfigDict:
+    """Returns the config of a name or path; no field can be added to it.
+
+    Args:
+      value: One of `names()`, or a path. What follows a colon is the argument of
+        `get_config`.
+
+    Raises:
+      ValueError: There is no such config, or it cannot be read; the text says where its
+        mistake is.
+    """
+    name, *arguments = value.split(":", 1)
+    path = find(name)
+    spec = importlib.util.spec_from_file_location("config", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(*arguments)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        where = f", line {lines[-1]}" if lines else ""
+        raise ValueError(
+            f"config file {path}{where}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(config, ConfigDict):
+        raise ValueError(
+            f"get_config() of {path} must return an ml_collections.ConfigDict, got "
+            f"{type(config).__name__}"
+        )
+    return config.lock()
 
 
 class _Parser(flags.ArgumentParser):
-    """Reads the config of a name or path.
-
-    Args:
-      parser: That of ml_collections, which takes paths only.
-    """
-
-    def __init__(self, parser: flags.ArgumentParser):
-        self._parser = parser
+    """Reads the config of a name or path."""
 
     def parse(self, argument: str) -> ConfigDict:
-        """Returns the config that `get_config()` makes; ValueError if there is none."""
-        return self._parser.parse(str(find(argument)))
+        """Returns the config; ValueError if there is none."""
+        return load(argument)
 
     def flag_type(self) -> str:
-        """Returns what absl calls the flag's type."""
-        return self._parser.flag_type()
+        """Returns what ml_collections calls the flag's type."""
+        return "config object"
 
 
 def _files() -> dict[str, pathlib.Path]:

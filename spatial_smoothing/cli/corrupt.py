@@ -1,51 +1,82 @@
 """Corrupts a data set: `python corrupt.py --dataset=cifar100 --output=DIR`.
 
-Writes the layout of CIFAR-10-C, which evaluate.py reads with --corrupted_dir=DIR: the
-images that it makes itself where there is no such folder. What is there is kept, so
-that an interrupted call is simply repeated.
+Writes the layout of CIFAR-10-C, which evaluate.py reads with --corrupted_dir=DIR.
+Without such a folder, evaluate.py makes the same images itself. Files that are there
+are kept, so that an interrupted command is simply repeated.
 """
+
+import shlex
 
 import jax
 from absl import flags
 from etils import epath
 
-from spatial_smoothing.cli import start
+from spatial_smoothing.cli import commands, start
 from spatial_smoothing.data import datasets, sources
 from spatial_smoothing.data.corruption import corrupted_sets, transforms
 from spatial_smoothing.data.corruption.writer import write_cifar_c
-from spatial_smoothing.runtime import progress
+from spatial_smoothing.runtime import paths, progress
 
 FLAGS = start.new_flags()
 _DATASET = flags.DEFINE_string(
-    "dataset", None, f"Of {', '.join(sources.names())}.", flag_values=FLAGS
+    "dataset",
+    None,
+    f"Data set to corrupt: {', '.join(sources.names())}.",
+    flag_values=FLAGS,
 )
 _OUTPUT = flags.DEFINE_string(
-    "output", None, "Folder, new or of the same call.", flag_values=FLAGS
+    "output",
+    None,
+    "Folder to write to. It is new, or was written by the same command.",
+    flag_values=FLAGS,
 )
 _SPLIT = flags.DEFINE_string(
-    "split", "test", "Split of the data set.", flag_values=FLAGS
+    "split",
+    "test",
+    "Split of the data set, such as test or train.",
+    flag_values=FLAGS,
 )
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Of TFDS; its own if not given.", flag_values=FLAGS
+    "data_dir",
+    None,
+    "Directory of TFDS. Without it, that is ~/tensorflow_datasets.",
+    flag_values=FLAGS,
+)
+_DOWNLOAD = flags.DEFINE_bool(
+    "download",
+    False,
+    "Whether to download and prepare CIFAR where the directory does not have it.",
+    flag_values=FLAGS,
 )
 _CORRUPTIONS = flags.DEFINE_list(
-    "corruptions", list(transforms.NAMES), "Names.", flag_values=FLAGS
+    "corruptions",
+    list(transforms.NAMES),
+    "Names of the corruptions, separated by commas. Without it, these are all: "
+    f"{', '.join(transforms.NAMES)}.",
+    flag_values=FLAGS,
 )
 _NUM_IMAGES = flags.DEFINE_integer(
-    "num_images", 0, "Chosen at random; 0 for all.", flag_values=FLAGS
+    "num_images",
+    0,
+    "Number of images, which are chosen at random; 0 takes all.",
+    lower_bound=0,
+    flag_values=FLAGS,
 )
 
 
 def corrupt() -> None:
-    """Writes the corruptions asked for."""
-    if not _DATASET.value or not _OUTPUT.value:
-        raise ValueError("give --dataset=NAME and --output=DIR")
+    """Writes the corruptions that `--corruptions` names."""
     names = list(dict.fromkeys(_CORRUPTIONS.value))
     if not names:
         raise ValueError("--corruptions must have at least one name, got none")
     for name in names:
         transforms.constants_of(name, 1)
-    dataset = sources.load(_DATASET.value, _SPLIT.value, data_dir=_DATA_DIR.value)
+    dataset = sources.load(
+        _DATASET.value,
+        _SPLIT.value,
+        data_dir=_DATA_DIR.value,
+        download=_DOWNLOAD.value,
+    )
     if not isinstance(dataset, datasets.Dataset):
         raise ValueError(
             f"{_DATASET.value} does not fit in memory; it cannot be written"
@@ -62,11 +93,23 @@ def corrupt() -> None:
             numbers=numbers,
         )
     print(
-        f"{len(names)} corruptions of {len(numbers):,} images of {_DATASET.value} in "
-        f"{output}; python evaluate.py --suite=corruption --corrupted_dir={output}"
+        f"{len(names)} corruptions of {len(numbers):,} images of {_DATASET.value} are "
+        f"in {output}\nscore a run on them, in place of RUN: {hint(names, output)}"
     )
+
+
+def hint(names: list[str], output: epath.Path) -> str:
+    """Returns the command that evaluates a run on what was written."""
+    command = f"{commands.called('evaluate')} --workdir=RUN --suite=corruption"
+    if names != list(transforms.NAMES):
+        command += f" --corruptions={','.join(names)}"
+    if _SPLIT.value != "test":
+        command += f" --split={_SPLIT.value}"
+    return f"{command} --corrupted_dir={shlex.quote(str(paths.absolute(output)))}"
 
 
 def run() -> None:
     """Runs the command with the arguments of the process."""
-    start.run(corrupt, FLAGS, about=__doc__)
+    start.run(
+        start.Command(corrupt, FLAGS, about=__doc__, required=("dataset", "output"))
+    )

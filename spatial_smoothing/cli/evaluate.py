@@ -1,72 +1,122 @@
 """Evaluates runs: `python evaluate.py --workdir=DIR [--num_samples=50]`.
 
 Several workdirs, separated by commas, are the members of a deep ensemble. With
-`--compare=A,B`, draws the evaluations of several workdirs side by side. What was
-evaluated earlier by other suites stays in the report.
+`--compare=A,B --output=DIR`, the evaluations of several workdirs are drawn side by
+side. Scores that other suites found earlier stay in the report.
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 from etils import epath
 
 from spatial_smoothing import report
-from spatial_smoothing.cli import options, start
+from spatial_smoothing.cli import config_fields, folders, options, start
 from spatial_smoothing.evaluation import suites
 from spatial_smoothing.lookup import lookup
 from spatial_smoothing.runs import locks, recipes, workdirs
 from spatial_smoothing.runs.provenance import provenance
 from spatial_smoothing.runs.workdirs import Run
-from spatial_smoothing.runtime import paths, processes
+from spatial_smoothing.runtime import paths, processes, progress
+
+# What `--suite` takes in place of a list of all suites.
+ALL = "all"
 
 FLAGS = start.new_flags()
-_WORKDIR = flags.DEFINE_list(
-    "workdir", [], "Run, or members of a deep ensemble.", flag_values=FLAGS
+_WORKDIR = flags.DEFINE_multi_string(
+    "workdir",
+    [],
+    "Folder of the run to evaluate. Several, separated by commas or by repeating the "
+    "flag, are the members of a deep ensemble.",
+    flag_values=FLAGS,
 )
-_COMPARE = flags.DEFINE_list(
-    "compare", [], "Evaluated workdirs to put side by side.", flag_values=FLAGS
+_COMPARE = flags.DEFINE_multi_string(
+    "compare",
+    [],
+    "Evaluated workdirs, or folders of reports, to put side by side; separated by "
+    "commas or by repeating the flag.",
+    flag_values=FLAGS,
 )
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "Default: the workdir's evaluation/; of several the first one's evaluation-of-N/.",
+    "Folder of the report. Without it, that is evaluation/ in the workdir, and of N "
+    "workdirs evaluation-of-N/ in the first one.",
     flag_values=FLAGS,
 )
 _SUITE = flags.DEFINE_list(
-    "suite", ["ensemble"], f"Of {', '.join(suites.SUITES)}.", flag_values=FLAGS
+    "suite",
+    ["ensemble"],
+    f"What to evaluate: all, or some of {', '.join(suites.SUITES)}.",
+    flag_values=FLAGS,
 )
 _SPLIT = flags.DEFINE_string(
-    "split", "test", "Split of the data set.", flag_values=FLAGS
+    "split",
+    "test",
+    "Split of the data set that is scored, such as test or train.",
+    flag_values=FLAGS,
 )
 _DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Of TFDS; default: as trained.", flag_values=FLAGS
+    "data_dir",
+    None,
+    "Directory of TFDS. Without it, that is the directory of the training.",
+    flag_values=FLAGS,
+)
+_DOWNLOAD = flags.DEFINE_bool(
+    "download",
+    False,
+    "Whether to download and prepare CIFAR where the directory does not have it.",
+    flag_values=FLAGS,
 )
 _NUM_SAMPLES = flags.DEFINE_integer(
-    "num_samples", 50, "Monte Carlo dropout samples.", flag_values=FLAGS
+    "num_samples",
+    50,
+    "Number of Monte Carlo dropout samples of each image. A network without dropout "
+    "makes one prediction.",
+    flag_values=FLAGS,
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 128, "Examples at once.", flag_values=FLAGS
+    "batch_size", 128, "Number of images in a batch.", flag_values=FLAGS
 )
 _CHUNK = flags.DEFINE_integer(
-    "chunk", None, "Samples at once; default: by device.", flag_values=FLAGS
+    "chunk",
+    None,
+    "Number of samples that are computed at once. Without it, the device decides.",
+    flag_values=FLAGS,
 )
 _OOD = flags.DEFINE_string(
-    "ood", None, "Another data set, to be told from this one.", flag_values=FLAGS
+    "ood",
+    None,
+    "Another data set, whose images are to be detected as out-of-distribution.",
+    flag_values=FLAGS,
 )
 _NUM_REPLICATES = flags.DEFINE_integer(
-    "num_replicates", 1000, "Of the bootstrap; 0 for no intervals.", flag_values=FLAGS
+    "num_replicates",
+    1000,
+    "Number of bootstrap replicates for confidence intervals; 0 makes no intervals.",
+    flag_values=FLAGS,
 )
-_SEED = flags.DEFINE_integer("seed", 0, "Of masks and bootstrap.", flag_values=FLAGS)
+_SEED = flags.DEFINE_integer(
+    "seed",
+    0,
+    "Seed of the dropout masks and of the bootstrap.",
+    lower_bound=0,
+    upper_bound=config_fields.MAX_SEED,
+    flag_values=FLAGS,
+)
 _PUBLISHED = flags.DEFINE_bool(
-    "published", False, "Draw Park & Kim's values beside.", flag_values=FLAGS
+    "published",
+    False,
+    "Whether the figures also show the values that Park & Kim have published.",
+    flag_values=FLAGS,
 )
 _OPTIONS = options.define(suites.SUITES, FLAGS)
-# What a comparison has no use for, with what suites are asked.
+# Flags that a comparison has no use for.
 _OF_EVALUATION = (
-    *("suite", "split", "data_dir", "num_samples", "batch_size", "chunk", "ood"),
-    *_OPTIONS,
+    *("suite", "split", "data_dir", "download", "num_samples", "batch_size", "chunk"),
+    *("ood", *_OPTIONS),
 )
 
 
@@ -74,11 +124,11 @@ def evaluate() -> None:
     """Evaluates the run or ensemble in `--workdir` by every suite asked for."""
     chosen = chosen_suites()
     given = options.given(suites.SUITES, chosen, FLAGS)
-    check_once("workdir", _WORKDIR.value)
-    runs = [run for path in _WORKDIR.value for run in workdirs.load_members(path)]
+    folder_names = folders.split("workdir", _WORKDIR.value)
+    runs = [run for path in folder_names for run in workdirs.load_members(path)]
     check_ood(runs[0].config)
     beside = published([runs[0].config])
-    output = paths.absolute(_OUTPUT.value or suites.default_output(_WORKDIR.value))
+    output = paths.absolute(_OUTPUT.value or suites.default_output(folder_names))
     where = about(runs)
     with processes.together():
         report.check(output)
@@ -89,9 +139,9 @@ def evaluate() -> None:
         with processes.together():
             rows, evaluations = suites.earlier(output, where, without=chosen)
         where["evaluations"] = evaluations
-        for name, suite in chosen.items():
+        for name in suites_in_turn(chosen):
             begin = time.monotonic()
-            found = suite.function(runs, setting, **given[name])
+            found = chosen[name].function(runs, setting, **given[name])
             rows += [{"suite": name, "split": _SPLIT.value, **row} for row in found]
             evaluations[name] = {
                 **provenance(),
@@ -108,6 +158,15 @@ def evaluate() -> None:
             for name in chosen:
                 suites.finish(output, name)
             show(rows, output / "report.html")
+
+
+def suites_in_turn(names: Collection[str]) -> Iterator[str]:
+    """Yields the names of suites, under a bar that says which one it is."""
+    with progress.task("suites", total=len(names)) as under_way:
+        for number, name in enumerate(names, 1):
+            under_way.name = f"suite {number} of {len(names)}: {name}"
+            yield name
+            under_way.update(number)
 
 
 def numbers() -> dict[str, int | None]:
@@ -143,7 +202,9 @@ def load_setting(
       output: Directory of the report.
       chosen: Names of the suites to be evaluated.
     """
-    load = recipes.loader(runs[0].config, data_dir=_DATA_DIR.value)
+    load = recipes.loader(
+        runs[0].config, data_dir=_DATA_DIR.value, download=_DOWNLOAD.value
+    )
     return suites.Setting(
         load(runs[0].config["dataset"], _SPLIT.value),
         split=_SPLIT.value,
@@ -156,9 +217,15 @@ def load_setting(
 
 
 def chosen_suites() -> dict[str, suites.Suite]:
-    """Returns the suites in `--suite`; ValueError if they have no use for a flag."""
+    """Returns name -> suite of those in `--suite`.
+
+    Raises:
+      ValueError: for an unknown suite, one that is named twice, or a flag for which
+        none of the suites has a use.
+    """
     suites.check_list("--suite", _SUITE.value)
-    chosen = {name: lookup(suites.SUITES, name, "suite") for name in _SUITE.value}
+    names = list(suites.SUITES) if _SUITE.value == [ALL] else _SUITE.value
+    chosen = {name: lookup(suites.SUITES, name, "suite") for name in names}
     if _OOD.value and "ensemble" not in chosen:
         raise ValueError("--ood is for --suite=ensemble, which is not evaluated")
     return chosen
@@ -174,13 +241,13 @@ def compare() -> None:
     """Puts the evaluations of the workdirs in `--compare` side by side."""
     if _OUTPUT.value is None:
         raise ValueError("--compare needs --output=DIR for the report")
-    check_once("compare", _COMPARE.value)
+    compared = folders.split("compare", _COMPARE.value)
     if useless := [name for name in _OF_EVALUATION if FLAGS[name].present]:
         raise ValueError(
             f"--{useless[0]} is for --workdir; --compare takes evaluations as they are"
         )
     suites.check_comparison(_OUTPUT.value)
-    found = {workdir: suites.read(workdir) for workdir in _COMPARE.value}
+    found = {workdir: suites.read(workdir) for workdir in compared}
     configs = {workdir: where["config"] for workdir, (_, where) in found.items()}
     beside = published(configs.values())
     rows = suites.distinct_labels(
@@ -196,11 +263,6 @@ def compare() -> None:
         ),
     )
     show(rows, page)
-
-
-def check_once(name: str, given: Sequence[str]) -> None:
-    """Raises ValueError if a list of workdirs has one twice, however it is written."""
-    suites.check_list(f"--{name}", [str(paths.absolute(path)) for path in given])
 
 
 def published(configs: Iterable[Mapping[str, Any]]) -> list:
@@ -240,4 +302,4 @@ def main() -> None:
 
 def run() -> None:
     """Runs the command with the arguments of the process."""
-    start.run(main, FLAGS, about=__doc__, several=True)
+    start.run(start.Command(main, FLAGS, about=__doc__, several=True))

@@ -1,17 +1,18 @@
 """Classifies image files: `python predict.py --workdir=DIR IMAGE...`.
 
-Prints the most probable classes of each image, and how uncertain they are: the entropy
-of the prediction, and the part of it on which the samples disagree.
+Prints the most probable classes of each image and their uncertainty: the entropy of the
+prediction, and the mutual information, which is the part that samples disagree about.
 
-With `--frames=FOLDER` in place of images, classifies the frames of a video, each
-smoothed over those before it; FOLDER may be a .npy, or an image across which to move.
+With `--frames=FOLDER` in place of images, classifies the frames of a video, and smooths
+each prediction over the frames before it. FOLDER may also be a .npy file with a stack
+of frames, or one image, across which the view moves.
 """
 
 import numpy as np
 from absl import flags
 
 from spatial_smoothing import serving
-from spatial_smoothing.cli import start
+from spatial_smoothing.cli import config_fields, start
 from spatial_smoothing.data import streams
 from spatial_smoothing.data.images import image_files
 from spatial_smoothing.metrics import consistency
@@ -19,33 +20,53 @@ from spatial_smoothing.serving import streaming
 
 FLAGS = start.new_flags()
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Run to predict with.", flag_values=FLAGS
+    "workdir", None, "Folder of the run to predict with.", flag_values=FLAGS
 )
 _EXPORTED = flags.DEFINE_string(
-    "exported", None, "Or what serving.export has written.", flag_values=FLAGS
+    "exported",
+    None,
+    "Folder that serving.export has written, to predict with in place of a run.",
+    flag_values=FLAGS,
 )
 _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples",
     None,
-    "Monte Carlo dropout samples; default: 50, of a frame 1.",
+    "Number of Monte Carlo dropout samples. Without it, an image has 50 and a frame 1.",
     flag_values=FLAGS,
 )
 _TOP = flags.DEFINE_integer(
-    "top", 3, "Classes to print.", lower_bound=1, flag_values=FLAGS
+    "top",
+    3,
+    "Number of classes to print for each image.",
+    lower_bound=1,
+    flag_values=FLAGS,
 )
 _SEED = flags.DEFINE_integer(
-    "seed", 0, "Of the dropout masks.", lower_bound=0, flag_values=FLAGS
+    "seed",
+    0,
+    "Seed of the dropout masks.",
+    lower_bound=0,
+    upper_bound=config_fields.MAX_SEED,
+    flag_values=FLAGS,
 )
 _FRAMES = flags.DEFINE_string(
-    "frames", None, "Folder, stack in a .npy, or image.", flag_values=FLAGS
+    "frames",
+    None,
+    "Folder of frames, a .npy file with a stack of them, or an image across which the "
+    "view moves.",
+    flag_values=FLAGS,
 )
 _DECAY = flags.DEFINE_float(
-    "decay", 0.8, "A frame t frames ago weighs exp(-decay t).", flag_values=FLAGS
+    "decay",
+    0.8,
+    "Decay of temporal smoothing: the frame of t frames ago has the weight "
+    "exp(-decay * t).",
+    flag_values=FLAGS,
 )
 
 
 def predict_images(paths: list[str]) -> None:
-    """Prints predictions for the files, all of which are read before the first."""
+    """Prints predictions for image files; all files are read before the first line."""
     if _WORKDIR.value:
         samples = 50 if _NUM_SAMPLES.value is None else _NUM_SAMPLES.value
         predictor = serving.load_predictor(_WORKDIR.value, num_samples=samples)
@@ -66,12 +87,14 @@ def predict_images(paths: list[str]) -> None:
         print(f"\n{path}" + (f" ({', '.join(changes)})" if changes else ""))
         for label in np.argsort(-probs, kind="stable")[: _TOP.value]:
             print(f"  {100 * probs[label]:5.1f} %  {about.class_names[label]}")
-        between = f", of which {information:.3f} between samples"
-        print(f"  entropy {entropy:.3f} nats{between * (about.num_samples > 1)}")
+        between = ""
+        if about.num_samples > 1:
+            between = f", of which {information:.3f} between samples"
+        print(f"  entropy {entropy:.3f} nats{between}")
 
 
 def predict_frames() -> None:
-    """Prints a line for each frame, and how steady the classes are."""
+    """Prints a line for each frame, and how consistent the predictions are."""
     samples = 1 if _NUM_SAMPLES.value is None else _NUM_SAMPLES.value
     predictor = streaming.load_stream(
         _WORKDIR.value, num_samples=samples, decay=_DECAY.value
@@ -99,7 +122,8 @@ def predict_frames() -> None:
 
 
 def _samples(about: serving.Description) -> str:
-    return f"{about.num_samples} sample" + "s" * (about.num_samples != 1)
+    plural = "" if about.num_samples == 1 else "s"
+    return f"{about.num_samples} sample{plural}"
 
 
 def check_flags(paths: list[str]) -> None:
@@ -113,17 +137,20 @@ def check_flags(paths: list[str]) -> None:
     if _EXPORTED.value and _NUM_SAMPLES.present:
         raise ValueError("--num_samples is for --workdir; an exported run has its own")
     if paths and _DECAY.present:
-        raise ValueError("--decay is for --frames; images have no past")
+        raise ValueError("--decay is for --frames; an image has no frames before it")
     if _FRAMES.value and _TOP.present:
-        raise ValueError("--top is for images; of a frame there is one class")
+        raise ValueError("--top is for images; a frame has a line with one class")
 
 
 def predict(paths: list[str]) -> None:
     """Predicts images or frames."""
     check_flags(paths)
-    predict_images(paths) if paths else predict_frames()
+    if paths:
+        predict_images(paths)
+    else:
+        predict_frames()
 
 
 def run() -> None:
     """Runs the command with the arguments of the process."""
-    start.run(predict, FLAGS, about=__doc__, positional=True)
+    start.run(start.Command(predict, FLAGS, about=__doc__, positional=True))

@@ -1,34 +1,37 @@
-"""How the scripts start and fail: flags, exit codes, one line for a mistake.
+"""How the commands start and fail: flags, exit codes, one line for a mistake.
 
-Contract of this file: 0 is success, 2 the caller's mistake (bad input, files that
-cannot be read or written), 1 training that diverged, 3 another process that is gone,
-130 an interruption. Of several processes each ends, whatever befalls one of them.
+Contract of this file: 0 is success, 1 a training that diverged, 2 the caller's mistake
+(bad input, files that cannot be read or written, too little memory), 3 another process
+that is gone, 130 an interruption, 141 a closed pipe in the place of stdout. Of several
+processes each one ends, whatever happens to one of them.
 """
 
-import functools
+import dataclasses
 import json
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import jax
 from absl import flags
 
+from spatial_smoothing.cli import command_line, config_files, help_texts, output
 from spatial_smoothing.runtime import compilation, cpu, messages, paths, processes
 from spatial_smoothing.training.loop import NonFiniteLossError
 
-# Flags in which processes of one run may differ: of the machine they run on.
+# Flags in which processes of one run may differ, because they describe the machine.
 _OWN = ("process_id", "data_dir", "download", "num_workers")
-# What JAX says of a process that it cannot reach, in words and as a status. Others,
-# such as RESOURCE_EXHAUSTED, are of this process alone.
+# What JAX says of a process that it cannot reach, in words and as a status. Other
+# statuses, such as RESOURCE_EXHAUSTED, are about this process alone.
 _GLOO = "Gloo "
 _GONE = re.compile(
     r"\b(UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED)\b|"
     r"(?i:heartbeat|coordination ?service|remote process exited|"
     r"(connection|socket) (was |is )?(closed|reset))"
 )
+_NO_MEMORY = "RESOURCE_EXHAUSTED"
 
 
 def new_flags() -> flags.FlagValues:
@@ -37,41 +40,73 @@ def new_flags() -> flags.FlagValues:
     Each command has flags of its own, so that one process can import all commands.
     """
     values = flags.FlagValues()
-    flags.DEFINE_bool("help", False, "Show this.", flag_values=values)
+    flags.DEFINE_bool("help", False, "Print this text and exit.", flag_values=values)
     flags.DEFINE_bool(
         "compilation_cache",
         True,
-        "Keep compiled programs for the next start, in $JAX_COMPILATION_CACHE_DIR, "
+        "Keep compiled programs for the next start, in $JAX_COMPILATION_CACHE_DIR or "
         "else in ~/.cache/spatial_smoothing/jax.",
         flag_values=values,
     )
     return values
 
 
-def run(
-    main: Callable[..., int | None],
-    flag_values: flags.FlagValues,
-    *,
-    about: str,
-    positional: bool = False,
-    several: bool = False,
-) -> NoReturn:
-    """Parses the flags, calls `main` and exits with what it returns.
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command, to be run once by a process.
 
-    Args:
-      main: Returns an exit code; None is 0. A ValueError or OSError of it is shown as
-        one line on stderr.
+    Attributes:
+      main: Returns an exit code; None is 0. A ValueError or OSError that it raises is
+        shown as one line on stderr.
       flag_values: The flags of the command, from `new_flags`.
       about: What the command does, for `--help`.
+      more_help: Returns what `--help` says after the flags.
+      required: Names of the flags that must be given.
+      has_config: Whether the command takes `--config` and `--config.FIELD`.
       positional: Whether arguments without -- are allowed; `main` is called with the
         list of them.
       several: Whether this may be one of several processes, as the cluster or flags,
         which are defined here, say.
+      ends_unread: Whether the command ends when stdout is a pipe that is closed; if
+        not, `main` asks `output.is_unread`.
     """
+
+    main: Callable[..., int | None]
+    flag_values: flags.FlagValues
+    about: str
+    more_help: Callable[[], str] = lambda: ""
+    required: Sequence[str] = ()
+    has_config: bool = False
+    positional: bool = False
+    several: bool = False
+    ends_unread: bool = True
+
+
+def run(command: Command) -> NoReturn:
+    """Parses the flags, calls `main` and exits with what it returns."""
+    output.watch(end=command.ends_unread)
     cpu.keep_memory()
-    if several:
+    flag_values = command.flag_values
+    if command.several:
         _define_process_flags(flag_values)
-    rest = _parse(sys.argv, flag_values, about=about, positional=positional)
+    if command_line.asks_for_help(sys.argv):
+        if command.has_config:
+            config_files.define(flag_values, argv=[])
+        print(help_texts.command(command.about, flag_values) + command.more_help())
+        sys.stdout.flush()
+        sys.exit(0)
+    try:
+        command_line.check_flag_files(sys.argv)
+        if command.has_config:
+            config_files.define(flag_values, argv=sys.argv)
+        rest = command_line.parse(
+            sys.argv,
+            flag_values,
+            positional=command.positional,
+            required=command.required,
+        )
+    except ValueError as error:
+        _fail(error)
     # Grain reads flags of absl's global set before it starts workers. There are none to
     # parse, because each command has a set of its own.
     flags.FLAGS.mark_as_parsed()
@@ -80,28 +115,33 @@ def run(
         compilation.keep_programs()
     else:
         compilation.forget_programs()
-    start = functools.partial(_start, flag_values) if several else lambda: None
-    arguments = [rest] if positional else []
-    sys.exit(_guarded(start, main, *arguments))
+    sys.exit(_guarded(command, [rest] if command.positional else []))
 
 
 def _define_process_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "coordinator",
         None,
-        "HOST:PORT of process 0; default: as the cluster says.",
+        "Address of process 0, HOST:PORT. Without it, JAX asks the cluster: Cloud TPU, "
+        "SLURM, Open MPI or Kubernetes.",
         flag_values=flag_values,
     )
     flags.DEFINE_integer(
-        "num_processes", None, "How many processes there are.", flag_values=flag_values
+        "num_processes",
+        None,
+        "Number of processes, if --coordinator is given.",
+        flag_values=flag_values,
     )
     flags.DEFINE_integer(
-        "process_id", None, "Which one this is, from 0.", flag_values=flag_values
+        "process_id",
+        None,
+        "Number of this process, from 0, if --coordinator is given.",
+        flag_values=flag_values,
     )
     flags.DEFINE_integer(
         "start_timeout",
         300,
-        "Seconds to wait for all processes.",
+        "Seconds that each process waits for the others at the start.",
         lower_bound=1,
         flag_values=flag_values,
     )
@@ -126,31 +166,17 @@ def _start(flag_values: flags.FlagValues) -> None:
     processes.check_same(json.loads(json.dumps(same, default=str)))
 
 
-def _parse(
-    argv: list[str], flag_values: flags.FlagValues, *, about: str, positional: bool
-) -> list[str]:
-    """Parses the flags; returns the arguments that are none."""
-    if {"--help", "-h", "-help", "--helpshort"} & set(argv):
-        print(f"{about}\nFlags:\n{flag_values.get_help()}")
-        sys.exit(0)
-    try:
-        rest = flag_values(argv)[1:]
-    except flags.Error as error:
-        _fail(error)
-    except AttributeError as error:  # how ml_collections tells of an unknown field
-        text = str(error).replace("\\n", "; ").replace("\\'", "").strip("'")
-        _fail(f"unknown config field {text}")
-    if rest and not positional:
-        _fail(f"unexpected arguments {' '.join(rest)}; options begin with --")
-    return rest
+def _guarded(command: Command, arguments: list[list[str]]) -> int:
+    """Starts the processes and calls `main` with arguments; returns the exit code.
 
-
-def _guarded(
-    start: Callable[[], None], main: Callable[..., int | None], *arguments: list[str]
-) -> int:
+    An error that is no defect of this package ends the process with one line.
+    """
     try:
-        start()
-        return main(*arguments) or 0
+        if command.several:
+            _start(command.flag_values)
+        code = command.main(*arguments) or 0
+        sys.stdout.flush()  # a closed pipe may not have been noticed yet
+        return code
     except KeyboardInterrupt:
         _fail("interrupted", code=130)
     except Exception as error:
@@ -158,9 +184,14 @@ def _guarded(
         if several and (lost := _lost(error)):
             _fail(f"another process is gone ({lost}); start all again", code=3)
         if isinstance(error, (ValueError, OSError)):
-            _fail(error)
+            _fail(command_line.in_flags_of(command.flag_values, str(error)))
         if isinstance(error, NonFiniteLossError):
             _fail(error, code=1)
+        if isinstance(error, MemoryError) or _NO_MEMORY in str(error):
+            _fail(
+                f"not enough memory ({paths.first_line(error)}); use a smaller batch "
+                "size or network"
+            )
         if not several:
             raise
         traceback.print_exc()
@@ -168,11 +199,11 @@ def _guarded(
 
 
 def _lost(error: BaseException | None) -> str:
-    """What a failed exchange with another process says, if that is the cause; or ""."""
+    """Returns what a failed exchange with another process says; "" for other errors."""
     found = ""
     while error is not None:
         of_jax = isinstance(error, jax.errors.JaxRuntimeError)
-        # Those of gloo come as other errors where orbax met them.
+        # Errors of gloo have other types where orbax has caught and raised them.
         if _GLOO in str(error) or (of_jax and _GONE.search(str(error))):
             found = paths.first_line(error)
         error = error.__cause__ or error.__context__
@@ -180,5 +211,6 @@ def _lost(error: BaseException | None) -> str:
 
 
 def _fail(error: object, *, code: int = 2) -> None:
-    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")  # in one piece
+    # One call, so that the lines of several processes do not mix.
+    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
     processes.leave(code)

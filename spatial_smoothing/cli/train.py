@@ -15,7 +15,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from spatial_smoothing import evaluation
-from spatial_smoothing.cli import config_files, start
+from spatial_smoothing.cli import config_fields, help_texts, output, start
 from spatial_smoothing.data import augment, batches, datasets
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.models.network import Network
@@ -35,7 +35,6 @@ from spatial_smoothing.training.options import (
 from spatial_smoothing.training.steps import Streams, TrainState, steps_made
 
 FLAGS = start.new_flags()
-_CONFIG = config_files.define(FLAGS)
 _PROFILE = flags.DEFINE_integer(
     "profile",
     0,
@@ -49,10 +48,8 @@ _WORKDIR = flags.DEFINE_string(
     None,
     "Folder of the run, local or in a bucket: checkpoints, logs and evaluations. It is "
     "made if it is not there.",
-    required=True,
     flag_values=FLAGS,
 )
-flags.mark_flag_as_required("config", flag_values=FLAGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +78,11 @@ class Job:
     def epochs(self) -> int:
         """The number of epochs, those of warm-up included."""
         return self.config["warmup_epochs"] + self.config["epochs"]
+
+    @property
+    def num_steps(self) -> int:
+        """The number of steps of the whole training."""
+        return self.epochs * self.steps_per_epoch
 
     @property
     def steps_per_epoch(self) -> int:
@@ -208,10 +210,12 @@ def _monitor(job: Job, should_stop: Callable[[], bool]) -> Callable[..., Any]:
 
 def main() -> int:
     """Trains by the config in the workdir; returns the exit code."""
-    config = _CONFIG.value.to_dict()
+    config = config_fields.read(FLAGS["config"].value.to_dict())
     job = load(config)
     # The workdir is made last, so that bad input leaves nothing behind.
     path = workdirs.claim(_WORKDIR.value, config)
+    if processes.is_first():
+        print(describe(job))
     with (
         locks.locked(path),
         Interrupts() as interrupts,
@@ -226,27 +230,61 @@ def main() -> int:
             log = logs.RunLog(path, name=name, hyperparameters=config)
 
         def should_stop() -> bool:
-            return bool(interrupts) or log.reader_is_gone
+            return bool(interrupts) or output.is_unread()
 
         state = train(job, path, checkpoints, log=log, should_stop=should_stop)
     step = steps_made(state)
-    is_over = step == job.epochs * job.steps_per_epoch
-    if log.reader_is_gone and not is_over:
+    if step == job.num_steps and not interrupts:
+        if processes.is_first():
+            print(f"finished: {job.epochs} epochs, {step} steps, in {path}")
+        return 0
+    if output.is_unread():
+        # stderr may still be read where stdout is not.
         sys.stderr.write(
             f"stopped at step {step}, because nobody reads the output any more; the "
             "same command continues\n"
         )
-        return 128 + signal.SIGPIPE  # as of other programs that write into a pipe
-    if interrupts or not is_over:
-        if processes.is_first():
-            print(f"stopped at step {step}; the same command continues")
-        # Without a signal here, another process has received one.
-        return interrupts.exit_code or 128 + signal.SIGTERM
+        return output.CLOSED
     if processes.is_first():
-        print(f"finished: {job.epochs} epochs, {step} steps, in {path}")
-    return 0
+        print(f"stopped at step {step}; the same command continues")
+    # Without a signal here, another process has received one.
+    return interrupts.exit_code or 128 + signal.SIGTERM
+
+
+def describe(job: Job) -> str:
+    """Returns a line that says what is trained, and for how long."""
+    config, warmup = job.config, job.config["warmup_epochs"]
+    epochs = f"{warmup} warm-up + {config['epochs']} epochs"
+    members = f", {config['members']} members" if config["members"] > 1 else ""
+    return (
+        f"{config['model']} on {config['dataset']}{members}: {epochs} of "
+        f"{job.steps_per_epoch} steps"
+    )
+
+
+def fields_help() -> str:
+    """Returns the part of `--help` that lists the fields of a config."""
+    entries = (
+        (f"--config.{name} (default: {default})", text)
+        for name, default, text in config_fields.describe()
+    )
+    return (
+        "\n\nFields of a config. The defaults are those of configs/common.py; the "
+        "config\nthat --config names has others. None is the network's own value.\n\n"
+        f"{help_texts.listing(entries)}"
+    )
 
 
 def run() -> None:
     """Runs the command with the arguments of the process."""
-    start.run(main, FLAGS, about=__doc__, several=True)
+    command = start.Command(
+        main,
+        FLAGS,
+        about=__doc__,
+        more_help=fields_help,
+        required=("config", "workdir"),
+        has_config=True,
+        several=True,
+        ends_unread=False,
+    )
+    start.run(command)

@@ -37,7 +37,7 @@ MODEL_FIELDS = (
     "conv_bias",
     "dtype",
 )
-_DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
 def source(config: Mapping[str, Any]) -> Source:
@@ -153,8 +153,8 @@ def build_model(config: Mapping[str, Any]) -> Network:
     """
     fields = {name: config.get(name) for name in MODEL_FIELDS}
     dtype = fields.pop("dtype") or "float32"
-    if dtype not in _DTYPES:
-        raise unknown("dtype", dtype, _DTYPES)
+    if dtype not in DTYPES:
+        raise unknown("dtype", dtype, DTYPES)
     # Flax modules must be hashable, so lists of JSON and of configs become tuples.
     given = {
         name: tuple(value) if isinstance(value, list) else value
@@ -165,7 +165,7 @@ def build_model(config: Mapping[str, Any]) -> Network:
     model = zoo.build(
         config["model"],
         num_classes=dataset.num_classes,
-        dtype=_DTYPES[dtype],
+        dtype=DTYPES[dtype],
         **given,
     )
     # Tracing finds fields that do not fit each other, at no cost.

@@ -15,7 +15,7 @@ from spatial_smoothing.cli import start
 from spatial_smoothing.training import NonFiniteLossError
 def main():
     raise {error}
-start.run(main, start.new_flags(), about="A command.")
+start.run(start.Command(main, start.new_flags(), about="A command."))
 """
 
 

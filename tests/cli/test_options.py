@@ -54,8 +54,8 @@ def test_suites_share_flags(parse):
     assert parse("--points=3") == {"landscape": {"points": 3}, "hessian": {"points": 3}}
     assert parse("--points=3", chosen=["hessian"]) == {"hessian": {"points": 3}}
     text = parse.flags["points"].help
-    assert "landscape: Of an axis. Default: 21." in text
-    assert "hessian: Of a spectrum. Default: 5." in text
+    assert "For landscape: Of an axis. Default: 21." in text
+    assert "For hessian: Of a spectrum. Default: 5." in text
 
 
 def test_options_of_suites_that_are_not_evaluated(parse):
@@ -76,3 +76,57 @@ def test_lists_of_another_type(parse):
     message = "--severities takes ints separated by commas, got 1,two"
     with pytest.raises(ValueError, match=message):
         parse("--severities=1,two")
+
+
+def test_numbers_are_finite(parse):
+    for argument in ("--span=nan", "--span=inf"):
+        with pytest.raises(ValueError, match="--span must be a finite number, got"):
+            parse(argument)
+
+
+def variance(runs, setting, *, num_images=512):
+    """Draws images."""
+
+
+def corruption(runs, setting, *, num_images=0):
+    """Makes as many of each set."""
+
+
+IMAGES = {
+    **SUITES,
+    "variance": Suite(variance, {"num_images": "Images."}),
+    "corruption": Suite(corruption, {"num_images": "Images of each set."}),
+}
+
+
+def images(*arguments, chosen):
+    values = flags.FlagValues()
+    names = options.define(IMAGES, values)
+    assert {"num_images", "variance_images", "corruption_images"} <= set(names)
+    values(["evaluate.py", *arguments])
+    return options.given(IMAGES, {name: IMAGES[name] for name in chosen}, values)
+
+
+def test_numbers_of_images_have_a_flag_for_each_suite():
+    both = ("variance", "corruption")
+    found = images("--variance_images=3", "--corruption_images=5", chosen=both)
+    assert found == {"variance": {"num_images": 3}, "corruption": {"num_images": 5}}
+    found = images("--corruption_images=0", chosen=both)
+    assert found == {"variance": {}, "corruption": {"num_images": 0}}
+    one = ("hessian", "variance")
+    expected = {"hessian": {}, "variance": {"num_images": 3}}
+    assert images("--num_images=3", chosen=one) == expected
+    found = images("--num_images=3", "--variance_images=4", chosen=one)
+    assert found["variance"] == {"num_images": 4}
+
+
+def test_a_number_of_images_that_could_be_several():
+    message = "--num_images is not the same in variance, corruption; give --variance_im"
+    with pytest.raises(ValueError, match=message):
+        images("--num_images=3", chosen=("variance", "corruption"))
+    message = "--num_images is for --suite=variance or corruption, which is not evaluat"
+    with pytest.raises(ValueError, match=message):
+        images("--num_images=3", chosen=("hessian",))
+    message = "--variance_images is for --suite=variance, which is not evaluated"
+    with pytest.raises(ValueError, match=message):
+        images("--variance_images=3", chosen=("corruption",))

@@ -1,0 +1,69 @@
+"""What a command does when nobody reads its output any more, as in `command | head`.
+
+Other tools are ended by SIGPIPE then, without a word. Python raises BrokenPipeError
+instead, out of whatever happens to print. Here the command ends with the same exit code
+as those tools, or is told to stop, where it has something to save first.
+"""
+
+import os
+import sys
+from typing import TextIO
+
+# The shell's code for a process that SIGPIPE, the signal 13, has ended.
+CLOSED = 128 + 13
+
+_gone = False
+
+
+def watch(*, end: bool) -> None:
+    """Puts streams in the place of stdout and stderr that notice a closed pipe.
+
+    Args:
+      end: Whether the process ends at once, by SystemExit. If not, what is printed from
+        then on is lost, and the command asks `is_unread` whether to stop.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, _Stream):
+            stream.end = end
+        else:
+            setattr(sys, name, _Stream(stream, end=end))
+
+
+def is_unread() -> bool:
+    """Returns whether stdout or stderr was a pipe that its reader has closed."""
+    return _gone
+
+
+class _Stream:
+    """A text stream that does not raise BrokenPipeError."""
+
+    def __init__(self, stream: TextIO, *, end: bool):
+        self._stream, self.end = stream, end
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._lose()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._lose()
+
+    def _lose(self) -> None:
+        global _gone
+        _gone = True
+        # The stream still holds what it could not write, and would raise again when
+        # Python closes it at exit.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+        if self.end:
+            sys.exit(CLOSED)
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
