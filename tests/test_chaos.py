@@ -50,7 +50,10 @@ def test_killed_again_and_again_it_ends_bit_for_bit_the_same(home, undisturbed):
 
 def test_a_terminal_or_a_reader_that_is_gone_ends_it_in_order(home, undisturbed):
     workdir = home / "deserted"
+    # The tests may run under `nohup`, which the training would inherit.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     process = chaos.start(workdir, home)
+    signal.signal(signal.SIGHUP, before)
     small_runs.wait_for_epochs(process, 1)
     process.send_signal(signal.SIGHUP)
     out, err = process.communicate()
@@ -105,5 +108,7 @@ def test_workdir_that_vanishes_is_one_line(home):
     os.rename(workdir, home / "elsewhere")
     _, err = process.communicate()
     assert process.returncode == 2
-    assert re.search(rf"^error: .*{workdir}", err, re.MULTILINE), err
+    # Threads of orbax may print tracebacks of their own, which do not wait for a line's
+    # end.
+    assert re.search(rf"error: cannot .*{workdir}|error: .*{workdir} is gone", err), err
     assert workdirs.load(home / "elsewhere").step > 0

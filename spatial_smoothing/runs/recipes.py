@@ -127,12 +127,10 @@ def is_same_dataset(name: str, other: str) -> bool:
         return True
     if not (name.startswith(sources.FOLDER) and other.startswith(sources.FOLDER)):
         return False
-    # A link, or a relative path that an older version kept.
-    folders = [paths.absolute(x.removeprefix(sources.FOLDER)) for x in (name, other)]
-    if any(paths.is_remote(folder) for folder in folders):
-        return False
-    first, second = (epath.Path(folder).resolve() for folder in folders)
-    return first == second
+    # One may go through a link, or be a relative path that an older version kept.
+    return paths.is_same(
+        name.removeprefix(sources.FOLDER), other.removeprefix(sources.FOLDER)
+    )
 
 
 def _has_moved(name: str) -> bool:

@@ -126,6 +126,7 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
     with processes.together():
         if processes.is_first():
             _claim(path, config)
+    # Each process checks by itself that it sees the same file system.
     with processes.together():
         if not (path / "config.json").exists():
             raise ValueError(
@@ -140,6 +141,7 @@ def _claim(path: epath.Path, config: Mapping[str, Any]) -> None:
     if names := recipes.source(config).class_names:
         config["class_names"] = names  # so that a run can be used without the folder
     config = json.loads(json.dumps(config))  # tuples become lists, as when read
+    # A workdir that holds this config already is the run that continues.
     if (path / "config.json").exists():
         held = read_config(path)
         different = [
@@ -195,6 +197,7 @@ def _sign(workdir: epath.Path) -> None:
         write_json(path, now)
         return
     held = _read_json(path)
+    # Compared with the newest start, not with the first one.
     continued = held.get("continued", [])
     last = continued[-1] if continued else held
     if any(last.get(name) != now[name] for name in now.keys() - {"time"}):
@@ -256,6 +259,7 @@ def load_members(workdir: epath.PathLike) -> list[Run]:
     shapes = recipes.abstract_variables(model, image_size=size)
     if count > 1:
         shapes = jax.eval_shape(lambda tree: ensembles.stack([tree] * count), shapes)
+    # Members are saved stacked, in a single tree.
     everywhere = sharding.replicated(sharding.mesh())
     with Checkpoints(path / "checkpoints", read_only=True) as checkpoints:
         restored = checkpoints.restore(variables=abstract(shapes, sharding=everywhere))

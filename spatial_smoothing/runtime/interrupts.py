@@ -38,6 +38,7 @@ class Interrupts:
         self._restore()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        # Nothing else happens here: a handler may run between any two instructions.
         self.received = signal.Signals(number)
         self._restore()
 

@@ -29,6 +29,19 @@ def is_remote(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def is_same(path: epath.PathLike, other: epath.PathLike) -> bool:
+    """Returns whether two paths lead to one file or folder, through links or not.
+
+    Args:
+      path: A path, local or remote.
+      other: Another one.
+    """
+    path, other = (os.fspath(absolute(each)) for each in (path, other))
+    if is_remote(path) or is_remote(other):
+        return path == other
+    return os.path.realpath(path) == os.path.realpath(other)
+
+
 def write_text(path: epath.Path, text: str) -> None:
     """Writes a file in one piece: under a temporary name, which is then changed.
 

@@ -59,6 +59,7 @@ def start(
     given = (coordinator, num_processes, process_id)
     silence = int(min(timeout, 100))  # seconds after which JAX ends all processes
     if given == (None, None, None):
+        # JAX knows several kinds of clusters, and raises where it finds none of them.
         try:
             jax.distributed.initialize(
                 initialization_timeout=int(timeout), heartbeat_timeout_seconds=silence
@@ -84,6 +85,7 @@ def start(
             # Without it, JAX listens on all interfaces of the machine.
             coordinator_bind_address=coordinator,
         )
+    # A mesh of unequal processes would split batches in a way that no pipeline expects.
     counts = Counter(device.process_index for device in jax.devices())
     if len(set(counts.values())) > 1:
         each = ", ".join(f"{n} on process {i}" for i, n in sorted(counts.items()))
@@ -205,6 +207,7 @@ def leave(code: int) -> None:
     """
     if not jax.distributed.is_initialized():
         sys.exit(code)
+    # `os._exit` skips everything that Python and JAX do at the end, also this.
     sys.stdout.flush()
     sys.stderr.flush()
     if is_first():

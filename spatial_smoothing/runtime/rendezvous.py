@@ -116,6 +116,7 @@ def _wait_for_others(
                 continue
             process_id, count = hello
             mistake = _contradiction(address, num_processes, present, process_id, count)
+            # A caller whose arguments are wrong waits for an answer, too.
             connections.append(connection)
             present.add(process_id)
         # All that came hear the same, also the one whose arguments are wrong.
@@ -207,6 +208,7 @@ def _call_first(
                 # Process 0 answers when all have come. Its own timeout may have begun
                 # just now.
                 connection.settimeout(timeout + _REPLY_SECONDS)
+                # Another program may answer anything, which raises; then try again.
                 answer = json.loads(connection.makefile().readline())
                 return None if answer is None else _Mistake(*answer)
         time.sleep(0.1)

@@ -38,6 +38,7 @@ def mesh(num_devices: int | None = None, *, members: int = 1) -> Mesh:
     count = len(devices) if num_devices is None else num_devices
     if not 1 <= count <= len(devices):
         raise ValueError(f"asked for {count} devices, there are {len(devices)}")
+    # As many groups of devices as divide both numbers: each has as many members.
     groups = math.gcd(count, members)
     return jax.make_mesh(
         (groups, count // groups),
@@ -124,6 +125,7 @@ def for_members(function: Callable[..., Tree], mesh: Mesh) -> Callable[..., Tree
 
     def of_group(index, stacked, shared):
         # `stacked` has the members of this group only.
+        # `index` is not known when this is compiled: one program serves all members.
         take = functools.partial(
             jax.lax.dynamic_index_in_dim, index=index, keepdims=False
         )
@@ -196,6 +198,7 @@ def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray | None:
     """
     if split(mesh).is_fully_addressable:
         return None
+    # Several devices may hold the same rows; each row is taken once.
     parts = split(mesh).addressable_devices_indices_map((batch_size,)).values()
     return np.unique([row for (part,) in parts for row in range(batch_size)[part]])
 
@@ -248,7 +251,7 @@ def check_batch_size(
     """
     count = math.prod(mesh.shape[axis] for axis in axes)
     if batch_size < 1 or batch_size % count:
-        near = max(batch_size // count, 1) * count
+        near = max(batch_size // count, 1) * count  # a size to suggest
         raise ValueError(
             f"{name} {batch_size} cannot be divided by {count} devices; "
             f"use a multiple such as {near}"

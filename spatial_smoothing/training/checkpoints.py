@@ -109,6 +109,7 @@ class Checkpoints:
         """
         if step in self.steps():
             return
+        # Fingerprints are computed now: the arrays may be donated after the return.
         prints = {name: fingerprint(tree) for name, tree in items.items()}
         args = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         args[_METADATA] = ocp.args.JsonSave({**metadata, "fingerprints": prints})
@@ -135,7 +136,7 @@ class Checkpoints:
         Raises:
           ValueError: if there are checkpoints, and all are damaged.
         """
-        steps, reasons = self.steps(), {}
+        steps, reasons = self.steps(), {}  # step of a damaged checkpoint -> why
         for step in reversed(steps):
             try:
                 restored, error = self._read(step, abstract_items), None
@@ -161,6 +162,7 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
+            # A reader must not remove what a writer beside it has not finished yet.
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=None if self._read_only else self._max_to_keep,
                 create=not self._read_only,

@@ -114,11 +114,14 @@ class TimedPipeline:
         self._pipeline = pipeline
         self.seconds = 0.0
 
+    # All else is passed on to the pipeline that is measured.
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pipeline, name)
 
     def member_inputs(self, step: int) -> Tree:
         """Returns what the measured pipeline returns, and adds the time it took."""
+        # The devices may compute meanwhile: this is how long the host waits, which is
+        # the time of a step if the input pipeline is the bottleneck.
         begin = time.perf_counter()
         try:
             return self._pipeline.member_inputs(step)
@@ -193,6 +196,7 @@ class _ResidentPipeline:
         self._order = jax.jit(
             lambda epoch: order(order_keys, epoch), out_shardings=order_sharding
         )
+        # The step is compiled for these shapes before the first order is computed.
         shape = jax.eval_shape(self._order, 0)
         self.inputs_struct = jax.ShapeDtypeStruct(
             shape.shape, shape.dtype, sharding=order_sharding
@@ -208,6 +212,7 @@ class _ResidentPipeline:
     def batch(
         self, member_inputs: jax.Array, shared_arrays: Tree, index: jax.Array
     ) -> Batch:
+        # Takes rows on the device, in the order of the epoch; a short batch is padded.
         images, labels = shared_arrays
         return batches.take(
             images, labels, member_inputs, index, batch_size=self._batch_size
@@ -237,6 +242,7 @@ class _EncodedPipeline:
         self._batch_size, self._mesh = batch_size, mesh
         self.steps_per_epoch = batches.num_batches(dataset.num_examples, batch_size)
         self._batches, self._next_step = None, None
+        # A short batch is padded, so that all batches have these shapes.
         shape = (batch_size, *dataset.image_shape)
         kinds = {
             "image": (shape, jnp.uint8),
@@ -275,6 +281,7 @@ class _EncodedPipeline:
             # Each process decodes only the images that its own devices need.
             rows=sharding.local_rows(self._batch_size, self._mesh),
         )
+        # Closing this generator ends the threads or processes that decode.
         try:
             yield from sharding.join_batches(data, self._mesh)
         finally:

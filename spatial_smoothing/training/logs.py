@@ -69,6 +69,7 @@ class RunLog(Log):
     def start(self, *, step: int, total: int, steps_per_epoch: int) -> None:
         """Drops what was logged after `step`, and begins to show progress."""
         self._epochs = total // steps_per_epoch
+        # Later records are of steps that an interrupted run did not save.
         self._records = [r for r in read(self._path) if r["step"] <= step]
         self._write()
         self._board = _Board(
@@ -98,6 +99,7 @@ class RunLog(Log):
     def epoch(self, record: Record) -> None:
         """Writes the record everywhere, with the time of day."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        # An epoch may be recorded again, after an evaluation that was interrupted.
         before = [r for r in self._records if r["step"] < record["step"]]
         self._records = [*before, {**record, "time": now}]
         self._write()
@@ -113,10 +115,12 @@ class RunLog(Log):
         try:
             print(text, flush=True)
         except BrokenPipeError:
+            # As in `train.py ... | head`. The caller decides whether to train on.
             self.reader_is_gone = True
             interrupts.discard_stdout()
 
     def _write(self) -> None:
+        # Writing would make a workdir that was deleted anew, without its config.
         if not (folder := self._path.parent).exists():
             raise FileNotFoundError(f"workdir {folder} is gone; nothing can be logged")
         lines = (json.dumps(record) + "\n" for record in self._records)
@@ -204,6 +208,7 @@ class _Board:
         self._writer = EventsWriter(f"epath:{folder / 'events'}", f".{os.getpid()}")
         self._add(step=after + 1, session_log=SessionLog(status=SessionLog.START))
         if hyperparameters:
+            # TensorBoard knows texts, numbers and switches.
             plain = {
                 name: value if isinstance(value, str | int | float) else str(value)
                 for name, value in hyperparameters.items()
@@ -222,6 +227,7 @@ class _Board:
         """Writes the values of a record at its step."""
         self._last = time.monotonic()
         scalars = {k: v for k, v in record.items() if k not in ("epoch", "step")}
+        # One event for all: they have one step and one time.
         values = [scalar(_tag(name), value).value[0] for name, value in scalars.items()]
         self._add(step=int(record["step"]), summary=Summary(value=values))
         self._writer.flush()
@@ -252,7 +258,7 @@ def read(path: epath.PathLike) -> list[Record]:
         try:
             record = json.loads(line)
         except ValueError:
-            continue
+            continue  # cut short, or a block that never reached the disk
         if isinstance(record, dict) and "step" in record:
             records[record["step"]] = record
     return [records[step] for step in sorted(records)]

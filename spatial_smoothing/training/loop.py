@@ -119,7 +119,7 @@ def fit(
                 # One process must not stop within a chunk that others make to its end.
                 should_stop if processes.is_alone() else lambda: False,
             )
-        chunk_seconds = 0.0
+        chunk_seconds = 0.0  # of the last chunk, in the slowest process
         while step < total or epoch_to_log:
             # Processes stop and save together, and make chunks of one length.
             stopping, overdue, chunk_seconds = processes.max_over_processes(
@@ -127,6 +127,7 @@ def fit(
             )
             if stopping:
                 break
+            # A run may begin with a record that is still to be made, and no step.
             if not epoch_to_log:
                 state, chunk_seconds = chunks.make(state, after_seconds=chunk_seconds)
                 step = steps_made(state)
@@ -139,6 +140,7 @@ def fit(
             if overdue:
                 saves.save(state, epoch_to_log)
             saves.check()
+        # The end of the run, or an interruption. No step is saved twice.
         saves.save(state, epoch_to_log)
     finally:
         pipeline.close()
@@ -171,6 +173,7 @@ def _prepare_run(
         mesh,
         sharded=placement.shard_state,
     )
+    # The fresh state tells the shapes, types and shardings of the saved one.
     epoch_to_log = False
     restored = checkpoints and checkpoints.restore(**_items(abstract(state)))
     if restored is not None:
@@ -179,6 +182,7 @@ def _prepare_run(
         )
         # The oldest checkpoints do not say it: they were saved after the record.
         epoch_to_log = not restored.metadata.get("recorded", True)
+    # The last batch of an epoch may be short.
     batch_size = hyperparameters.batch_size
     steps_per_epoch = num_batches(dataset.num_examples, batch_size)
     pipeline = input_pipeline.create(
@@ -245,6 +249,7 @@ class _Epochs:
         Returns:
           False if the evaluation was told to stop; nothing is logged then.
         """
+        # The record is made first: the evaluation takes no part in the times.
         record, scores = self._record(state), {}
         due = is_last or record["epoch"] % self._monitoring.eval_every == 0
         if due and self._monitoring.evaluate is not None:
@@ -253,7 +258,7 @@ class _Epochs:
         if scores is None:
             return False
         self._monitoring.log.epoch(record | scores)
-        self._times = StepTimes(self._pipeline)
+        self._times = StepTimes(self._pipeline)  # those of the next epoch
         return True
 
     def _record(self, state: TrainState) -> Record:
@@ -306,6 +311,7 @@ class _Chunks:
         if after_seconds:
             steps = round(_CHUNK_SECONDS * self._num_steps / after_seconds)
             self._num_steps = max(1, steps)
+        # The inputs of a chunk are those of one epoch; see `input_pipeline`.
         first, steps_per_epoch = steps_made(state), self._epochs.steps_per_epoch
         end_of_epoch = (first // steps_per_epoch + 1) * steps_per_epoch
         stop = min(first + self._num_steps, end_of_epoch)
@@ -357,5 +363,6 @@ class _Saves:
 
 def _items(state: TrainState) -> dict[str, Any]:
     """Returns the items of a checkpoint: what evaluation needs, and the rest."""
+    # `finite` is not saved: a state that is not finite never is.
     rest = {"step": state.step, "opt_state": state.opt_state, "sums": state.sums}
     return {"variables": state.variables, "rest": rest}

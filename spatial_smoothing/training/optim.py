@@ -39,8 +39,10 @@ def warmup_multistep(
     def schedule(step: jax.Array) -> jax.Array:
         # `step` may be traced: no Python `if`.
         step = jnp.asarray(step)
+        # The number of milestones that are passed is the power of the factor.
         passed = sum((step >= boundary).astype(jnp.int32) for boundary in boundaries)
         rate = learning_rate * jnp.asarray(factor, float) ** passed
+        # Without warm-up, the first branch is never taken, but computed: no 0 / 0.
         return jnp.where(step < warmup, learning_rate * step / max(warmup, 1), rate)
 
     return schedule

@@ -33,10 +33,11 @@ def traced(
     calls = itertools.count()
 
     def advance_traced(state, stop, *rest):
-        if next(calls) != 1:
+        if next(calls) != 1:  # the second call has the number 1
             return advance(state, stop, *rest)
         start = steps_made(state)
         end = (start // steps_per_epoch + 1) * steps_per_epoch
+        # Later calls count from the state, so that no step is made twice or left out.
         with tempfile.TemporaryDirectory() as folder:
             with jax.profiler.trace(folder, create_perfetto_trace=True):
                 state = advance(state, min(start + num_steps, end), *rest)

@@ -85,6 +85,7 @@ class Streams(NamedTuple):
         if members > 1:
             each = [cls.of(seed + member) for member in range(members)]
             return jax.tree.map(lambda *keys: jnp.stack(keys), *each)
+        # The order of the fields decides which key each one gets: new ones go last.
         return cls(*jax.random.split(random_bits.key(seed), len(cls._fields)))
 
 
@@ -110,6 +111,7 @@ def init_state(
     """
 
     def init(key: jax.Array) -> TrainState:
+        # Shapes of variables do not depend on the number of images: one is enough.
         variables = dict(model.init(key, jnp.zeros((1, *shape))))
         variables.setdefault("batch_stats", {})  # a network without normalisation
         return TrainState(
@@ -138,6 +140,7 @@ def place_state(
         axis `data` too, in place of replicated. This takes less memory and more
         communication; results agree to rounding.
     """
+    # Shardings are decided from shapes, so that no device ever holds the whole state.
     shapes = jax.eval_shape(init)
 
     def shardings(tree: Any) -> Any:
@@ -239,6 +242,8 @@ def train_step(
       The state after the step.
     """
 
+    # The gradient is with respect to the parameters alone. The statistics are an input
+    # beside them, and come back updated.
     def loss_fn(params: Any) -> tuple[jax.Array, LossOutputs]:
         variables = {**state.variables, "params": params}
         return training_loss(model, variables, batch, dropout_key=dropout_key)
@@ -247,6 +252,7 @@ def train_step(
     grads_of = jax.value_and_grad(loss_fn, has_aux=True)
     (loss, outputs), grads = grads_of(params)
     changes, opt_state = optimizer.update(grads, state.opt_state, params)
+    # The record of an epoch weights each example the same: batches count by their size.
     mask, labels = batch["mask"], batch["label"]
     count = mask.sum()
     correct = (mask & (outputs.logits.argmax(-1) == labels)).sum()
@@ -259,6 +265,7 @@ def train_step(
         },
         opt_state=opt_state,
         sums=jax.tree.map(lambda s, x: s + x.astype(s.dtype), state.sums, of_batch),
+        # The norm is infinite or NaN if any gradient is.
         finite=jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)),
     )
 
@@ -300,12 +307,13 @@ def compile_steps(
     """
     if on_device is None:
         on_device = pipeline.resident and mesh.devices.flat[0].platform != "cpu"
-    num_members = state.step.size
+    num_members = state.step.size  # 1 where the state has no axis of members
     # Each group of devices makes the step of its members one after the other.
     members_per_group = num_members // mesh.shape["member"]
     stream_sharding = (
         sharding.by_member(mesh) if state.step.ndim else sharding.replicated(mesh)
     )
+    # Keys are made on the devices that use them: each group has those of its members.
     streams = jax.jit(
         lambda: Streams.of(seed, members=num_members), out_shardings=stream_sharding
     )()
@@ -345,8 +353,12 @@ def _member_step(
         member: tuple[TrainState, Streams, Any], shared_arrays: Any
     ) -> TrainState:
         state, streams, member_inputs = member
+        # The number of the step is in the state, on the device: what follows needs
+        # nothing from the host.
         index = state.step % pipeline.steps_per_epoch
         batch = pipeline.batch(member_inputs, shared_arrays, index)
+        # From here on, the compiler splits the batch over the devices of the group, and
+        # adds up gradients and statistics where that is needed.
         batch = sharding.constrain(batch, mesh, "data")
         prepare_key = jax.random.fold_in(streams.prepare, state.step)
         dropout_key = jax.random.fold_in(streams.dropout, state.step)
@@ -370,6 +382,7 @@ def _member_step(
         def step_of_members(member_index, member, shared_arrays):
             return one_step(member, shared_arrays)
 
+    # Flat arguments, of which the first one is donated.
     def step(
         state, member_index, streams: Streams, member_inputs, shared_arrays
     ) -> TrainState:
@@ -400,6 +413,7 @@ def _device_loop(
         def step_of_member(member_index: jax.Array, state: TrainState) -> TrainState:
             return step(state, member_index, streams, member_inputs, shared_arrays)
 
+        # The body makes a step of all members; none follows one that is not finite.
         return jax.lax.while_loop(
             lambda state: (state.step < stop).all() & state.finite.all(),
             lambda state: jax.lax.fori_loop(
@@ -450,6 +464,8 @@ def _host_loop(
             # The caller asked before the first step.
             if number > first and should_stop():
                 break
+            # Each call works on one member of every group. JAX queues the calls, and
+            # does not wait for them here.
             for member_index in range(members_per_group):
                 state = compiled(
                     state, member_index, streams, inputs, pipeline.shared_arrays
@@ -471,7 +487,9 @@ def _compile(
     jitted = jax.jit(
         function,
         donate_argnums=0,  # the new state takes the memory of the old one
+        # The compiled function accepts its own result again, and no other shardings.
         out_shardings=jax.tree.map(lambda leaf: leaf.sharding, state),
     )
+    # 0 stands for any int: the number to stop at, or that of a member.
     arguments = (state, 0, streams, pipeline.inputs_struct, pipeline.shared_arrays)
     return cpu.compile_gradients(jitted, *arguments, mesh=mesh)
