@@ -239,3 +239,12 @@ def test_options_are_keyword_only(name):
             by_position = parameter.kind == parameter.POSITIONAL_OR_KEYWORD
             has_default = parameter.default is not parameter.empty
             assert not (by_position and has_default) or where in POSITIONAL, where
+
+
+@pytest.mark.parametrize("name", sorted(files()))
+def test_keys_do_not_depend_on_the_generator_that_the_process_is_set_to(name):
+    """Seeds become keys in `random_bits.key`; a constant only serves for shapes."""
+    for node in ast.walk(ast.parse(files()[name].read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "jax.random.key":
+            given = [word.arg for word in node.keywords]
+            assert isinstance(node.args[0], ast.Constant) or "impl" in given, name

@@ -7,7 +7,6 @@ are kept, so that an interrupted command is simply repeated.
 
 import shlex
 
-import jax
 from absl import flags
 from etils import epath
 
@@ -15,7 +14,7 @@ from spatial_smoothing.cli import commands, start
 from spatial_smoothing.data import datasets, sources
 from spatial_smoothing.data.corruption import corrupted_sets, transforms
 from spatial_smoothing.data.corruption.writer import write_cifar_c
-from spatial_smoothing.runtime import paths, progress
+from spatial_smoothing.runtime import paths, progress, random_bits
 
 FLAGS = start.new_flags()
 _DATASET = flags.DEFINE_string(
@@ -85,7 +84,7 @@ def corrupt() -> None:
     output = epath.Path(_OUTPUT.value)
     for name in progress.track(names, total=len(names), name="Corruptions"):
         write_cifar_c(
-            jax.random.key(transforms.SEED),
+            random_bits.key(transforms.SEED),
             output,
             dataset.subset(numbers),
             names=[name],

@@ -1,9 +1,6 @@
 """Stopping a run in good order: the first signal asks, the second insists."""
 
-import contextlib
-import os
 import signal
-import sys
 import threading
 from types import FrameType
 
@@ -53,14 +50,3 @@ class Interrupts:
     def exit_code(self) -> int:
         """The shell's code for a process that a signal ended: 129, 130 or 143; or 0."""
         return 128 + self.received if self.received else 0
-
-
-def discard_stdout() -> None:
-    """Sends stdout nowhere from now on: to call when the program that read it is gone.
-
-    Otherwise every later print fails again, and so does Python's flush at the end.
-    """
-    with contextlib.suppress(OSError, ValueError):  # it is no file of the system
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)

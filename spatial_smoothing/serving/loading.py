@@ -141,7 +141,9 @@ def load(
         images = augment.normalize(images, mean=description.mean, std=description.std)
         # Each image alone sees the masks of the key: a batch does not change them.
         of_all = jax.vmap(of_image, in_axes=(None, None, 0))
-        each = of_all(variables, jax.random.key(seed), images)
+        # The generator is part of what is exported, not of the process that predicts.
+        key = jax.random.key(seed, impl="threefry2x32")
+        each = of_all(variables, key, images)
         return jax.tree.map(lambda field: field[:, 0], uncertainty(each))
 
     return Loaded(run.variables, description, predict)

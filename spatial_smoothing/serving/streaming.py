@@ -18,6 +18,7 @@ from spatial_smoothing.data import augment
 from spatial_smoothing.ensembles import temporal
 from spatial_smoothing.ensembles.temporal import StreamState
 from spatial_smoothing.runs import workdirs
+from spatial_smoothing.runtime import random_bits
 from spatial_smoothing.serving.loading import describe
 from spatial_smoothing.serving.predictor import Description
 
@@ -69,7 +70,7 @@ class StreamPredictor:
         """
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed must be in [0, 2^32), got {seed}")
-        return self._predictions(frames, jax.random.key(np.uint32(seed)))
+        return self._predictions(frames, random_bits.key(seed))
 
     def _predictions(
         self, frames: Iterable[np.ndarray], key: jax.Array

@@ -22,7 +22,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams, scalar
 
-from spatial_smoothing.runtime import interrupts, paths, progress
+from spatial_smoothing.runtime import paths, progress
 from spatial_smoothing.training.options import Log, Record
 
 # Seconds between two points of a curve in TensorBoard within an epoch.
@@ -47,9 +47,6 @@ class RunLog(Log):
       workdir: Directory of the run, where `metrics.jsonl` and `tensorboard/` go.
       name: Name of the run beside the progress bar.
       hyperparameters: Config of the run, shown in TensorBoard; None for none.
-
-    Attributes:
-      reader_is_gone: Whether the program that read stdout has ended, as `head` does.
     """
 
     def __init__(
@@ -59,7 +56,6 @@ class RunLog(Log):
         name: str,
         hyperparameters: Mapping[str, Any] | None = None,
     ):
-        self.reader_is_gone = False
         self._path = epath.Path(workdir) / "metrics.jsonl"
         self._folder = epath.Path(workdir) / "tensorboard"
         self._name, self._hyperparameters = name, dict(hyperparameters or {})
@@ -76,7 +72,7 @@ class RunLog(Log):
             self._folder, after=step, hyperparameters=self._hyperparameters
         )
         if step:
-            self._print(f"continuing from step {step} of {total}")
+            print(f"continuing from step {step} of {total}", flush=True)
         self._task = self._open.enter_context(
             progress.task(self._name, total=total, done=step)
         )
@@ -104,20 +100,11 @@ class RunLog(Log):
         self._records = [*before, {**record, "time": now}]
         self._write()
         self._board.write(record)
-        self._print(self._row(record))
+        print(self._row(record), flush=True)
 
     def close(self) -> None:
         """Ends what `start` began."""
         self._open.close()
-
-    def _print(self, text: str) -> None:
-        """Prints, until nobody reads any more; training goes on for its caller."""
-        try:
-            print(text, flush=True)
-        except BrokenPipeError:
-            # As in `train.py ... | head`. The caller decides whether to train on.
-            self.reader_is_gone = True
-            interrupts.discard_stdout()
 
     def _write(self) -> None:
         # Writing would make a workdir that was deleted anew, without its config.

@@ -21,13 +21,7 @@ Evaluate = Callable[[dict[str, Any]], Record | None]
 
 
 class Log:
-    """What `fit` calls while it works; this one is silent.
-
-    Attributes:
-      reader_is_gone: Whether nobody reads what is logged any more.
-    """
-
-    reader_is_gone = False
+    """What `fit` calls while it works; this one is silent."""
 
     def start(self, *, step: int, total: int, steps_per_epoch: int) -> None:
         """Called once, before the first step.

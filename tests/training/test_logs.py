@@ -174,21 +174,6 @@ def test_tensorboard_has_the_config(tmp_path):
     assert "test/nll" in [metric.name.tag for metric in metrics]
 
 
-def test_a_reader_that_is_gone_is_noted_and_no_error(tmp_path, monkeypatch):
-    class Pipe(io.StringIO):
-        def write(self, text):
-            raise BrokenPipeError
-
-    log = logs.RunLog(tmp_path, name="test")
-    log.start(step=0, total=8, steps_per_epoch=SPE)
-    assert not log.reader_is_gone
-    monkeypatch.setattr(sys, "stdout", Pipe())
-    log.epoch(record(1))
-    log.close()
-    assert log.reader_is_gone
-    assert epochs(tmp_path) == [1]
-
-
 def test_the_eta_leaves_out_what_came_before_the_first_chunk(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])

@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-import jax
 import numpy as np
 from etils import epath
 
@@ -23,7 +22,7 @@ from spatial_smoothing.data.datasets import AnyDataset, Dataset
 from spatial_smoothing.data.images.pipeline import EncodedDataset
 from spatial_smoothing.data.sources import Source
 from spatial_smoothing.data.tfds import prepared
-from spatial_smoothing.runtime import paths
+from spatial_smoothing.runtime import paths, random_bits
 
 GENERATED = "corrupted (generated)"
 _SMALL = 64  # largest height and width, in pixels, corrupted as CIFAR's images are
@@ -124,7 +123,7 @@ class CorruptedDataset:
         for index, batch in enumerate(self.clean.batches(batch_size, rows=rows)):
             places = np.minimum(index * batch_size + part, self.num_examples - 1)
             images = transforms.corrupt(
-                jax.random.key(transforms.SEED),
+                random_bits.key(transforms.SEED),
                 batch["image"],
                 self.name,
                 self.severity,

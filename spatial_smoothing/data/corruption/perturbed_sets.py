@@ -14,7 +14,7 @@ from spatial_smoothing.data import batches, file_names
 from spatial_smoothing.data.corruption import perturbations, read_cifar_c, transforms
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.lookup import lookup
-from spatial_smoothing.runtime import paths
+from spatial_smoothing.runtime import paths, random_bits
 
 Sequences = Iterator[tuple[np.ndarray | jax.Array, np.ndarray]]
 GENERATED = "perturbed (generated)"
@@ -84,7 +84,7 @@ class _Generated:
         lookup(perturbations.PERTURBATIONS, name, "perturbation")
 
     def batches(self, name, numbers, *, batch_size) -> Sequences:
-        key = jax.random.key(transforms.SEED)
+        key = random_bits.key(transforms.SEED)
         # The numbers of the examples go through the batches as if they were labels.
         rows = batches.sequential(numbers, numbers, batch_size=batch_size)
         clean = self._clean.subset(numbers).batches(batch_size)

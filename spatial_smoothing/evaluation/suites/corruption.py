@@ -7,7 +7,6 @@ computes.
 
 from collections.abc import Callable, Mapping, Sequence
 
-import jax
 import numpy as np
 
 from spatial_smoothing import ensembles
@@ -23,7 +22,7 @@ from spatial_smoothing.evaluation.suites.lineup import SIZES, Contest, contest
 from spatial_smoothing.evaluation.suites.settings import Setting, check_list
 from spatial_smoothing.evaluation.tallies import compile_tallies
 from spatial_smoothing.runs.workdirs import Run
-from spatial_smoothing.runtime import progress, sharding
+from spatial_smoothing.runtime import progress, random_bits, sharding
 
 Pair = tuple[str, int]  # corruption and severity
 
@@ -210,7 +209,7 @@ def _means(
 def _compiled(members: Contest, setting: Setting) -> Callable[[AnyDataset], list[Row]]:
     """Returns a function of a data set to the scores of each ensemble."""
     tallies_of = compile_tallies(members.predict)
-    key = jax.random.key(setting.seed)
+    key = random_bits.key(setting.seed)
 
     def scores(dataset: AnyDataset) -> list[Row]:
         data = sharding.load_batches(dataset, setting.batch_size, members.mesh)

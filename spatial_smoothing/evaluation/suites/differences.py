@@ -11,6 +11,7 @@ import numpy as np
 from spatial_smoothing import metrics, report
 from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.metrics import Examples
+from spatial_smoothing.runtime import random_bits
 
 
 def differences(
@@ -84,7 +85,7 @@ def _difference(
     ]
     estimate, ends = jax.device_get(
         _bootstrapped(
-            jax.random.key(seed),
+            random_bits.key(seed),
             *stacked,
             num_classes=_num_classes(stacked),
             num_replicates=num_replicates,

@@ -6,7 +6,6 @@ ensembles, of all sizes, are scored from one pass over the images.
 
 from collections.abc import Sequence
 
-import jax
 from jax.sharding import Mesh
 
 from spatial_smoothing import ensembles
@@ -27,7 +26,7 @@ from spatial_smoothing.evaluation.suites.temporal import predictor as temporal_p
 from spatial_smoothing.evaluation.times import Work, milliseconds, shared_seconds
 from spatial_smoothing.runs import recipes
 from spatial_smoothing.runs.workdirs import Run
-from spatial_smoothing.runtime import sharding
+from spatial_smoothing.runtime import random_bits, sharding
 
 
 def ensemble(
@@ -117,7 +116,7 @@ def _rows(
         predict,
         stacked(runs),
         setting.dataset,
-        key=jax.random.key(setting.seed),
+        key=random_bits.key(setting.seed),
         num_classes=model.num_classes,
         batch_size=setting.batch_size,
         mesh=mesh,

@@ -20,7 +20,7 @@ from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.settings import Setting
 from spatial_smoothing.evaluation.suites.subjects import Subject, subject
 from spatial_smoothing.runs.workdirs import Run
-from spatial_smoothing.runtime import progress, sharding
+from spatial_smoothing.runtime import progress, random_bits, sharding
 
 
 def variance(
@@ -60,7 +60,7 @@ def variance(
         raise ValueError(f"image must be in [0, {size}), got {image}")
     network = subject(runs, setting, suite="variance")
     dataset = datasets.some(setting.dataset, num_images, seed=setting.seed)
-    frame_key, sample_key, map_key = jax.random.split(jax.random.key(setting.seed), 3)
+    frame_key, sample_key, map_key = jax.random.split(random_bits.key(setting.seed), 3)
 
     def images(name: str) -> Iterator[Batch]:
         return _tracked(dataset, setting, network, name)
@@ -222,7 +222,7 @@ def fourier(
     dataset = datasets.some(setting.dataset, num_images, seed=setting.seed)
     keys = {"mean": None}  # what the rows call a pass -> key of its dropout
     if network.stochastic:
-        keys = {"sample": jax.random.key(setting.seed), "mean": None}
+        keys = {"sample": random_bits.key(setting.seed), "mean": None}
     rows = []
     for name, key in keys.items():
         spectra = spectral.spectra(

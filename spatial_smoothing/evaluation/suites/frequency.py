@@ -7,15 +7,13 @@ Options and rows have frequencies in units of pi, the analysis in radians per pi
 import math
 from collections.abc import Sequence
 
-import jax
-
 from spatial_smoothing.analysis import frequency as analysis
 from spatial_smoothing.data import datasets
 from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.settings import Setting, check_list
 from spatial_smoothing.evaluation.suites.subjects import subject
 from spatial_smoothing.runs.workdirs import Run
-from spatial_smoothing.runtime import progress, sharding
+from spatial_smoothing.runtime import progress, random_bits, sharding
 
 SCORES = ("num_samples", "num_examples", "nll", "accuracy", "top5", "brier", "ece")
 
@@ -61,7 +59,7 @@ def frequency(
         network.model,
         network.variables,
         list(sharding.load_batches(dataset, setting.batch_size, network.mesh)),
-        key=jax.random.key(setting.seed),
+        key=random_bits.key(setting.seed),
         prepare=network.normalize,
         frequencies=[math.pi * value for value in frequencies],
         half_width=half_width,

@@ -23,7 +23,7 @@ from spatial_smoothing.evaluation.suites.subjects import (
     training_images,
 )
 from spatial_smoothing.runs.workdirs import Run
-from spatial_smoothing.runtime import progress, sharding
+from spatial_smoothing.runtime import progress, random_bits, sharding
 
 
 def hessian(
@@ -78,7 +78,7 @@ def hessian(
     data = list(sharding.load_batches(images, setting.batch_size, network.mesh))
     about = {"images": images.checksum(), **options}
     partial = setting.partial("hessian", runs, about)
-    keys = jax.random.split(jax.random.key(setting.seed))
+    keys = jax.random.split(random_bits.key(setting.seed))
     _find_eigenvalues(keys[0], network, data[:num_batches], partial, options)
     if density_batches:
         _find_density(keys[1], network, data[:density_batches], partial, options)

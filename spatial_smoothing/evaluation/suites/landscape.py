@@ -16,7 +16,7 @@ from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.settings import Setting
 from spatial_smoothing.evaluation.suites.subjects import subject, training_images
 from spatial_smoothing.runs.workdirs import Run
-from spatial_smoothing.runtime import progress
+from spatial_smoothing.runtime import progress, random_bits
 
 
 def landscape(
@@ -66,7 +66,7 @@ def landscape(
         "normalization": normalization,
         "recalibration": recalibration,
     }
-    keys = jax.random.split(jax.random.key(setting.seed))
+    keys = jax.random.split(random_bits.key(setting.seed))
     shifts = directions.draw(
         keys[0], network.variables["params"], normalization=normalization
     )

@@ -21,7 +21,7 @@ from spatial_smoothing.evaluation.suites.lineup import SIZES, Contest, contest
 from spatial_smoothing.evaluation.suites.settings import Setting, check_list
 from spatial_smoothing.metrics import consistency
 from spatial_smoothing.runs.workdirs import Run
-from spatial_smoothing.runtime import progress, sharding
+from spatial_smoothing.runtime import progress, random_bits, sharding
 
 _SCORES = ("consistency", "flip_rate", "cec", "cec_sum")
 
@@ -132,7 +132,7 @@ def _compiled(members: Contest, setting: Setting) -> Callable[..., list[Row]]:
     sums_of_batch = _sums_of_batch(members)
 
     def scores(data: Sequences, *, against_first: bool) -> list[Row]:
-        key = jax.random.key(setting.seed)
+        key = random_bits.key(setting.seed)
         totals = None
         num_pairs = 0
         for index, (frames, mask) in enumerate(data):
