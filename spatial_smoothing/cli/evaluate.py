@@ -272,13 +272,11 @@ def published(configs: Iterable[Mapping[str, Any]]) -> list:
 
 def write(rows: list, where: dict, output: epath.PathLike, **extra) -> epath.Path:
     """Writes the report; returns the path of its page."""
-    datasets = ", ".join(sorted({f"{row['dataset']} {row['split']}" for row in rows}))
     rows, files = suites.pack_examples(rows)
     return report.write(
         output,
         rows,
         provenance=where,
-        title=f"Evaluation on {datasets}",
         files=files,
         **extra,
     )

@@ -40,7 +40,12 @@ from spatial_smoothing.report.files import (
 from spatial_smoothing.report.published import published
 from spatial_smoothing.report.rows import Row, checked, plain, plain_but_arrays, series
 from spatial_smoothing.report.runs import averaged
-from spatial_smoothing.report.terminal import print_lines, print_table, table
+from spatial_smoothing.report.terminal import (
+    detection_lines,
+    print_lines,
+    print_table,
+    table,
+)
 
 __all__ = [
     "accuracy_nll_figure",
@@ -68,7 +73,7 @@ def write(
     rows: Sequence[Row],
     *,
     provenance: Mapping[str, Any] | None = None,
-    title: str = "Evaluation",
+    title: str | None = None,
     differences: Sequence[Mapping[str, Any]] = (),
     beside: Sequence[Row] = (),
     files: Mapping[str, bytes] | None = None,
@@ -86,7 +91,8 @@ def write(
       rows: Report rows; see `rows`. A row needs "label" and "num_samples" alone. Its
         "examples", the scores of single images, are not written.
       provenance: Where the numbers come from: a nested dict of JSON's types.
-      title: Heading of the page.
+      title: Heading of the page; None for one that names the data set and the split
+        that was scored.
       differences: Paired differences between models; see `comparisons`.
       beside: Rows to draw for comparison, such as those of `published`.
       files: Name -> content of further files, which are written with the report or
@@ -118,7 +124,11 @@ def write(
         shown,
         differences=differences,
         provenance=provenance,
-        title=title,
+        title=title
+        if title is not None
+        else page.default_title(
+            rows or [row for group in groups.values() for row in group]
+        ),
         pictures=list(drawn.values()),
         chapters={
             suite: (group, list(drawn_of[suite].values()))
@@ -210,7 +220,7 @@ def read(path: epath.PathLike) -> tuple[list[Row], dict[str, Any]]:
 
 
 def print_rows(rows: Sequence[Row]) -> None:
-    """Prints the tables of the ensembles and of each chapter.
+    """Prints the tables of the ensembles, of detection and of each chapter.
 
     Args:
       rows: Report rows.
@@ -218,5 +228,16 @@ def print_rows(rows: Sequence[Row]) -> None:
     ensembles, others = chapters.split(rows)
     if ensembles:
         print_table(ensembles)
+        if lines := detection_lines(ensembles):
+            print_lines(
+                lines, title=f"Out-of-distribution detection{_against(ensembles)}"
+            )
     for suite, group in others.items():
         print_lines(chapters.CHAPTERS[suite].lines(group), title=suite)
+
+
+def _against(rows: Sequence[Row]) -> str:
+    """What the test images are told from, in the title of a table of AUROCs."""
+    found = [row["detection"] for row in rows if row.get("detection")]
+    names = dict.fromkeys(str(one["dataset"]) for one in found if one.get("dataset"))
+    return f", AUROC in %, against {' and '.join(names)}" if names else ", AUROC in %"

@@ -3,6 +3,7 @@
 The one place that knows it; tables, figures and words look it up.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -289,3 +290,18 @@ COLUMNS = {
 def column(key: str) -> Column:
     """How `key` is headed and written; a key that is not known heads itself."""
     return COLUMNS.get(key, Column(key))
+
+
+def in_words(key: str) -> str:
+    """How `key` is called within a sentence: "accuracy", but "NLL"."""
+    heading = column(key).heading
+    is_word = heading[1:].islower()
+    return heading.lower() if is_word else heading
+
+
+def in_sentence(keys: Sequence[str]) -> str:
+    """Scores at the beginning of a sentence: "NLL, accuracy and ECE"."""
+    first, *others = keys
+    words = [column(first).heading, *map(in_words, others)]
+    *left, last = words
+    return f"{', '.join(left)} and {last}" if left else last

@@ -62,6 +62,15 @@ def _kind(row: Row) -> tuple:
     return smoothed, model.replace("_smoothing", ""), *same
 
 
+def are_alike(rows: Sequence[Row], others: Sequence[Row]) -> bool:
+    """Whether the rows of two series are of equally many runs and images."""
+    counts = [
+        {(row.get("num_runs", 1), row.get("num_examples")) for row in group}
+        for group in (rows, others)
+    ]
+    return counts[0] == counts[1] and len(counts[0]) == 1
+
+
 def difference(
     differences: Sequence[Row], first: str, second: str, size: int
 ) -> Row | None:

@@ -145,7 +145,13 @@ def _template() -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["unbroken"] = _unbroken
     return environment.get_template("report.html")
+
+
+def _unbroken(text: str) -> str:
+    """A text whose numbers stay on one line with their per cent signs."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def page(
@@ -179,7 +185,6 @@ def page(
     sections = _sections(headings, found, drawn)
     if rows:
         words = summary.paragraph(rows, differences=differences)
-        words = words.replace(" %", "\N{NO-BREAK SPACE}%")
         sections.insert(0, Section("summary", "Summary", paragraphs=[words]))
     shown = rows or [row for group, _ in chapters.values() for row in group]
     return Page(
@@ -190,6 +195,21 @@ def page(
         sections=sections,
         provenance=describe(provenance),
     )
+
+
+def default_title(rows: Sequence[Row]) -> str:
+    """A title that names what was scored: "Evaluation on shapes (test split)".
+
+    Args:
+      rows: The rows of ensembles or, if there is none, of the chapters.
+    """
+    names = []
+    for row in rows:
+        dataset = str(row.get("dataset") or "")
+        split = f"({row['split']} split)" if row.get("split") else ""
+        names.append(" ".join(word for word in (dataset, split) if word))
+    named = listed([name for name in dict.fromkeys(names) if name])
+    return f"Evaluation on {named}" if named else "Evaluation"
 
 
 def _sections(
@@ -235,15 +255,22 @@ def _facts(rows: Sequence[Row]) -> list[str]:
     dataset, split = shared(rows, "dataset"), shared(rows, "split")
     images = shared(rows, "num_examples")
     models = len({row["label"] for row in rows})
-    runs = shared(rows, "num_runs")
     facts = [
         str(dataset) if dataset else "",
         f"{split} split" if split else "",
         f"{images:,.0f} images" if images else "",
         "1 model" if models == 1 else f"{models} models",
-        f"{runs} runs each" if runs else "",
+        _runs(rows),
     ]
     return [fact for fact in facts if fact]
+
+
+def _runs(rows: Sequence[Row]) -> str:
+    """How many runs each model has: "1 run each", "1 to 3 runs each"."""
+    counts = sorted({row.get("num_runs", 1) for row in rows})
+    if counts == [1]:
+        return "1 run each" if any(row.get("run") for row in rows) else ""
+    return f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} runs each"
 
 
 def _missing(rows: Sequence[Row]) -> str:

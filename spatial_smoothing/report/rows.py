@@ -27,6 +27,9 @@ from typing import Any
 from spatial_smoothing.report.columns import COLUMNS, DETECTORS, column
 
 Row = dict[str, Any]
+UNDEFINED = "–"  # in place of a value
+# Scores of some of the images only: the confident ones, or the wrong ones.
+CONDITIONAL = ("accuracy_90", "iou_90", "unconfidence_90")
 _ROUNDING = 1e-5  # nats
 DESCRIPTION = (
     "label",
@@ -126,6 +129,42 @@ def shared(rows: Sequence[Row], key: str) -> Any:
     return first if all(row.get(key) == first for row in rows) else None
 
 
+def likeness(row: Row) -> tuple:
+    """What rows must have in common for their scores to be ranked."""
+    about = (row.get(key) for key in ("dataset", "split", "num_examples"))
+    return row.get("num_runs", 1), *about
+
+
+def are_rankable(rows: Sequence[Row]) -> bool:
+    """Whether rows are of equally many runs, and of the same images.
+
+    A mean over two runs is not ranked with a single run: of many single runs, the best
+    one is better than their mean by chance alone.
+    """
+    return len({likeness(row) for row in rows}) < 2
+
+
+def conditional_count(row: Row, key: str) -> int | None:
+    """The number of images that a conditional score is of.
+
+    Args:
+      row: A row; the mean of several runs has the mean number.
+      key: A score.
+
+    Returns:
+      int >= 0; None if the score is of all images, or if the row does not tell.
+    """
+    images = number(row, "num_examples")
+    if key == "unconfidence_90":
+        accuracy = number(row, "accuracy")
+        share = None if accuracy is None else 1 - accuracy
+    elif key in CONDITIONAL:
+        share = number(row, "frequency_90")
+    else:
+        return None
+    return None if None in (share, images) else round(share * images)
+
+
 def number(row: Row, key: str) -> float | None:
     """The number under `key`, None where there is none."""
     value = row.get(key)
@@ -155,29 +194,24 @@ def band(row: Row, key: str) -> tuple[float, float] | None:
     return None if None in (low, high) or number(row, key) is None else (low, high)
 
 
-def band_meaning(
-    rows: Sequence[Row], keys: Sequence[str], *, interval: str = "", spread: str = ""
-) -> str:
-    """What the bands of some scores are, in words; "" where there is none.
+def band_meanings(rows: Sequence[Row], keys: Sequence[str]) -> tuple[str, str]:
+    """What the bands of some scores are, in words.
 
     Args:
       rows: Report rows.
       keys: The scores.
-      interval: How bootstrap intervals are marked, to be told from ranges over runs.
-      spread: How ranges over runs are marked.
+
+    Returns:
+      (ranges over runs, bootstrap intervals); "" for what there is none of.
     """
     banded = [row for row in rows if any(band(row, key) for key in keys)]
-    averages = [row for row in banded if "num_runs" in row]
-    meanings = []
-    if averages:
-        mark = f" ({spread})" if spread else ""
-        count = shared(averages, "num_runs") or "the"
-        meanings.append(f"the range over {count} runs{mark}")
-    if len(averages) < len(banded):
-        # Only where there are both kinds does the interval need its mark.
-        mark = f" ({interval})" if interval and averages else ""
-        meanings.append(f"the 95 % bootstrap interval over the test images{mark}")
-    return " or ".join(meanings)
+    means = [row for row in banded if "num_runs" in row]
+    spread = interval = ""
+    if means:
+        spread = f"the range over {shared(means, 'num_runs') or 'the'} runs"
+    if len(means) < len(banded):
+        interval = "the 95 % bootstrap interval over the test images"
+    return spread, interval
 
 
 def written(key: str, value: float, *, digits: int | None = None) -> str:
@@ -190,19 +224,25 @@ def written(key: str, value: float, *, digits: int | None = None) -> str:
 
 
 def text(row: Row, key: str, *, digits: int | None = None) -> str:
-    """The value under `key` as it is shown, without its unit; "-" for None."""
+    """The value under `key` as it is shown, without its unit; "–" for None."""
     value = number(row, key)
     if value is None:
-        return "-" if row.get(key) is None else str(row[key])
+        return UNDEFINED if row.get(key) is None else str(row[key])
     return written(key, value, digits=digits)
 
 
 def best(rows: Sequence[Row], key: str) -> str | None:
-    """The best value as it is shown; None where all are alike or no side is better."""
-    better = column(key).better
+    """The best value of a score as it is shown, None for no best value.
+
+    There is none where all are alike, where no side is better, where rows are of
+    different numbers of runs or images, and for a conditional score, which is of other
+    images in each row.
+    """
+    rows = [row for row in rows if number(row, key) is not None]
+    better = "" if key in CONDITIONAL else column(key).better
     found = {number(row, key): text(row, key) for row in rows}
     found.pop(None, None)
-    if not better or len(set(found.values())) < 2:
+    if not better or len(set(found.values())) < 2 or not are_rankable(rows):
         return None
     return found[min(found) if better == "lower" else max(found)]
 

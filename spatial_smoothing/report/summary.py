@@ -1,24 +1,43 @@
 """The findings of a report in words: rows -> one paragraph.
 
 Every sentence is computed from the rows and names the models, the sizes and the values
-that it compares, so that it holds whichever way a comparison goes.
+that it compares, so that it holds whichever way a comparison goes. Only rows of equally
+many runs and images are compared. A difference is told as one only where the rows bear
+it out: where a paired difference or both bands are known, these decide; where there is
+none, the values must differ as they are written.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from spatial_smoothing.report.comparisons import (
+    are_alike,
     difference,
     excludes_zero,
     smoothing_pairs,
 )
-from spatial_smoothing.report.rows import Row, listed, number, series, shared, text
+from spatial_smoothing.report.rows import (
+    Row,
+    band,
+    likeness,
+    listed,
+    number,
+    series,
+    shared,
+    text,
+)
 
 _NAMES = {"nll": "NLL", "accuracy": "accuracy", "ece": "ECE"}
+Groups = Mapping[str, Sequence[Row]]
 
 
 def paragraph(rows: Sequence[Row], *, differences: Sequence[Row] = ()) -> str:
-    """The lowest NLL, what smoothing or the size changes, and the precision."""
+    """The lowest NLL, what smoothing or the size changes, and the precision.
+
+    Args:
+      rows: Report rows, averaged over runs.
+      differences: Paired differences, checked; see `comparisons`.
+    """
     groups = {
         name: [row for row in group if number(row, "nll") is not None]
         for name, group in series(rows).items()
@@ -26,16 +45,17 @@ def paragraph(rows: Sequence[Row], *, differences: Sequence[Row] = ()) -> str:
     groups = {name: group for name, group in groups.items() if group}
     if not groups:
         return "No row has a finite NLL."
-    best = min(groups, key=lambda name: _lowest(groups[name])["nll"])
-    sentences = [_leader(rows, best, _lowest(groups[best]))]
+    sentences = _leaders(groups)
     pairs = smoothing_pairs(groups)
     for smoothed, baseline in pairs:
-        sentences.append(_sizes_needed(groups, smoothed, baseline))
-        sentences.append(_same_size(groups, smoothed, baseline))
-        sentences.append(_certainty(groups, smoothed, baseline, differences))
+        if are_alike(groups[smoothed], groups[baseline]):
+            sentences.append(_sizes_needed(groups, smoothed, baseline, differences))
+            sentences.append(_same_size(groups, smoothed, baseline, differences))
+        else:
+            sentences.append(_not_compared(groups, smoothed, baseline))
     if not pairs:
         sentences += [_trend(name, group) for name, group in groups.items()]
-    sentences.append(_precision(_lowest(groups[best])))
+    sentences.append(_precision([row for group in groups.values() for row in group]))
     return " ".join(sentence for sentence in sentences if sentence)
 
 
@@ -44,85 +64,158 @@ def samples(count: int) -> str:
     return "1 sample" if count == 1 else f"{count:,} samples"
 
 
-def _lowest(group: list[Row]) -> Row:
+def _lowest(group: Sequence[Row]) -> Row:
     return min(group, key=lambda row: row["nll"])
 
 
-def _leader(rows: Sequence[Row], name: str, row: Row) -> str:
-    images, dataset = shared(rows, "num_examples"), shared(rows, "dataset")
-    where = f" on {images:,.0f} images" if images else ""
-    where += f" of {dataset}" if where and dataset else ""
-    claim = "has the lowest NLL," if len(rows) > 1 else "has an NLL of"
+def _leaders(groups: Groups) -> list[str]:
+    """The model with the lowest NLL among each set of models that are alike."""
+    sets: dict[tuple, dict[str, list[Row]]] = {}
+    for name, group in groups.items():
+        for row in group:
+            sets.setdefault(likeness(row), {}).setdefault(name, []).append(row)
+    several = len(sets) > 1
+    return [_leader(own, says_which=several) for own in sets.values()]
+
+
+def _leader(groups: Groups, *, says_which: bool) -> str:
+    """The lowest NLL of models that are alike, and which others come close.
+
+    Args:
+      groups: Series -> its rows.
+      says_which: Whether there are other models, which are not compared with these.
+    """
+    lowest = {name: _lowest(group) for name, group in groups.items()}
+    name = min(lowest, key=lambda name: lowest[name]["nll"])
+    row = lowest[name]
     rest = [
         f"{_NAMES[key]} {text(row, key)} %"
         for key in ("accuracy", "ece")
         if number(row, key) is not None
     ]
     also = f" ({', '.join(rest)})" if rest else ""
-    size = samples(row["num_samples"])
+    rows = [row for group in groups.values() for row in group]
+    images, dataset = row.get("num_examples"), shared(rows, "dataset")
+    where = f" on {images:,.0f} images" if images else ""
+    where += f" of {dataset}" if where and dataset else ""
     runs = f", as the mean of {row['num_runs']} runs" if "num_runs" in row else ""
-    return f"{name} with {size} {claim} {text(row, 'nll')} nats{also}{where}{runs}."
+    which = f"Of the models with {_runs(row)}, " if says_which else ""
+    claim = "has the lowest NLL," if len(rows) > 1 else "has an NLL of"
+    sentence = (
+        f"{which}{name} with {samples(row['num_samples'])} {claim} {text(row, 'nll')} "
+        f"nats{also}{where}{runs}."
+    )
+    close = [
+        f"{other} ({text(lowest[other], 'nll')})"
+        for other in lowest
+        if other != name and _is_clear(row, lowest[other], "nll") is False
+    ]
+    if not close:
+        return sentence
+    return f"{sentence} It is not clearly lower than that of {listed(close)}."
 
 
-def _sizes_needed(groups: dict[str, list[Row]], smoothed: str, baseline: str) -> str:
+def _runs(row: Row) -> str:
+    count = row.get("num_runs", 1)
+    return "1 run" if count == 1 else f"{count} runs"
+
+
+def _is_clear(row: Row, other: Row, key: str) -> bool | None:
+    """Whether the bands of a score do not overlap; None where one has no band.
+
+    Where neither has one, values that are written alike are no difference.
+    """
+    bands = band(row, key), band(other, key)
+    if None in bands:
+        return False if text(row, key) == text(other, key) else None
+    (low, high), (other_low, other_high) = bands
+    return high < other_low or other_high < low
+
+
+def _not_compared(groups: Groups, smoothed: str, baseline: str) -> str:
+    """Why two models that differ in smoothing are not compared."""
+    parts = []
+    for name in (smoothed, baseline):
+        row = groups[name][-1]
+        images = row.get("num_examples")
+        of = f" of {images:,.0f} images" if images else ""
+        parts.append(f"{name} has {_runs(row)}{of}")
+    return f"{parts[0]} and {parts[1]}: they are not compared."
+
+
+def _sizes_needed(
+    groups: Groups, smoothed: str, baseline: str, differences: Sequence[Row]
+) -> str:
     """How many samples give the NLL that the baseline has with its most."""
     rows, target = groups[smoothed], groups[baseline][-1]
     reached = [row for row in rows if row["nll"] <= target["nll"]]
     row = reached[0] if reached else _lowest(rows)
-    ours = f"{smoothed} with {samples(row['num_samples'])}"
-    theirs = f"{baseline} with {samples(target['num_samples'])}"
-    value, other = _distinct(row, target)
-    if row["nll"] == target["nll"]:
+    size, target_size = row["num_samples"], target["num_samples"]
+    ours = f"{smoothed} with {samples(size)}"
+    theirs = f"{baseline} with {samples(target_size)}"
+    value, other = text(row, "nll"), text(target, "nll")
+    if value == other:
         return f"{ours} has the same NLL as {theirs}, {value}."
+    if size == target_size:
+        found = difference(differences, smoothed, baseline, size)
+    else:
+        names = f"{smoothed}, N = {size},", f"{baseline}, N = {target_size}"
+        found = difference(differences, *names, size)
+    clear = _is_clear(row, target, "nll")
+    if found and "nll" in found["values"]:
+        clear = excludes_zero(found["values"]["nll"])
+    if clear is False:
+        return (
+            f"The NLL of {ours}, {value}, is not clearly different from that of "
+            f"{theirs}, {other}."
+        )
     if reached:
         return f"{ours} has NLL {value}, below that of {theirs}, {other}."
     if len(rows) == 1:
         return f"{ours} has NLL {value}, above that of {theirs}, {other}."
     return (
         f"{smoothed} does not reach the NLL of {theirs}, {other}, at any evaluated "
-        f"size: its lowest is {value}, with {samples(row['num_samples'])}."
+        f"size: its lowest is {value}, with {samples(size)}."
     )
 
 
-def _same_size(groups: dict[str, list[Row]], smoothed: str, baseline: str) -> str:
-    """Accuracy and ECE without and with smoothing, at the largest size of both."""
-    size, before, after = _largest_shared(groups, smoothed, baseline)
-    changes = [
-        f"{_NAMES[key]} from {text(before, key)} % to {text(after, key)} %"
-        for key in ("accuracy", "ece")
-        if None not in (number(before, key), number(after, key))
-    ]
-    if not changes:
-        return ""
-    return f"With {samples(size)} each, smoothing takes {' and '.join(changes)}."
-
-
-def _certainty(
-    groups: dict[str, list[Row]],
-    smoothed: str,
-    baseline: str,
-    differences: Sequence[Row],
+def _same_size(
+    groups: Groups, smoothed: str, baseline: str, differences: Sequence[Row]
 ) -> str:
-    """Which of the changes the paired differences at that size bear out."""
-    size, *_ = _largest_shared(groups, smoothed, baseline)
-    found = difference(differences, smoothed, baseline, size)
-    values = (found or {"values": {}})["values"]
-    known = [key for key in _NAMES if key in values]
-    clear = listed([_NAMES[key] for key in known if excludes_zero(values[key])])
-    unclear = listed([_NAMES[key] for key in known if not excludes_zero(values[key])])
-    if not known:
-        return ""
-    if not unclear:
-        return f"The 95 % intervals of the paired differences in {clear} exclude zero."
-    words = (
-        f"The 95 % interval of the paired difference in {unclear} includes zero: these "
-        "images do not show which of the two is better there"
-    )
-    return f"{words}; in {clear} it excludes zero." if clear else f"{words}."
+    """What smoothing changes at the largest size of both, and what not clearly."""
+    size, before, after = _largest_shared(groups, smoothed, baseline)
+    found = difference(differences, smoothed, baseline, size) or {"values": {}}
+    changes, unclear, has_pairs = [], [], False
+    for key, name in _NAMES.items():
+        if None in (number(before, key), number(after, key)):
+            continue
+        clear = _is_clear(before, after, key)
+        if key in found["values"]:
+            clear, has_pairs = excludes_zero(found["values"][key]), True
+        if clear is False:
+            unclear.append(name)
+        elif key != "nll":  # which `_sizes_needed` tells
+            values = f"{text(before, key)} % to {text(after, key)} %"
+            changes.append(f"{name} from {values}")
+    sentences = []
+    each = f"With {samples(size)} each, smoothing"
+    if changes:
+        sentences.append(f"{each} takes {listed(changes)}.")
+    if unclear:
+        start = "It" if changes else each
+        why = (
+            "the 95 % interval of the paired difference includes zero"
+            if has_pairs
+            else "the bands overlap"
+            if band(before, "nll") and band(after, "nll")
+            else "the values are the same as they are written"
+        )
+        sentences.append(f"{start} does not clearly change {listed(unclear)}: {why}.")
+    return " ".join(sentences)
 
 
 def _largest_shared(
-    groups: dict[str, list[Row]], smoothed: str, baseline: str
+    groups: Groups, smoothed: str, baseline: str
 ) -> tuple[int, Row, Row]:
     """The largest size of both with the rows there; (0, {}, {}) without one."""
     after, before = (
@@ -133,20 +226,27 @@ def _largest_shared(
     return size, before.get(size, {}), after.get(size, {})
 
 
-def _trend(name: str, group: list[Row]) -> str:
+def _trend(name: str, group: Sequence[Row]) -> str:
     """How the NLL changes from the smallest number of samples to the largest."""
     first, last = group[0], group[-1]
-    if first is last:
+    if first is last or not are_alike([first], [last]):
         return ""
-    before, after = _distinct(first, last)
+    before, after = text(first, "nll"), text(last, "nll")
     sizes = f"From {first['num_samples']:,} to {samples(last['num_samples'])}"
-    if first["nll"] == last["nll"]:
+    if before == after:
         return f"{sizes}, the NLL of {name} stays at {before}."
+    if _is_clear(first, last, "nll") is False:
+        return (
+            f"{sizes}, the NLL of {name} does not clearly change ({before} and "
+            f"{after}): the bands overlap."
+        )
     verb = "falls" if last["nll"] < first["nll"] else "rises"
     return f"{sizes}, the NLL of {name} {verb} from {before} to {after}."
 
 
-def _precision(row: Row) -> str:
+def _precision(rows: Sequence[Row]) -> str:
+    """The standard error of the accuracy of the model with the lowest NLL."""
+    row = _lowest(rows)
     rate, images = number(row, "accuracy"), number(row, "num_examples")
     if rate is None or not images or not 0 <= rate <= 1:
         return ""
@@ -155,12 +255,3 @@ def _precision(row: Row) -> str:
         f"With {images:,.0f} images, the standard error of an accuracy of "
         f"{text(row, 'accuracy')} % is {error:.2f} percentage points."
     )
-
-
-def _distinct(row: Row, other: Row) -> tuple[str, str]:
-    """Both NLLs, with more than three digits where these do not tell them apart."""
-    pairs = [
-        (text(row, "nll", digits=digits), text(other, "nll", digits=digits))
-        for digits in range(3, 9)
-    ]
-    return next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])

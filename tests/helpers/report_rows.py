@@ -85,7 +85,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         if "style" not in self.open:
-            self.texts.append(data)
+            self.texts.append(data.replace("\N{NO-BREAK SPACE}", " "))
 
     def all(self, tag):
         return [attributes for name, attributes in self.tags if name == tag]

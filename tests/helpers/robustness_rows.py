@@ -60,7 +60,7 @@ def corruption(label, *, sizes=(1, 5), offset=0.0, **changes):
                 "mean_cece": 0.4321 + offset,
             }
         )
-    rows[0]["arrays"] = {
+    rows[0]["arrays"] = {"clean": np.full((1, 8, 8, 3), 230, np.uint8)} | {
         name: np.full((len(SEVERITIES), 8, 8, 3), 50 * i, np.uint8)
         for i, name in enumerate(CORRUPTIONS)
     }

@@ -159,7 +159,7 @@ def test_captions_say_what_the_bands_are(full, tmp_path):
     _, page = full
     words = " ".join(page.texts)
     interval = "the 95 % bootstrap interval over the test images"
-    assert f"is bold. In brackets, {interval}." in words
+    assert f"is bold. In square brackets, {interval}." in words
     assert f"Bands: {interval}." in words
     assert "Bands and bars" not in words
     rows = [
@@ -169,8 +169,8 @@ def test_captions_say_what_the_bands_are(full, tmp_path):
     ]
     rows += [{**row, "label": "b"} for row in rows if row["num_samples"] == 1]
     words = " ".join(Page(write(tmp_path, rows).read_text()).texts)
-    assert "Values are means over runs. In brackets, the range over 2 runs." in words
-    assert "Bands and bars: the range over 2 runs (with a dotted outline)." in words
+    assert "means over runs. In round brackets, the range over 2 runs." in words
+    assert "Bands and bars: the range over 2 runs." in words
     assert "2 runs each" in words
 
 

@@ -19,17 +19,21 @@ def differences(
 ) -> list[dict[str, Any]]:
     """Scores with smoothing minus those without, by a paired bootstrap over images.
 
+    A difference is between means over equally many runs. Models with different numbers
+    of runs are not compared.
+
     Args:
-      rows: With `examples`, those of one series and size being seeds of one thing;
-        compared are the pairs of `report.smoothing_pairs`, or, without one, the second
+      rows: Rows with `examples`, those of one series and size being seeds of one thing.
+        The pairs of `report.smoothing_pairs` are compared or, without one, the second
         of two series with the first.
-      num_replicates: Of the bootstrap; 0 for no differences.
-      seed: Of the bootstrap.
+      num_replicates: Number of replicates of the bootstrap; 0 for no differences.
+      seed: Seed of the bootstrap.
 
     Returns:
       For each pair of series and each size of both: `label`, `num_samples`,
-      `num_examples` and `values`, score -> [difference, low, high] at 95 %. Then two
-      samples with smoothing minus the most without.
+      `num_examples`, `num_runs` where there are several, and `values`, score ->
+      [difference, low, high] at 95 %. Then two samples with smoothing minus the most
+      without. A score that is undefined for some run or in a replicate is left out.
     """
     groups = report.series([row for row in rows if "examples" in row])
     pairs = report.smoothing_pairs(groups)
@@ -43,10 +47,11 @@ def differences(
         if len(sizes) > 2 and 2 in sizes:
             compared.append((2, sizes[-1]))
         for one, other in compared:
-            values = _difference(
-                after_by_size[one], before_by_size[other], num_replicates, seed
-            )
-            if values is None:
+            runs = after_by_size[one], before_by_size[other]
+            if len(runs[0]) != len(runs[1]):
+                continue
+            values = _difference(*runs, num_replicates, seed)
+            if not values:
                 continue
             texts = (after, before)
             if one != other:
@@ -55,7 +60,8 @@ def differences(
                 {
                     "label": " minus ".join(texts),
                     "num_samples": one,
-                    "num_examples": len(after_by_size[one][0].label),
+                    "num_examples": len(runs[0][0].label),
+                    **({"num_runs": len(runs[0])} if len(runs[0]) > 1 else {}),
                     "values": values,
                 }
             )
@@ -75,7 +81,10 @@ def _difference(
     num_replicates: int,
     seed: int,
 ) -> dict[str, list[float]] | None:
-    """Score -> [difference, low, high]; None where the images are not the same."""
+    """Score -> [difference, low, high]; None where the images are not the same.
+
+    Scores of which any of the three is not finite are left out.
+    """
     labels = [examples.label for examples in (*after, *before)]
     if not all(np.array_equal(label, labels[0]) for label in labels):
         return None
@@ -91,10 +100,11 @@ def _difference(
             num_replicates=num_replicates,
         )
     )
-    return {
+    values = {
         name: [float(value), *(float(end) for end in ends[name])]
         for name, value in estimate.items()
     }
+    return {name: three for name, three in values.items() if np.isfinite(three).all()}
 
 
 def _num_classes(groups: Sequence[Examples]) -> int:

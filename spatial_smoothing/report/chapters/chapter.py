@@ -15,6 +15,7 @@ from spatial_smoothing.report.figures.canvas import Looks
 from spatial_smoothing.report.figures.pictures import Picture
 from spatial_smoothing.report.rows import Row, text
 from spatial_smoothing.report.tables.cells import (
+    Heading,
     Table,
     heading_of,
     score_cell,
@@ -59,6 +60,7 @@ def table(
     each: str,
     heading: str,
     caption: str,
+    above: Sequence[Heading] = (),
     notes: Sequence[str] = (),
 ) -> Table:
     """A table with a line for each row, grouped by label.
@@ -69,6 +71,8 @@ def table(
       each: Key that tells the rows of a label apart, such as "run".
       heading: Heading of the section.
       caption: What the table shows.
+      above: Headings above those of the scores, if there are any. A heading that fills
+        two lines takes the place of the next score's own.
       notes: Lines below the table, after the notes of `columns`.
     """
     explained = [
@@ -76,12 +80,14 @@ def table(
         for key in keys
         if column(key).note
     ]
+    alone = sum(heading.rows == 2 for heading in above)
     return series_table(
         by_label([{**row, "run": _run(row)} for row in rows]),
         lambda row: [score_cell(row, key) for key in keys],
         section=heading,
         caption=caption,
-        headings=[heading_of(key) for key in keys],
+        headings=[heading_of(key) for key in keys[alone:]],
+        above=above,
         each=each,
         notes=[*explained, *notes],
     )
@@ -90,7 +96,8 @@ def table(
 def lines(rows: Sequence[Row], keys: Sequence[str]) -> list[dict[str, str]]:
     """The lines of a table in the terminal: heading -> value.
 
-    Only the first line of a label has the label.
+    Only the first line of a label has the label. Where a row is the mean over several
+    runs, each line says how many runs it has.
 
     Args:
       rows: Rows of a chapter.
@@ -101,6 +108,9 @@ def lines(rows: Sequence[Row], keys: Sequence[str]) -> list[dict[str, str]]:
         heading, unit, *_ = column(key)
         return f"{heading} %" if unit == "%" else heading
 
+    if any("num_runs" in row for row in rows):
+        rows = [{"num_runs": 1, **row} for row in rows]
+        keys = [*keys[:2], "num_runs", *keys[2:]]
     found = []
     for group in by_label(rows).values():
         for row in group:

@@ -19,16 +19,18 @@ from spatial_smoothing.report.chapters.robustness import (
     side_by_side,
     sized,
 )
-from spatial_smoothing.report.columns import column
+from spatial_smoothing.report.columns import in_sentence
 from spatial_smoothing.report.figures.canvas import Looks
 from spatial_smoothing.report.figures.pictures import Picture, picture
-from spatial_smoothing.report.rows import Row, listed, number, shared
+from spatial_smoothing.report.rows import Row, number, shared
 from spatial_smoothing.report.tables.cells import Table
 
 _HEADING = "Robustness to corruptions"
 _DIVIDED = ("mean_cnll", "mean_ce", "mean_cece")
 _PLAIN = ("mean_nll", "mean_error", "mean_ece")
 _SCORES = ("accuracy", "nll", "ece")
+# What tells which rows may be ranked; see `rows.likeness`.
+_DESCRIBED = ("num_runs", "dataset", "split", "num_examples")
 _DEVIATING = (
     "(procedural): textures made by noise in place of photographs of frost. "
     "(emulated): motion blur by the formula of ImageMagick, not by ImageMagick."
@@ -114,13 +116,14 @@ def _by_corruption(scores: Sequence[Row]) -> Table:
 
 
 def _average(rows: Sequence[Row], name: str) -> Row:
+    """The means of the scores of a corruption over its severities."""
     rows = [row for row in rows if row["corruption"] == name]
-    values = {key: [number(row, key) for row in rows] for key in _SCORES}
-    return {
-        key: sum(found) / len(found)
-        for key, found in values.items()
-        if found and None not in found
-    }
+    means = {key: rows[0][key] for key in _DESCRIBED if rows and key in rows[0]}
+    for key in _SCORES:
+        found = [number(row, key) for row in rows]
+        if found and None not in found:
+            means[key] = sum(found) / len(found)
+    return means
 
 
 def _pictures(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
@@ -128,7 +131,7 @@ def _pictures(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
     found = {}
     if scores:
         keys = corruption_figures.severity_scores(scores)
-        names = listed([column(key).heading for key in keys])
+        names = in_sentence(keys)
         found["corruption_severity.png"] = picture(
             functools.partial(corruption_figures.severity_figure, scores, looks=looks),
             heading=_HEADING,
@@ -140,7 +143,7 @@ def _pictures(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
         )
     if len({row["num_samples"] for row in means}) > 1:
         keys = _keys(means)
-        names = listed([column(key).heading for key in keys])
+        names = in_sentence(keys)
         found["corruption_size.png"] = picture(
             functools.partial(
                 corruption_figures.means_figure, means, keys, looks=looks
@@ -173,7 +176,6 @@ def _sheet(first: Row, rows: Sequence[Row]) -> Picture:
         f"{', '.join(map(str, severities))}.",
         caption=f"The first image of the set, {clean}under every corruption, by "
         f"severity: {images([first])}.",
-        stacks=False,
     )
 
 

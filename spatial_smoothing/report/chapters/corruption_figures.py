@@ -130,6 +130,8 @@ def sheet_figure(
     arrays: Mapping[str, np.ndarray],
     severities: Sequence[int],
     names: Mapping[str, str],
+    *,
+    columns: int = 2,
 ) -> "Figure":
     """One image without corruption and under every corruption and severity.
 
@@ -137,6 +139,7 @@ def sheet_figure(
       arrays: Corruption -> u8[S, H, W, 3]; "clean" -> u8[1, H, W, 3], if it is known.
       severities: The S severities.
       names: Corruption -> name to show.
+      columns: Most blocks of lines side by side.
 
     Returns:
       A figure with a line for each corruption, in one block of lines or in two.
@@ -146,11 +149,12 @@ def sheet_figure(
     clean = list(arrays.get("clean", ()))
     shown = {name: images for name, images in arrays.items() if name != "clean"}
     heads = ["clean"] * len(clean) + [str(severity) for severity in severities]
-    blocks = 1 if len(shown) < 5 else 2
+    blocks = 1 if len(shown) < 5 or columns == 1 else 2
     lines = math.ceil(len(shown) / blocks)
     # Lengths are in images: a line is one high, and a block has room for its names.
     across = _NAME_WIDTH + len(heads) + 0.3
-    inches = canvas.WIDTH / max(blocks * across, 8)
+    width = canvas.NARROW if columns == 1 else canvas.WIDTH
+    inches = width / max(blocks * across, 8)
     with canvas.style():
         figure = Figure(figsize=(inches * blocks * across, inches * (lines + 0.6)))
         axes = figure.add_axes((0, 0, 1, 1))

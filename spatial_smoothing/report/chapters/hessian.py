@@ -9,7 +9,8 @@ from spatial_smoothing.report.chapters.chapter import Chapter
 from spatial_smoothing.report.figures import canvas
 from spatial_smoothing.report.figures.canvas import Looks
 from spatial_smoothing.report.figures.pictures import Picture, picture
-from spatial_smoothing.report.rows import Row, text
+from spatial_smoothing.report.rows import Row, number, text
+from spatial_smoothing.report.tables.cells import Table, heading_above, heading_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 _HEADING = "Hessian spectrum"
 _TOP = ("top_mean", "top_median", "top_90")
-_DENSITY = ("largest", "smallest", "trace")
+_OF_ONE_BATCH = (*_TOP, "negative", "positive_mean", "products")
+_OF_SEVERAL = ("largest", "smallest", "trace")
 
 
 def figure(
@@ -112,22 +114,58 @@ def _pictures(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
     }
 
 
-CHAPTER = Chapter(
-    headings=(_HEADING,),
-    tables=lambda rows: [
+def _tables(rows: Sequence[Row]) -> list[Table]:
+    """A table whose headings name the two objectives that there are eigenvalues of."""
+    batch = [key for key in _OF_ONE_BATCH if _has(rows, key)]
+    several = [key for key in _OF_SEVERAL if _has(rows, key)]
+    keys = [*(["num_batches"] if _has(rows, "num_batches") else []), *batch, *several]
+    above = [heading_of(key, rows=2) for key in keys if key == "num_batches"]
+    if batch:
+        above.append(heading_above("Loss of one mini-batch", columns=len(batch)))
+    if several:
+        above.append(
+            heading_above("Loss over several mini-batches", columns=len(several))
+        )
+    return [
         chapter.table(
             rows,
-            ("num_batches", *_TOP, "negative", "positive_mean", "products", *_DENSITY),
+            keys,
             each="run",
             heading=_HEADING,
-            caption="The largest eigenvalue over mini-batches: mean, median and "
-            "quantile. Largest, smallest and trace are of the loss over several "
-            "mini-batches, as the random vectors of the density see them.",
+            above=above,
+            caption="Two objectives, whose eigenvalues do not compare: of the loss of "
+            "one mini-batch the largest eigenvalue, as mean, median and quantile over "
+            "mini-batches; of the loss over several mini-batches, which is smoother, "
+            "the largest and smallest eigenvalue and the trace, as the random vectors "
+            "of the density see them.",
         )
-    ],
+    ]
+
+
+def _has(rows: Sequence[Row], key: str) -> bool:
+    return any(number(row, key) is not None for row in rows)
+
+
+def _lines(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """The lines in the terminal; below each heading is the objective."""
+    found = []
+    for line in chapter.lines(
+        rows, ("label", "num_batches", *_TOP, "largest", "trace")
+    ):
+        model, batches, *values = line.items()
+        objectives = [*["1 batch"] * len(_TOP), *["several"] * 2]
+        named = {
+            f"{heading}\n{objective}": value
+            for (heading, value), objective in zip(values, objectives, strict=True)
+        }
+        found.append({**dict([model, batches]), **named})
+    return found
+
+
+CHAPTER = Chapter(
+    headings=(_HEADING,),
+    tables=_tables,
     pictures=_pictures,
     files=("hessian.png",),
-    lines=lambda rows: chapter.lines(
-        rows, ("label", "num_batches", *_TOP, "largest", "trace")
-    ),
+    lines=_lines,
 )

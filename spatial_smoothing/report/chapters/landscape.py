@@ -57,7 +57,7 @@ def contour_figure(
             axes.set(xlabel="First direction", aspect="equal")
             for axis, along in ((axes.xaxis, a), (axes.yaxis, b)):
                 axis.set_ticks(np.linspace(along[0], along[-1], 5))
-                axis.set_major_formatter(lambda value, _: f"{value:.3g}")
+                axis.set_major_formatter(_tick)
             axes.grid(visible=False)
             if axes.get_subplotspec().is_first_col():
                 axes.set_ylabel("Second direction")
@@ -116,6 +116,11 @@ def surface_figure(
             for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
                 axis.set_pane_color((1, 1, 1, 0))
     return figure
+
+
+def _tick(value: float, _: int) -> str:
+    """How a tick of a direction is written."""
+    return f"{value:.3g}".replace("-", "−")
 
 
 def _shape(rows: Sequence[Row], columns: int) -> tuple[int, int]:

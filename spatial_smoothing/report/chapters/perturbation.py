@@ -111,6 +111,8 @@ def perturbation_figure(
         else:
             shape, size = (1, 3), (canvas.WIDTH, 1.4 + height)
         figure = Figure(figsize=size, layout="constrained")
+        # The last label of a panel and the first one of the next stay apart.
+        figure.get_layout_engine().set(w_pad=0.15)
         panels = figure.subplots(*shape, sharey=True, squeeze=False).flat
         for axes, key in zip(panels, _DRAWN, strict=True):
             lines = []

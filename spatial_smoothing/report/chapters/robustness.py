@@ -56,8 +56,9 @@ def largest(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def sized(label: str, rows: Sequence[Row]) -> str:
-    """A label with the number of samples that its rows share."""
-    return f"{label} (N = {rows[0]['num_samples']})"
+    """A label with the number of samples and, if several, of runs of its rows."""
+    runs = rows[0].get("num_runs")
+    return f"{label} (N = {rows[0]['num_samples']}{f', {runs} runs' if runs else ''})"
 
 
 def shown(rows: Sequence[Row], key: str) -> dict[str, str]:

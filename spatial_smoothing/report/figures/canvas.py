@@ -200,12 +200,13 @@ def annotate(
 ) -> None:
     """Writes a note beside each of some points, where it covers nothing.
 
-    A note that would cover a marker or another note wherever it stands is left out.
+    A note that would cover one of the points or another note wherever it stands is left
+    out.
 
     Args:
       axes: The panel, with all of its curves; the figure has its legend.
       notes: Point in the units of the axes -> text.
-      points: All points that have a marker.
+      points: All points that a note must not cover.
     """
     axes.figure.draw_without_rendering()  # now the panel is where it will be drawn
     markers = [axes.transData.transform(point) for point in points]
@@ -225,7 +226,7 @@ def annotate(
             )
             box = note.get_window_extent()
             covers = [*(box.overlaps(other) for other in taken)]
-            covers += [box.padded(4).contains(*marker) for marker in markers]
+            covers += [box.padded(3).contains(*marker) for marker in markers]
             if not any(covers) and _is_inside(box, panel):
                 taken.append(box)
                 break

@@ -9,6 +9,7 @@ to share them with other figures; without it, they follow from the rows. `column
 the most panels that stand side by side, 1 for a narrow window.
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -261,11 +262,23 @@ def _name_ends(axes: "Axes", groups: Mapping[str, Sequence[Row]], key: str) -> N
     notes, points = {}, []
     for group in groups.values():
         places = list(zip(*_points(group, key), strict=True))
-        points += [places[index] for index in canvas.marked(len(places))]
+        points += places
+        for start, end in itertools.pairwise(places):
+            points += _between(start, end)
         if len(group) > 1:
             for end in (0, -1):
                 notes[places[end]] = f"N = {group[end]['num_samples']}"
     canvas.annotate(axes, notes, points=points)
+
+
+def _between(
+    start: tuple[float, float], end: tuple[float, float], *, count: int = 12
+) -> list[tuple[float, float]]:
+    """Points on the line between two others."""
+    return [
+        tuple(a + (b - a) * step / count for a, b in zip(start, end, strict=True))
+        for step in range(1, count)
+    ]
 
 
 def _points(group: Sequence[Row], key: str) -> tuple[list[float], list[float]]:

@@ -4,16 +4,15 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from spatial_smoothing.report.columns import DETECTORS, column
+from spatial_smoothing.report.columns import DETECTORS, column, in_sentence
 from spatial_smoothing.report.figures import canvas, curves, reliability
 from spatial_smoothing.report.figures.canvas import Looks
 from spatial_smoothing.report.published import SOURCE
 from spatial_smoothing.report.rows import (
     Row,
-    band_meaning,
+    band_meanings,
     detected,
     detectors,
-    listed,
     number,
     series,
     text,
@@ -107,7 +106,7 @@ def _over_sizes(
     if len({row["num_samples"] for row in rows}) == 1 or not keys:
         return {}
     found = {}
-    names = listed([column(key).heading for key in keys])
+    names = in_sentence(keys)
     beside = (
         f" Dotted, with open markers: {SOURCE}, means of three trainings."
         if published
@@ -227,12 +226,15 @@ def _bands(rows: Sequence[Row], keys: Sequence[str], *, has_bars: bool = True) -
       keys: The scores that are drawn.
       has_bars: Whether models with one sample only have bars in place of bands.
     """
-    meaning = band_meaning(
-        rows, keys, interval="without an outline", spread="with a dotted outline"
-    )
+    spread, interval = band_meanings(rows, keys)
+    if spread and interval:
+        meaning = f"with a dotted outline, {spread}; without, {interval}"
+    else:
+        meaning = spread or interval
     groups = series(rows).values()
     singles = [row for g in groups if g[-1]["num_samples"] == 1 for row in g]
-    what = "Bands and bars" if has_bars and band_meaning(singles, keys) else "Bands"
+    with_bars = has_bars and any(band_meanings(singles, keys))
+    what = "Bands and bars" if with_bars else "Bands"
     return f" {what}: {meaning}." if meaning else ""
 
 

@@ -8,7 +8,14 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from spatial_smoothing.report.columns import column
-from spatial_smoothing.report.rows import Row, band, shared, text, written
+from spatial_smoothing.report.rows import (
+    Row,
+    band,
+    conditional_count,
+    shared,
+    text,
+    written,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +136,8 @@ def series_table(
 ) -> Table:
     """A table with the name of a series and a line for each of its rows.
 
+    Where a row is the mean over several runs, a column says how many each row has.
+
     Args:
       groups: Series -> its rows; a series without rows is left out.
       cells: Row -> the values of its line.
@@ -147,13 +156,23 @@ def series_table(
         Heading(first, rows=lines_of_headings, is_name=True),
         Heading(column(each).heading, rows=lines_of_headings),
     ]
+    counts_runs = any("num_runs" in row for group in groups.values() for row in group)
+    if counts_runs:
+        left.append(Heading("Runs", rows=lines_of_headings))
+
+    def all_cells(row: Row) -> list[Cell]:
+        runs = [Cell(str(row.get("num_runs", 1)))] if counts_runs else []
+        return [*runs, *cells(row)]
+
     head = [[*left, *above], headings] if above else [[*left, *headings]]
     return Table(
         heading=section,
         caption=caption,
         head=head,
         groups=[
-            _lines(name, group, cells, each) for name, group in groups.items() if group
+            _lines(name, group, all_cells, each)
+            for name, group in groups.items()
+            if group
         ],
         notes=notes,
         lead=lead,
@@ -173,12 +192,13 @@ def _lines(
 
 def cell(value: str, *, is_best: bool = False, below: Sequence[str] = ()) -> Cell:
     """The cell of a value as `rows.text` writes it, with typographic signs."""
-    shown = "–" if value == "-" else _with_minus(value)
-    return Cell(shown, tuple(_with_minus(line) for line in below), is_best)
+    return Cell(_with_minus(value), tuple(map(_with_minus, below)), is_best)
 
 
 def score_cell(row: Row, key: str, *, best: str | None = None) -> Cell:
     """The value of a row under `key`, with its band below.
+
+    Below a conditional score is the number of images that it is of, too.
 
     Args:
       row: A row.
@@ -186,13 +206,22 @@ def score_cell(row: Row, key: str, *, best: str | None = None) -> Cell:
       best: The best value of the column as it is shown, None for none.
     """
     value, bounds = text(row, key), band(row, key)
-    below = [brackets(key, *bounds)] if bounds else []
+    below = []
+    if bounds:
+        below.append(in_brackets(key, *bounds, is_range="num_runs" in row))
+    count = conditional_count(row, key)
+    if count is not None:
+        below.append(f"n = {count:,}")
     return cell(value, is_best=value == best, below=below)
 
 
-def brackets(key: str, low: float, high: float) -> str:
-    """An interval of the score `key` as it is shown: "[0.81, 0.84]"."""
-    return f"[{written(key, low)}, {written(key, high)}]"
+def in_brackets(key: str, low: float, high: float, *, is_range: bool = False) -> str:
+    """The ends of a band of the score `key` as they are shown.
+
+    A bootstrap interval is "[0.81, 0.84]", a range over runs "(0.81 … 0.84)".
+    """
+    ends = written(key, low), written(key, high)
+    return "({} … {})".format(*ends) if is_range else "[{}, {}]".format(*ends)
 
 
 def _with_minus(text: str) -> str:

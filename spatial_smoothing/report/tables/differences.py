@@ -3,18 +3,30 @@
 from collections.abc import Sequence
 
 from spatial_smoothing.report.columns import COLUMNS, column
-from spatial_smoothing.report.comparisons import excludes_zero, smoothing_pairs
-from spatial_smoothing.report.rows import Row, number, series, shared, text, written
+from spatial_smoothing.report.comparisons import (
+    are_alike,
+    excludes_zero,
+    smoothing_pairs,
+)
+from spatial_smoothing.report.rows import (
+    UNDEFINED,
+    Row,
+    number,
+    series,
+    shared,
+    text,
+    written,
+)
 from spatial_smoothing.report.tables.cells import (
     Cell,
     Heading,
     Line,
     Name,
     Table,
-    brackets,
     cell,
     heading_above,
     heading_of,
+    in_brackets,
     series_table,
 )
 
@@ -63,10 +75,10 @@ def differences_table(differences: Sequence[Row]) -> Table | None:
 
 def _difference_cell(key: str, value: Sequence[float | None] | None) -> Cell:
     if value is None or value[0] is None:
-        return cell("-")
+        return cell(UNDEFINED)
     estimate, low, high = value
     mark = "*" if excludes_zero(value) else ""
-    below = [] if None in (low, high) else [brackets(key, low, high)]
+    below = [] if None in (low, high) else [in_brackets(key, low, high)]
     sign = "+" if estimate > 0 else ""
     return cell(f"{sign}{written(key, estimate)}{mark}", below=below)
 
@@ -78,10 +90,15 @@ def equivalents_table(rows: Sequence[Row]) -> Table | None:
       rows: Report rows, averaged over runs.
 
     Returns:
-      The table, None where no two models differ in smoothing alone.
+      The table, None where no two models with equally many runs differ in smoothing
+      alone.
     """
     groups = series(rows)
-    pairs = smoothing_pairs(groups)
+    pairs = [
+        (smoothed, baseline)
+        for smoothed, baseline in smoothing_pairs(groups)
+        if are_alike(groups[smoothed], groups[baseline])
+    ]
     keys = [
         key
         for key in _MATCHED
@@ -89,10 +106,13 @@ def equivalents_table(rows: Sequence[Row]) -> Table | None:
     ]
     if not keys:
         return None
+    counts_runs = any("num_runs" in row for row in rows)
     lines = []
     for smoothed, baseline in pairs:
         target = groups[baseline][-1]
         cells = [Cell(baseline, is_name=True), Cell(str(target["num_samples"]))]
+        if counts_runs:
+            cells.append(Cell(str(target.get("num_runs", 1))))
         for key in keys:
             cells.append(cell(text(target, key)))
             cells.append(cell(_size_needed(groups[smoothed], target, key)))
@@ -102,6 +122,8 @@ def equivalents_table(rows: Sequence[Row]) -> Table | None:
         Heading("Unsmoothed model", rows=2, is_name=True),
         Heading("at N", rows=2),
     ]
+    if counts_runs:
+        names.append(Heading("Runs", rows=2))
     above = [heading_above(column(key).heading, columns=2, key=key) for key in keys]
     below = [Heading(text) for text in ("target", "N needed") * len(keys)]
     return Table(
@@ -118,7 +140,7 @@ def _size_needed(group: Sequence[Row], target: Row, key: str) -> str:
     """The smallest size at which a series reaches the target's value of a score."""
     goal = number(target, key)
     if goal is None:
-        return "-"
+        return UNDEFINED
     sign = 1 if column(key).better == "lower" else -1
     for row in group:
         value = number(row, key)

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 from spatial_smoothing.report.columns import DETECTORS, column
 from spatial_smoothing.report.rows import (
+    CONDITIONAL,
     Row,
-    band_meaning,
+    are_rankable,
+    band_meanings,
     best,
     detected,
     detectors,
+    listed,
     metrics,
     number,
     series,
@@ -40,17 +43,28 @@ _DEFINITIONS = (
 
 
 def results(rows: Sequence[Row]) -> Table:
-    """The scores of every row; where images or runs differ, also their numbers."""
+    """The scores of every row; where numbers of images differ, these too."""
     keys = metrics(rows)
-    for key in ("num_runs", "num_examples"):
-        if shared(rows, key) is None and any(row.get(key) for row in rows):
-            keys.insert(0, key)
+    if shared(rows, "num_examples") is None and any(
+        r.get("num_examples") for r in rows
+    ):
+        keys.insert(0, "num_examples")
     return _table(
         rows,
         keys,
         heading="Results",
         caption="All rows. N is the number of samples; an arrow points to the better "
-        "side, and the best of a column is bold.",
+        f"side{_bold(rows)}.",
+    )
+
+
+def _bold(rows: Sequence[Row]) -> str:
+    """What a caption says of bold values."""
+    if are_rankable(rows):
+        return ", and the best of a column is bold"
+    return (
+        "; no value is bold, because the rows are of different numbers of runs or "
+        "images, and do not compare"
     )
 
 
@@ -162,7 +176,7 @@ def detection(rows: Sequence[Row]) -> Table | None:
         cells,
         section="Out-of-distribution detection",
         caption=f"{_other_images(rows)} An image with a higher score is taken for "
-        "out-of-distribution; the best of a column is bold."
+        f"out-of-distribution{_bold(rows)}."
         f"{_bands(scored, ['auroc'])}",
         above=above,
         headings=[heading_of(key) for key in measures * len(names)],
@@ -230,9 +244,17 @@ def _table(
 
 
 def _bands(rows: Sequence[Row], keys: Sequence[str]) -> str:
-    meaning = band_meaning(rows, keys)
-    means = " Values are means over runs." if any("num_runs" in r for r in rows) else ""
-    return means + (f" In brackets, {meaning}." if meaning else "")
+    """What a caption says of means over runs and of bands."""
+    words = ""
+    if any("num_runs" in row for row in rows):
+        words = " Values are means over runs."
+    spread, interval = band_meanings(rows, keys)
+    brackets = [f"in round brackets, {spread}"] if spread else []
+    brackets += [f"in square brackets, {interval}"] if interval else []
+    if brackets:
+        sentence = "; ".join(brackets)
+        words += f" {sentence[0].upper()}{sentence[1:]}."
+    return words
 
 
 def _notes(keys: Sequence[str]) -> list[str]:
@@ -243,6 +265,12 @@ def _notes(keys: Sequence[str]) -> list[str]:
         if note:
             side = f"; {better} is better" if better else ""
             notes.append(f"{heading}: {note}{side}.")
+    conditional = [column(key).heading for key in keys if key in CONDITIONAL]
+    if conditional:
+        notes.append(
+            f"{listed(conditional)}: of n images, which are others in each row, so "
+            "that no value is bold."
+        )
     return notes
 
 
