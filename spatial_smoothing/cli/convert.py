@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from spatial_smoothing.convert.files import StateDict, load_state_dict
-from spatial_smoothing.convert.names import LAST_BIAS
+from spatial_smoothing.convert.names import LAST_BIAS, known_layouts
 from spatial_smoothing.convert.weights import from_pytorch
 from spatial_smoothing.data import sources
 from spatial_smoothing.models.network import HEAD
@@ -146,7 +146,10 @@ def _dataset(source: pathlib.Path, state_dict: StateDict) -> str:
         return fitting[0]
     found = f"{count} classes" if count else "no last layer by a known name"
     choices = ", ".join(fitting or sources.names())
-    raise ValueError(f"{source} has {found}; pass --dataset=NAME, of {choices}")
+    layouts = "" if count else f"; layouts that are known: {known_layouts()}"
+    raise ValueError(
+        f"{source} has {found}; pass --dataset=NAME, of {choices}{layouts}"
+    )
 
 
 def _write(out: pathlib.Path, config: dict[str, Any], variables: dict) -> None:

@@ -81,7 +81,7 @@ def corrupt() -> None:
             f"{_DATASET.value} does not fit in memory; it cannot be written"
         )
     numbers = datasets.choose(dataset.num_examples, _NUM_IMAGES.value)
-    output = epath.Path(_OUTPUT.value)
+    output = paths.absolute(_OUTPUT.value)
     for name in progress.track(names, total=len(names), name="Corruptions"):
         write_cifar_c(
             random_bits.key(transforms.SEED),

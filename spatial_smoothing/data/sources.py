@@ -24,7 +24,7 @@ from spatial_smoothing.data.images.pipeline import EncodedDataset
 from spatial_smoothing.data.tfds.read_cifar import read_cifar
 from spatial_smoothing.data.tfds.read_imagenet import read_imagenet
 from spatial_smoothing.lookup import lookup, unknown
-from spatial_smoothing.runtime import cache, paths
+from spatial_smoothing.runtime import cache
 
 FOLDER = "folder:"
 SPLITS = ("train", "test")
@@ -122,33 +122,6 @@ def _folder_source(name: str, class_names: Sequence[str] | None) -> Source:
         class_names=tuple(class_names),
         splits=("train", "val", "test"),
     )
-
-
-def canonical_name(name: str) -> str:
-    """Returns a name that means the same data set in any working directory.
-
-    Args:
-      name: One of `names()`, which is returned as it is; or "folder:PATH", whose path
-        becomes absolute, with ~ replaced by the home directory and without a slash at
-        its end.
-    """
-    path = name.removeprefix(FOLDER)
-    if not name.startswith(FOLDER) or not path:
-        return name
-    return f"{FOLDER}{paths.absolute(path)}".rstrip("/")
-
-
-def moved(name: str, folder: epath.PathLike | None) -> str:
-    """Returns the name under which a folder is found that may have been moved.
-
-    Args:
-      name: One of `names()`, which is returned as it is; or "folder:PATH".
-      folder: Where the images are now. It counts if it has train/, val/ or test/; None,
-        or a directory of TFDS, leaves the path as it is.
-    """
-    if folder and name.startswith(FOLDER) and folders.holds_splits(folder):
-        return f"{FOLDER}{folder}"
-    return name
 
 
 def load(

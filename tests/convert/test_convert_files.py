@@ -152,9 +152,9 @@ def test_weights_without_a_known_last_layer(tmp_path, capsys):
     np.savez(tmp_path / "net.npz", a=np.ones(3))
     arguments = [str(tmp_path / "net.npz"), str(tmp_path / "out")]
     assert main([*arguments, "--model=resnet_dnn_18"]) == 2
-    assert (
-        "has no last layer by a known name; pass --dataset" in capsys.readouterr().err
-    )
+    error = capsys.readouterr().err
+    assert "has no last layer by a known name; pass --dataset" in error
+    assert "layouts that are known: authors (layer0.0.weight, " in error
 
 
 @pytest.mark.parametrize(

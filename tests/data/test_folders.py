@@ -205,20 +205,6 @@ def test_links_are_followed(root, tmp_path):
 def test_a_name_means_the_same_folder_everywhere(root, monkeypatch):
     monkeypatch.chdir(root.parent)
     monkeypatch.setenv("HOME", str(root.parent))
-    expected = f"folder:{root}"
     for path in ("pets", "pets/", "./pets", "~/pets", "pets/../pets/", str(root)):
-        assert sources.canonical_name(f"folder:{path}") == expected
         assert load(path).num_examples == 4
-    assert sources.canonical_name("folder:gs://b/pets/") == "folder:gs://b/pets"
-    for name in ("cifar10", "folder:"):
-        assert sources.canonical_name(name) == name
     assert "folder: has no path" in message(sources.source, "folder:")
-
-
-def test_a_folder_may_have_moved(root, tmp_path):
-    name = "folder:/nowhere/pets"
-    assert sources.moved(name, root) == f"folder:{root}"
-    assert sources.moved(name, f"{root}/") == f"folder:{root}/"
-    for other in (None, "", tmp_path, tmp_path / "absent"):
-        assert sources.moved(name, other) == name
-    assert sources.moved("imagenet", root) == "imagenet"

@@ -123,6 +123,47 @@ def test_classes_of_a_folder_stay_with_the_run(tmp_path):
     assert recipes.source(held).class_names == ("ant", "bee")
 
 
+def test_a_folder_is_the_same_wherever_a_run_is_continued(tmp_path, monkeypatch):
+    root = jpeg_images.write_folder(tmp_path / "pets", count=1)
+    config = {**CONFIG, "image_size": 32}
+    names = ("pets/", "./pets", f"{root}/", "~/pets")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in names:
+        workdirs.claim(tmp_path / "run", {**config, "dataset": f"folder:{name}"})
+    held = workdirs.read_config(tmp_path / "run")
+    assert held["dataset"] == f"folder:{root}"
+    # A config of an older version has the name as it was given.
+    older = json.dumps({**held, "dataset": "folder:pets"})
+    (tmp_path / "run" / "config.json").write_text(older)
+    workdirs.claim(tmp_path / "run", {**config, "dataset": f"folder:{root}"})
+    monkeypatch.chdir(root)
+    with pytest.raises(ValueError, match=r"no folder .*pets/pets"):
+        workdirs.claim(tmp_path / "run", {**config, "dataset": "folder:pets"})
+    held["class_names"] = None
+    assert recipes.loader(held)(held["dataset"], "test").num_examples == 2
+
+
+def test_a_folder_that_was_moved_is_found_in_data_dir(tmp_path):
+    root = jpeg_images.write_folder(tmp_path / "pets", count=1)
+    other = jpeg_images.write_folder(tmp_path / "other", count=3)
+    config = {**CONFIG, "dataset": f"folder:{root}", "image_size": 32}
+    held = workdirs.read_config(workdirs.claim(tmp_path / "run", config))
+    moved = root.rename(tmp_path / "moved")
+    name = held["dataset"]
+    with pytest.raises(ValueError, match=f"no folder {root}"):
+        recipes.loader(held)(name, "test")
+    for load in (
+        recipes.loader(held, data_dir=moved),
+        recipes.loader({**held, "data_dir": str(moved)}),
+    ):
+        assert str(load(name, "test").records.folder) == str(moved / "test")
+        # Another data set, such as one out of the distribution, is where it says.
+        assert load(f"folder:{other}", "test").num_examples == 6
+    with pytest.raises(ValueError, match=f"no folder {root}"):
+        recipes.loader(held, data_dir=tmp_path)(name, "test")
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [

@@ -156,11 +156,6 @@ def class_folders(folder: epath.Path) -> list[str]:
     return [path.name for path in found]
 
 
-def holds_splits(path: epath.PathLike) -> bool:
-    """Whether a folder has train/, val/ or test/, as a data set has."""
-    return any((paths.absolute(path) / split).is_dir() for split in _SPLITS)
-
-
 def _split_folder(path: epath.PathLike, split: str) -> epath.Path:
     """Returns the folder of a split."""
     root = paths.absolute(path)
