@@ -1,7 +1,7 @@
 # make demo   trains two small networks and compares them: a few minutes on a CPU
-# make test   format, lint, tests
-# make chaos  kills 20 trainings at random moments, and compares what comes of them
-# make lock   resolves the dependencies of setup.cfg anew
+# make test   checks the format, lints, and runs the tests
+# make chaos  kills 20 trainings at random moments, and compares their results
+# make lock   resolves the dependencies of setup.cfg again, into requirements.lock
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,13 +21,18 @@ $(INSTALLED): requirements.lock setup.cfg pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/python train.py --config=configs/shapes.py --workdir=$(DEMO)/plain \
+	@echo "[#....] demo, step 1 of 5: train a network without smoothing"
+	@$(BIN)/python train.py --config=shapes --workdir=$(DEMO)/plain \
 	  --config.model=resnet_mcdo_18
-	$(BIN)/python train.py --config=configs/shapes.py --workdir=$(DEMO)/smoothing \
+	@echo "[##...] demo, step 2 of 5: train the same network with smoothing"
+	@$(BIN)/python train.py --config=shapes --workdir=$(DEMO)/smoothing \
 	  --config.model=resnet_mcdo_smoothing_18
-	$(BIN)/python evaluate.py --workdir=$(DEMO)/plain
-	$(BIN)/python evaluate.py --workdir=$(DEMO)/smoothing
-	$(BIN)/python evaluate.py --compare=$(DEMO)/plain,$(DEMO)/smoothing \
+	@echo "[###..] demo, step 3 of 5: evaluate the network without smoothing"
+	@$(BIN)/python evaluate.py --workdir=$(DEMO)/plain
+	@echo "[####.] demo, step 4 of 5: evaluate the network with smoothing"
+	@$(BIN)/python evaluate.py --workdir=$(DEMO)/smoothing
+	@echo "[#####] demo, step 5 of 5: compare both"
+	@$(BIN)/python evaluate.py --compare=$(DEMO)/plain,$(DEMO)/smoothing \
 	  --output=$(DEMO)/report
 
 lint: $(INSTALLED)
@@ -37,7 +42,7 @@ lint: $(INSTALLED)
 test: lint
 	$(BIN)/pytest --numprocesses=auto --dist=loadfile
 
-# Also what takes minutes: the largest networks.
+# Runs the slow tests too, such as those of the largest networks.
 test-all: lint
 	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "slow or not slow"
 

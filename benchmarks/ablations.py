@@ -2,10 +2,10 @@
 
     python -m benchmarks.ablations --table=heads --seeds=3 --output=runs/ablations
 
-trains small networks on the embedded data set; everything after `--` goes to
-`train.py`, as in `-- --config=configs/cifar100.py --config.data_dir=DIR`. Each case and
-seed is a run of its own, shared by the tables that have it; the same command continues
-where it was interrupted. Each table is a report: means, and the range over seeds.
+This trains small networks on the embedded data set. Everything after `--` goes to
+`train.py`, as in `-- --config=cifar100 --config.data_dir=DIR`. Each case and seed is
+one run, which all tables with this case share. The same command continues where it was
+interrupted. Each table is a report with means and ranges over seeds.
 """
 
 import itertools
@@ -26,10 +26,26 @@ from spatial_smoothing.runs.provenance import provenance
 from spatial_smoothing.runtime import progress
 
 _ROOT = Path(__file__).parents[1]
-_TABLE = flags.DEFINE_list("table", list(TABLES), f"Of {', '.join(TABLES)}.")
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Runs of each case.", lower_bound=1)
-_NUM_SAMPLES = flags.DEFINE_integer("num_samples", 50, "Monte Carlo dropout samples.")
-_OUTPUT = flags.DEFINE_string("output", None, "Directory of runs and reports.")
+FLAGS = start.new_flags()
+_TABLE = flags.DEFINE_list(
+    "table",
+    list(TABLES),
+    f"Tables to make, separated by commas: {', '.join(TABLES)}.",
+    flag_values=FLAGS,
+)
+_SEEDS = flags.DEFINE_integer(
+    "seeds",
+    3,
+    "Number of runs of each case, with the seeds 0, 1, ...",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
+_NUM_SAMPLES = flags.DEFINE_integer(
+    "num_samples", 50, "Number of Monte Carlo dropout samples.", flag_values=FLAGS
+)
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Directory of runs and reports.", flag_values=FLAGS
+)
 
 
 class Job(NamedTuple):
@@ -40,10 +56,10 @@ class Job(NamedTuple):
 
 
 def job(output: Path, fields: Mapping[str, Any], *, seed: int) -> Job:
-    """Returns the run of a case, named after what it is."""
+    """Returns the run of a case; its name has all its fields."""
     others = [f"{k}={_text(v)}" for k, v in fields.items() if k != "model"]
     name = "-".join([fields["model"], *others, f"seed={seed}"])
-    name = name.replace(",", "_")  # flags part workdirs by commas
+    name = name.replace(",", "_")  # --workdir separates workdirs by commas
     return Job(output / "runs" / name, {**fields, "seed": seed})
 
 
@@ -56,7 +72,11 @@ def commands(
 ) -> Iterator[list[str]]:
     """Yields the commands that make a run and evaluate it.
 
-    The default config is spelled out, so that mistakes in fields are one line.
+    Args:
+      job: The run.
+      arguments: Further arguments of train.py; without a config among them, it is that
+        of the embedded data set.
+      num_samples: Number of Monte Carlo dropout samples.
     """
     if not any(argument.startswith("--config=") for argument in arguments):
         arguments = ["--config=configs/shapes.py", *arguments]
@@ -66,10 +86,14 @@ def commands(
 
 
 def execute(command: Sequence[str]) -> None:
-    """Runs a script of the project, silent unless it fails.
+    """Runs a script of the project, which prints nothing here.
+
+    Args:
+      command: The name of the script, and its arguments.
 
     Raises:
-      ValueError: it failed; with its last line.
+      ValueError: if it fails; the text has the last line that it printed.
+      KeyboardInterrupt: if it was interrupted.
     """
     done = subprocess.run(
         [sys.executable, *command], cwd=_ROOT, capture_output=True, text=True
@@ -82,7 +106,7 @@ def execute(command: Sequence[str]) -> None:
 
 
 def rows(output: Path, table: str, *, seeds: int) -> list[dict[str, Any]]:
-    """Returns the rows of all runs of a table, labelled by their case."""
+    """Returns the rows of all runs of a table; a row's label is its case."""
     found = []
     for (case, fields), seed in itertools.product(TABLES[table].items(), range(seeds)):
         own, _ = report.read(_metrics(job(output, fields, seed=seed)))
@@ -107,8 +131,6 @@ def _claim(output: Path, settings: Mapping[str, Any]) -> None:
 
 def main(arguments: Sequence[str] = ()) -> None:
     """Makes the runs that are missing, and a report of each table."""
-    if not _OUTPUT.value:
-        raise ValueError("give --output=DIR for runs and reports")
     output, seeds = Path(_OUTPUT.value).absolute(), _SEEDS.value
     chosen = {name: lookup(TABLES, name, "table") for name in _TABLE.value}
     settings = {"train": list(arguments), "num_samples": _NUM_SAMPLES.value}
@@ -139,10 +161,14 @@ def main(arguments: Sequence[str] = ()) -> None:
 
 
 def _is_largest(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a row is of its case's largest ensemble."""
+    """Returns whether a row is that of the largest ensemble of its case."""
     sizes = [other["num_samples"] for other in rows if other["label"] == row["label"]]
     return row["num_samples"] == max(sizes)
 
 
+COMMAND = start.Command(
+    main, FLAGS, about=__doc__, required=("output",), positional=True
+)
+
 if __name__ == "__main__":
-    start.run(main, positional=True)
+    start.run(COMMAND)

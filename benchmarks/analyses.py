@@ -1,11 +1,12 @@
-"""What a landscape and a Hessian-vector product cost, beside passes and gradients.
+"""Measures what landscapes and Hessians cost, relative to passes and gradients.
 
     python -m benchmarks.analyses [--model=resnet_mcdo_smoothing_18 --width=16]
 
-prints, on one device, the time of a point of a landscape relative to that of one
-compiled evaluation pass over the same batches, and of a Hessian-vector product relative
-to that of a gradient: the median over interleaved repetitions, and their range. On a
-CPU times are those of all its cores, which others that use the machine change less.
+This prints two ratios for one device: the time of a point of a landscape, divided by
+that of one compiled evaluation pass over the same batches; and the time of a
+Hessian-vector product, divided by that of a gradient. Both are medians over interleaved
+repetitions, with their range. On a CPU, times are the processor time of all its cores,
+which other programs on the machine change less than the time on the clock.
 """
 
 import statistics
@@ -23,13 +24,37 @@ from spatial_smoothing.cli import start
 from spatial_smoothing.data import augment, batches
 from spatial_smoothing.runtime import sharding
 
-_MODEL = flags.DEFINE_string("model", "resnet_mcdo_smoothing_18", "One of the zoo.")
-_WIDTH = flags.DEFINE_integer("width", 16, "Channels of the first stage.")
-_STAGES = flags.DEFINE_list("stages", ["2", "2", "2", "2"], "Blocks of each stage.")
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images at once.")
-_NUM_BATCHES = flags.DEFINE_integer("num_batches", 4, "Of a pass.")
-_ROW = flags.DEFINE_list("row", ["landscape", "hessian"], "What to measure.")
-_REPEATS = flags.DEFINE_integer("repeats", 7, "Interleaved repetitions.")
+FLAGS = start.new_flags()
+_MODEL = flags.DEFINE_string(
+    "model",
+    "resnet_mcdo_smoothing_18",
+    "Name of the network, one of models.names().",
+    flag_values=FLAGS,
+)
+_WIDTH = flags.DEFINE_integer(
+    "width", 16, "Number of channels of the first stage.", flag_values=FLAGS
+)
+_STAGES = flags.DEFINE_list(
+    "stages",
+    ["2", "2", "2", "2"],
+    "Number of blocks of each stage. Without it, 2,2,2,2.",
+    flag_values=FLAGS,
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 128, "Number of images in a batch.", flag_values=FLAGS
+)
+_NUM_BATCHES = flags.DEFINE_integer(
+    "num_batches", 4, "Number of batches in an evaluation pass.", flag_values=FLAGS
+)
+_ROW = flags.DEFINE_list(
+    "row",
+    ["landscape", "hessian"],
+    "What to measure: landscape, hessian or both.",
+    flag_values=FLAGS,
+)
+_REPEATS = flags.DEFINE_integer(
+    "repeats", 7, "Number of interleaved repetitions.", flag_values=FLAGS
+)
 
 KEY = jax.random.key(0)
 prepare = augment.preparation(
@@ -123,5 +148,7 @@ def _hessian(model, variables, batch):
     }
 
 
+COMMAND = start.Command(main, FLAGS, about=__doc__)
+
 if __name__ == "__main__":
-    start.run(main)
+    start.run(COMMAND)

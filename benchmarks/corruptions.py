@@ -1,9 +1,9 @@
 """Times the corruptions: `python -m benchmarks.corruptions [--num_images=1000]`.
 
-For each corruption: seconds to compile its five severities, and the median, lowest and
-highest time of an image over repeated passes through all of them. Then what all sets of
-10,000 images take at this speed; and, as other programs may run beside, the time of the
-processor (all cores) for the same.
+This prints for each corruption the seconds to compile its five severities, and the
+median, lowest and highest time of an image over repeated passes through all of them.
+The last line has the time that all sets of 10,000 images take at this speed, and the
+processor time of all cores for the same, because other programs may run as well.
 """
 
 import argparse

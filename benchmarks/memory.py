@@ -1,12 +1,12 @@
-"""Peak memory of a process, without JAX: peers measure theirs too."""
+"""Peak memory of a process, measured without JAX, so that peers can measure theirs."""
 
 import pathlib
 
 
 def peak_bytes() -> int:
-    """The most memory this process has held, in bytes; of Linux.
+    """Returns the most memory that this process has held, in bytes; on Linux only.
 
-    Not what getrusage says, which begins with the memory of the parent.
+    The number of getrusage is no use here: it begins with the memory of the parent.
     """
     status = pathlib.Path("/proc/self/status").read_text()
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])

@@ -32,14 +32,14 @@ def network(
 
 
 class _Dropout(torch.nn.Dropout):
-    """Always live."""
+    """Dropout that is active in evaluation mode too."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return functional.dropout(x, self.p, training=True) if self.p else x
 
 
 def batch(images: np.ndarray) -> torch.Tensor:
-    """Returns images f32[B, H, W, 3] as PyTorch wants them."""
+    """Returns images f32[B, H, W, 3] as a tensor f32[B, 3, H, W] on the device."""
     tensor = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).to(DEVICE)
     return tensor.contiguous(memory_format=torch.channels_last)
 
@@ -52,7 +52,7 @@ def training_step(
     steps: int = 1,
     compiled: bool = False,
 ) -> Callable[[], None]:
-    """Steps of SGD on one batch; without augmentation, which ours has on top."""
+    """Makes steps of SGD on one batch, without the augmentation that our step has."""
     x, y = batch(images), torch.from_numpy(labels).long().to(DEVICE)
     optimizer = torch.optim.SGD(
         [p for p in model.parameters() if p.requires_grad],
@@ -79,7 +79,7 @@ def training_step(
 
 
 def first_step(name: str, *, width: int, stages: Sequence[int], size: int) -> None:
-    """Makes one training step, for `start`."""
+    """Makes one training step; see `start`."""
     images = np.zeros((size, 32, 32, 3), np.float32)
     model = network(name, width=width, stages=stages)
     training_step(model, images, np.zeros(size, np.int32))()
@@ -98,13 +98,13 @@ def mc_dropout_table(
     sizes: Sequence[int],
     shared: bool,
 ) -> Callable[[], list[dict[str, float]]]:
-    """NLL, accuracy, Brier score and ECE of each ensemble size.
+    """Returns a function that computes NLL, accuracy, Brier score and ECE of each size.
 
     Args:
-      model: With dropout.
-      images: f32[B, H, W, 3].
-      labels: i32[B].
-      sizes: Increasing.
+      model: Network with dropout.
+      images: Images, f32[B, H, W, 3].
+      labels: Labels, i32[B].
+      sizes: Ensemble sizes, increasing.
       shared: Whether the passes of a size are part of those of the next; the paper's
         code makes new ones.
     """
@@ -165,7 +165,7 @@ def landscape_point(
 def smoothing(
     x: np.ndarray, *, bfloat16: bool, backward: bool
 ) -> Callable[[], torch.Tensor]:
-    """tanh, ReLU and an average pool, forward or forward and backward."""
+    """Computes tanh, ReLU and an average pool, forward or forward and backward."""
     dtype = torch.bfloat16 if bfloat16 else torch.float32
     layer = authors_networks.Smoothing(x.shape[-1])
     x = batch(x).to(dtype).requires_grad_(backward)

@@ -1,14 +1,14 @@
-"""Images a second and core that are read, decoded, cropped and resized to train on.
+"""Measures the input pipeline: images a second and core that are made to train on.
 
 python -m benchmarks.pipeline [--images=512] [--rounds=7] [--num_workers=16]
     [--output=FILE.json]
 
-Images are made with the spectrum and the sizes of photographs, about 110 kB each as in
-ImageNet, and lie in array_record as TFDS writes it. The peer is a loop that does the
-same work with Pillow on files in memory. All take turns; each is fresh in every round,
-and its first batches, for which it starts threads or processes, do not count. Seconds
-are of a clock, which other work on the machine slows, and of processors, which it does
-not.
+Images are read, decoded, cropped and resized. They have the spectrum and the sizes of
+photographs, about 110 kB each as in ImageNet, and are stored in array_record as TFDS
+writes it. The peer is a loop that does the same work with Pillow on files in memory.
+All variants take turns. Each one is new in every round, and its first batches, for
+which it starts threads or processes, do not count. Seconds are measured on the clock,
+which depends on other work on the machine, and on the processors, which does not.
 """
 
 import argparse
@@ -41,7 +41,7 @@ SIZE, BATCH, NUM_FILES = 224, 32, 60
 
 
 def photograph(rng: np.random.Generator, width: int, height: int) -> bytes:
-    """A JPEG of random colours whose amplitudes fall as one over the frequency."""
+    """Returns a JPEG of random colours, with amplitudes of one over the frequency."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
     weight = 1 / (frequency + 1 / max(width, height)) ** 1.25
 
@@ -86,7 +86,7 @@ def write(folder: pathlib.Path, files: list[bytes]) -> pathlib.Path:
 
 
 def pillow_loop(files: list[bytes]) -> Iterator[int]:
-    """The peer: yields the size of each batch."""
+    """Decodes with Pillow, as the peer; yields the size of each batch."""
     rng = np.random.default_rng(0)
     while True:
         images = []
@@ -101,13 +101,13 @@ def pillow_loop(files: list[bytes]) -> Iterator[int]:
 
 
 def pipeline(dataset: EncodedDataset) -> Iterator[int]:
-    """Ours."""
+    """Decodes with this library; yields the size of each batch."""
     for batch in dataset.training_batches(BATCH, seed=0, stop=10**6):
         yield len(batch["image"])
 
 
 def reading(dataset: EncodedDataset) -> Iterator[int]:
-    """Ours without decoding: the bytes of the files."""
+    """Reads the bytes of the files with this library, without decoding them."""
     numbers = grain.MapDataset.range(dataset.num_examples).shuffle(seed=0).repeat()
     one_thread = grain.ReadOptions(num_threads=1, prefetch_buffer_size=BATCH)
     iterator = iter(numbers.map(dataset.records.read).to_iter_dataset(one_thread))
@@ -120,7 +120,7 @@ def reading(dataset: EncodedDataset) -> Iterator[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """What is timed: batches, how many cores may make them, and how many times more."""
+    """What is timed: its batches, the cores that make them, and how much longer."""
 
     name: str
     batches: Callable[[], Iterator[int]]
@@ -129,14 +129,14 @@ class Variant:
 
 
 def processor_seconds() -> float:
-    """Of this process, its threads and its workers, so far."""
+    """Returns the processor seconds of this process, its threads and its workers."""
     here = psutil.Process()
     spent = [p.cpu_times() for p in (here, *here.children(recursive=True))]
     return sum(times.user + times.system for times in spent)
 
 
 def speeds(variant: Variant, count: int) -> dict[str, float]:
-    """Images a second and core by both clocks, over `count` images after the start."""
+    """Returns images a second and core by both clocks, over `count` images."""
     every = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, every[: variant.cores])
     try:
@@ -162,7 +162,7 @@ def measure(
     rounds: int,
     num_workers: int,
 ) -> dict:
-    """Times all variants in turns; returns name -> speeds and ratios to the peer's."""
+    """Times all variants in turns; returns name -> speeds and ratios to the peer."""
     records = prepared.encoded_records(folder, "train", num_classes=2)
     dataset = EncodedDataset(records, SIZE)
     cores = len(os.sched_getaffinity(0))
@@ -198,14 +198,19 @@ def measure(
 
 
 def main() -> None:
-    """Measures, prints a table, and writes JSON where asked to."""
+    """Measures, prints a table, and writes JSON if `--output` is given."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--images", type=int, default=512, help="timed each time")
+    parser.add_argument(
+        "--images", type=int, default=512, help="number of images in a turn"
+    )
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
-        "--num_workers", type=int, default=os.cpu_count(), help="0 for no such row"
+        "--num_workers",
+        type=int,
+        default=os.cpu_count(),
+        help="number of processes of the row with workers; 0 leaves it out",
     )
-    parser.add_argument("--output", type=pathlib.Path, help="of the JSON")
+    parser.add_argument("--output", type=pathlib.Path, help="path of the JSON file")
     arguments = parser.parse_args()
     rng = np.random.default_rng(0)
     sizes = itertools.islice(itertools.cycle(SIZES), NUM_FILES)

@@ -1,12 +1,13 @@
-"""The paper's Figures 2 and 3: ResNet-18 on CIFAR-100, with and without smoothing.
+"""Makes the paper's Figures 2 and 3: ResNet-18 on CIFAR-100, with smoothing or not.
 
     python -m benchmarks.reproduce --scale=full --seeds=1,2,3 --data_dir=DIR
 
-trains deterministic and MC-dropout networks, plain and smoothing, by the recipe of
-`configs/cifar100.py`, evaluates ensembles of up to 50 samples and draws them beside the
-paper's values. `--scale=small` is the same protocol with a narrow, shallow network and
-6 epochs, for an evening of two CPU cores, without the paper's values.
-The same command continues where it was interrupted. Ablations are another command:
+This trains deterministic and MC-dropout networks, with and without smoothing, by the
+recipe of `configs/cifar100.py`, evaluates ensembles of up to 50 samples and draws them
+together with the paper's values. `--scale=small` is the same protocol with a narrow,
+shallow network and 6 epochs, which takes an evening on two CPU cores; it does not draw
+the paper's values. The same command continues where it was interrupted. Ablations are
+another command:
 `python -m benchmarks.ablations`.
 """
 
@@ -24,7 +25,7 @@ MODELS = (
     "resnet_dnn_18",
     "resnet_dnn_smoothing_18",
 )
-# Scale -> name of its results, fields of the config.
+# Scale -> name of its results, and the fields of the config that it changes.
 SCALES: dict[str, tuple[str, dict[str, str]]] = {
     "full": ("cifar100_resnet18", {}),
     "small": (
@@ -56,12 +57,12 @@ def commands(
     """Yields the commands of the scripts, in their order.
 
     Args:
-      scale: A key of `SCALES`.
-      models: To train.
-      seeds: Of each model.
+      scale: Scale, a key of `SCALES`.
+      models: Names of the networks to train.
+      seeds: Seeds that each network is trained with.
       runs: Directory of the workdirs, `MODEL-seedS`, and of `report/`.
-      data_dir: Of TFDS; None for its default.
-      num_samples: Of Monte Carlo dropout.
+      data_dir: Directory of TFDS; None for its default.
+      num_samples: Number of Monte Carlo dropout samples.
     """
     _, fields = SCALES[scale]
     workdirs = {(m, s): runs / f"{m}-seed{s}" for s in seeds for m in models}
@@ -89,7 +90,7 @@ def commands(
 def keep(
     report: pathlib.Path, results: pathlib.Path, *, names: Mapping[str, str]
 ) -> None:
-    """Copies the small files of a report, with paths of this machine renamed."""
+    """Copies the small files of a report, without the paths of this machine."""
     results.mkdir(parents=True, exist_ok=True)
     for name in _TEXTS:
         text = (report / name).read_text()
@@ -101,17 +102,29 @@ def keep(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Trains, evaluates, compares; returns the exit code of what failed, or 0."""
+    """Trains, evaluates and compares; returns the exit code of what failed, or 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--scale", choices=SCALES, default="small")
-    parser.add_argument("--seeds", default="1", help="such as 1,2,3")
-    parser.add_argument("--models", default=",".join(MODELS), help="of these")
-    parser.add_argument("--data_dir", help="of TFDS")
+    parser.add_argument("--seeds", default="1", help="seeds, such as 1,2,3")
+    parser.add_argument(
+        "--models",
+        default=",".join(MODELS),
+        help="networks to train, separated by commas",
+    )
+    parser.add_argument("--data_dir", help="directory of TFDS")
     parser.add_argument("--num_samples", type=int, default=50)
-    parser.add_argument("--runs", type=pathlib.Path, help="default: runs/NAME")
-    parser.add_argument("--output", type=pathlib.Path, help="default: results/NAME")
+    parser.add_argument(
+        "--runs",
+        type=pathlib.Path,
+        help="directory of the workdirs; default: runs/NAME",
+    )
+    parser.add_argument(
+        "--output",
+        type=pathlib.Path,
+        help="directory of the report; default: results/NAME",
+    )
     given = parser.parse_args(argv)
     name, _ = SCALES[given.scale]
     runs = (given.runs or pathlib.Path("runs", name)).absolute()

@@ -1,9 +1,9 @@
-"""Times the library beside PyTorch and beside the limits of the machine.
+"""Times the library, PyTorch and the limits of the machine.
 
     python -m benchmarks.run [--suite=training,mc_dropout] [--output=FILE.json]
 
-Rivals take turns in one process. Prints a table and writes JSON with provenance. The
-input pipeline, the analyses and the scores have commands of their own:
+Rivals take turns in one process. The command prints a table and writes JSON with
+provenance. The input pipeline, the analyses and the scores have other commands:
 `python -m benchmarks.pipeline`, `benchmarks.analyses`, `benchmarks.scoring`.
 """
 
@@ -54,19 +54,29 @@ def _range(ratio: dict[str, float]) -> str:
 
 
 def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
-    """Runs the suites asked for; returns the rows."""
+    """Runs the suites that the arguments name; returns the rows."""
     cpu.keep_memory()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--suite", default=",".join(suites.SUITES), help="of these")
-    parser.add_argument("--scale", choices=SCALES, help="default: by device")
-    parser.add_argument("--output", type=pathlib.Path, help="of the JSON")
+    parser.add_argument(
+        "--suite",
+        default=",".join(suites.SUITES),
+        help="suites to run, separated by commas",
+    )
+    parser.add_argument(
+        "--scale",
+        choices=SCALES,
+        help="size of the work; by default the device decides",
+    )
+    parser.add_argument("--output", type=pathlib.Path, help="path of the JSON file")
     for field in ("width", "rounds", "eval_batch"):
         parser.add_argument(f"--{field}", type=int)
-    parser.add_argument("--batch_size", type=int, help="of training")
+    parser.add_argument(
+        "--batch_size", type=int, help="number of examples in a training step"
+    )
     parser.add_argument("--clock", choices=timing.CLOCKS)
-    parser.add_argument("--cores", type=int, help="to use, of a CPU")
+    parser.add_argument("--cores", type=int, help="number of CPU cores to use")
     parser.add_argument("--torch_compile", action="store_true", default=None)
     given = parser.parse_args(argv)
     try:
@@ -77,7 +87,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     except ValueError as error:
         parser.error(str(error))
     messages.quiet()
-    if given.cores:  # before JAX and PyTorch make threads
+    if given.cores:  # must come before JAX and PyTorch start threads
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: given.cores])
     device = "cpu" if jax.default_backend() == "cpu" else "gpu"
     scale = SCALES[given.scale or device]
@@ -107,7 +117,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
         found = suite(scale)
         rows += found
         print(table(found), flush=True)
-        if given.output:  # after every suite: what is there survives an interruption
+        if given.output:  # after every suite, so that an interruption loses one at most
             result = {"provenance": about, "scale": dataclasses.asdict(scale)}
             text = json.dumps({**result, "rows": rows}, indent=2)
             given.output.parent.mkdir(parents=True, exist_ok=True)

@@ -17,23 +17,23 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How large the work is.
+    """The size of the work in all suites.
 
     Attributes:
-      width: Channels of the first stage.
-      stages: Blocks of each stage of a ResNet-18; None for its own.
-      batch_sizes: Of training.
-      eval_batch: Images that ensembles are evaluated on at once.
+      width: Number of channels of the first stage.
+      stages: Number of blocks of each stage of a ResNet-18; None for its own.
+      batch_sizes: Batch sizes of training.
+      eval_batch: Number of images in a batch of evaluation.
       models: Names of the networks that are trained.
-      steps: Of training, in a timed call.
-      sizes: Of ensembles.
-      rounds: Timed turns.
-      turn: Seconds of one, of what takes less.
-      clock: A key of `timing.CLOCKS`.
-      copied: Bytes, for the limit of the machine.
-      side: Of matrices, for the same.
-      torch_compile: Whether compiled PyTorch is a peer too.
-      peers: Whether PyTorch is a peer at all.
+      steps: Number of training steps in a timed call.
+      sizes: Ensemble sizes.
+      rounds: Number of timed turns.
+      turn: Least number of seconds in a turn; short functions are called repeatedly.
+      clock: Clock, a key of `timing.CLOCKS`.
+      copied: Number of bytes that are copied to measure the memory bandwidth.
+      side: Side of the matrices that are multiplied to measure the arithmetic.
+      torch_compile: Whether there is a peer of compiled PyTorch.
+      peers: Whether there are peers of PyTorch.
       limits: What the machine is able to do; see `timing.limits`.
     """
 
@@ -60,7 +60,7 @@ class Scale:
         return models.build(name, num_classes=100, width=self.width, **fields)
 
     def compare(self, *args, turns: float = 1.0, **options) -> list[Row]:
-        """`timing.compare`, with `turns` times the usual rounds."""
+        """Calls `timing.compare` with this scale, and `turns` times its rounds."""
         rounds = max(2, round(turns * self.rounds))
         return timing.compare(*args, rounds=rounds, clock=self.clock, **options)
 

@@ -1,4 +1,4 @@
-"""What scores cost beside the pass that they are read off: time and peak memory.
+"""Measures the time and peak memory of scores, and of the pass that they need.
 
     python -m benchmarks.scoring [--num_samples=50 --num_images=512 --width=16]
 

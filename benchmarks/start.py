@@ -1,4 +1,4 @@
-"""What it takes to begin: time to the end of the first step, and peak memory."""
+"""Measures the start: time until the end of the first step, and peak memory."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ _REPEATS = 3
 
 
 def start(scale: Scale) -> list[Row]:
-    """Processes that make one training step and end, by the clock on the wall."""
+    """Times processes that make one training step and end, on the clock."""
     rows = []
     with tempfile.TemporaryDirectory() as cache:
         for name, environment in (
@@ -42,12 +42,12 @@ def start(scale: Scale) -> list[Row]:
 
 
 def _who(scale: Scale) -> list[str]:
-    """Modules with a function `first_step`."""
+    """Returns the modules that have a function `first_step`."""
     return ["suites", "peers"] if scale.peers else ["suites"]
 
 
 def _first_step(scale: Scale, who: str, extra: dict[str, str]) -> tuple[float, int]:
-    """Seconds and peak bytes of a process."""
+    """Runs a process that makes one step; returns its seconds and peak bytes."""
     name, size = scale.models[-1], scale.batch_sizes[0]
     stages = scale.model(name).stages
     arguments = f"{name!r}, width={scale.width}, stages={stages}, size={size}"

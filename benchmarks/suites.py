@@ -1,4 +1,4 @@
-"""What is timed: name of a suite -> function of a `Scale` -> rows of `timing.compare`.
+"""The suites: each is a function of a `Scale` that returns rows of `timing.compare`.
 
 Contract of this file: ours is the library as it is called by the scripts. Peers in JAX
 are what one would write without it; those in PyTorch are in `peers`, and left out where
@@ -28,7 +28,7 @@ _NORMALIZE = functools.partial(augment.normalize, mean=(0.5,) * 3, std=(0.25,) *
 
 
 def smoothing(scale: Scale) -> list[Row]:
-    """The layer, forward and with its gradient, on the map of each stage."""
+    """Times the layer, forward and with its gradient, on the map of each stage."""
     rows = []
     for stage in range(4):
         shape = (scale.batch_sizes[0], 32 >> stage, 32 >> stage, scale.width << stage)
@@ -71,7 +71,7 @@ def _smoothing_rows(
 
 
 def _depthwise(x: jax.Array) -> jax.Array:
-    """Smoothing as other libraries write a blur."""
+    """Computes smoothing with the blurs of other libraries."""
     y = jax.nn.relu(10 * jnp.tanh(x / 10))
     return jax.lax.conv_general_dilated(
         y,
@@ -84,7 +84,7 @@ def _depthwise(x: jax.Array) -> jax.Array:
 
 
 def training(scale: Scale) -> list[Row]:
-    """Steps of training, augmentation included, beside PyTorch without it."""
+    """Times training steps with augmentation; those of PyTorch have none."""
     on_cpu = jax.default_backend() == "cpu"
     dtype = "float32" if on_cpu else "bfloat16"
     rows = []
@@ -123,7 +123,7 @@ def _training_peers(scale: Scale, model, name: str, size: int) -> dict:
 
 
 def training_rival(scale: Scale, model, batch_size: int) -> Rival:
-    """Every call makes the next steps of one epoch."""
+    """Returns a function that makes the next steps of one epoch in every call."""
     count = scale.steps * (max(2, scale.rounds) + 2)
     schedule = optim.warmup_multistep(
         0.1, steps_per_epoch=100, warmup_epochs=1, milestones=(60, 120, 160), factor=0.2
@@ -160,13 +160,13 @@ def training_rival(scale: Scale, model, batch_size: int) -> Rival:
 
 
 def first_step(name: str, *, width: int, stages: Sequence[int], size: int) -> None:
-    """Makes one training step, for `start`."""
+    """Makes one training step; see `start`."""
     scale = Scale(width=width, rounds=0)
     training_rival(scale, scale.model(name, stages=tuple(stages)), size)()
 
 
 def _training_operations(model, batch_size: int) -> float:
-    """Floating-point operations of a step, as XLA counts them before it optimises."""
+    """Returns the floating-point operations of a step, as XLA counts them at first."""
     images = jnp.zeros((batch_size, 32, 32, 3))
     variables = jax.eval_shape(model.init, _KEY, images)
 
@@ -186,7 +186,7 @@ def _training_operations(model, batch_size: int) -> float:
 
 
 def mc_dropout(scale: Scale) -> list[Row]:
-    """The table of all ensemble sizes: from images to NLL, accuracy, Brier, ECE."""
+    """Times the table of all ensemble sizes, from images to NLL and other scores."""
     name = "resnet_mcdo_smoothing_18"
     model, (images, labels) = scale.model(name), scale.data(scale.eval_batch)
     variables = jax.jit(model.init)(_KEY, jnp.zeros((1, 32, 32, 3)))
@@ -244,7 +244,7 @@ def _one_by_one(model, sizes) -> ensembles.Predict:
 
 
 def loss_landscape(scale: Scale) -> list[Row]:
-    """A point of a loss landscape, by one dropout sample."""
+    """Times a point of a loss landscape, with one dropout sample."""
     name = "resnet_mcdo_smoothing_18"
     model, (images, labels) = scale.model(name), scale.data(scale.eval_batch)
     variables = jax.jit(model.init)(_KEY, jnp.zeros((1, 32, 32, 3)))

@@ -1,4 +1,4 @@
-"""The special cases that are compared: name of a table -> cases -> config fields.
+"""The cases that ablations compare: name of a table -> cases -> config fields.
 
 Source: Park & Kim, ICML 2022, section 3 and appendices B to D.
 """
@@ -10,12 +10,12 @@ SMOOTH = "resnet_mcdo_smoothing_18"
 Cases = dict[str, dict[str, Any]]
 
 
-# What the layer does anyway: cases that say so are those that say nothing.
+# The defaults of the layer. A case with these values is the case without them.
 _DEFAULTS = {"squash": "tanh", "taps": (1, 1), "temperature": 10.0}
 
 
 def _smoothed(**fields: Any) -> dict[str, Any]:
-    """Fields of the network with smoothing, of which some differ."""
+    """Returns the fields of the network with smoothing, some of them changed."""
     different = {k: v for k, v in fields.items() if v != _DEFAULTS[k]}
     return {"model": SMOOTH, **different}
 

@@ -1,4 +1,4 @@
-"""Timing of rivals in turns, and the limits of the machine.
+"""Times rivals in turns, and measures the limits of the machine.
 
 Contract of this file: rivals are functions without arguments that return when their
 work is done. They take turns in one process, so that what slows the machine down slows
@@ -18,8 +18,8 @@ CLOCKS: dict[str, Callable[[], float]] = {
     "wall": time.perf_counter,
     "cpu": time.process_time,
 }
-"""What seconds are: of the wall, or, on a machine that is shared, of the process on all
-of its cores, which threads that wait for work in a loop make longer."""
+"""Name -> clock. "wall" is the time of day. "cpu" is the processor time of the process
+on all cores: other programs do not change it, but threads that wait in a loop count."""
 
 
 def in_turns(
@@ -32,9 +32,9 @@ def in_turns(
     """Times rivals in turns.
 
     Args:
-      rivals: Name -> function.
-      rounds: Turns of each.
-      clock: A key of `CLOCKS`.
+      rivals: Name -> function to be timed, which returns nothing.
+      rounds: Number of turns of each rival.
+      clock: Clock, a key of `CLOCKS`.
       turn: Seconds that a turn lasts at least, for functions so short that the threads
         of the rival before, which still wait for work in a loop, would disturb them.
 
@@ -59,7 +59,7 @@ def in_turns(
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and largest."""
+    """Returns the median, the least and the largest value."""
     return {
         "median": statistics.median(values),
         "least": min(values),
@@ -78,16 +78,16 @@ def compare(
     work: float | None = None,
     limit: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Times the first of `rivals`, which is ours, beside each of the others.
+    """Times rivals, and compares the first one, which is ours, with each other.
 
     Args:
-      suite: What the row belongs to.
-      name: Of the row.
-      rivals: Name -> function.
-      rounds: Timed turns of each.
-      clock: A key of `CLOCKS`.
+      suite: Name of the suite that the row belongs to.
+      name: Name of the row.
+      rivals: Name -> function to be timed, which returns nothing.
+      rounds: Number of timed turns of each rival.
+      clock: Clock, a key of `CLOCKS`.
       turn: Seconds that a turn lasts at least; see `in_turns`.
-      work: Bytes or floating-point operations of a call.
+      work: Number of bytes or floating-point operations of a call.
       limit: How many of them the machine is able to do in a second.
 
     Returns:
@@ -122,10 +122,10 @@ def limits(
     """Measures what the machine is able to do: bytes and operations a second.
 
     Args:
-      copied: Bytes of the array that is copied, which no cache should hold.
-      side: Of the square matrices that are multiplied.
-      clock: A key of `CLOCKS`.
-      rounds: Of each, of which the best counts.
+      copied: Size in bytes of the array that is copied, larger than any cache.
+      side: Side of the square matrices that are multiplied.
+      clock: Clock, a key of `CLOCKS`.
+      rounds: Number of measurements, of which the best one counts.
 
     Returns:
       `copy`, bytes read and written a second, and operations a second of a matrix

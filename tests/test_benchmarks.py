@@ -6,7 +6,8 @@ import time
 import pytest
 from checkout import ROOT
 
-from benchmarks import memory, run, timing
+from benchmarks import ablations, analyses, memory, run, timing
+from spatial_smoothing.cli import command_line, help_texts
 
 
 @pytest.mark.parametrize(
@@ -66,3 +67,12 @@ def test_an_unknown_suite_is_one_line(capsys):
     with pytest.raises(SystemExit, match="2"):
         run.main(["--suite=trainin"])
     assert "did you mean 'training'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", [ablations, analyses])
+def test_commands_describe_their_flags(module):
+    command = module.COMMAND
+    text = help_texts.command(command.about, command.flag_values)
+    assert all(f"  --{name}" in text for name in command.flag_values)
+    with pytest.raises(ValueError, match="unknown flag --tabel"):
+        command_line.parse(["benchmark", "--tabel=x"], command.flag_values)

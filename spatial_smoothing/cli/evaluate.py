@@ -225,6 +225,8 @@ def chosen_suites() -> dict[str, suites.Suite]:
     """
     suites.check_list("--suite", _SUITE.value)
     names = list(suites.SUITES) if _SUITE.value == [ALL] else _SUITE.value
+    if ALL in names:
+        raise ValueError(f"--suite={ALL} takes no other names, got {','.join(names)}")
     chosen = {name: lookup(suites.SUITES, name, "suite") for name in names}
     if _OOD.value and "ensemble" not in chosen:
         raise ValueError("--ood is for --suite=ensemble, which is not evaluated")

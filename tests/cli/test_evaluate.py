@@ -1,10 +1,16 @@
 """What evaluate.py keeps, and which mistakes it finds before it computes anything."""
 
+import re
+import shutil
+
 import pytest
+from command_calls import called
 from random_runs import write_run
 from small_runs import prepare, run
 
 from spatial_smoothing import report
+from spatial_smoothing.cli import evaluate as command
+from spatial_smoothing.evaluation import suites
 
 MODELS = {
     "a": "resnet_mcdo_smoothing_18",
@@ -103,10 +109,56 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("message", MISTAKES)
-def test_mistakes_are_found_before_anything_is_computed(message, home, tmp_path):
+def test_mistakes_are_found_before_anything_is_computed(
+    message, home, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SPATIAL_SMOOTHING_CACHE", str(home / "cache"))
     arguments = [text.format(home=home) for text in MISTAKES[message]]
-    code, out, err = evaluate(home, *arguments, f"--output={tmp_path / 'new'}")
+    with pytest.raises(ValueError, match=re.escape(message.format(home=home))) as found:
+        called(command, *arguments, f"--output={tmp_path / 'new'}")
+    assert "\n" not in str(found.value)
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_a_mistake_is_one_line(home, tmp_path):
+    """The command as a process, with the first of these mistakes."""
+    output = tmp_path / "new"
+    both = f"--workdir={home}/a,{home}/b/../a"
+    code, out, err = evaluate(home, both, f"--output={output}")
     assert (code, out) == (2, "")
-    assert message.format(home=home) in err
+    assert err.startswith("error: --workdir must name each value once")
     assert len(err.splitlines()) == 1
-    assert not list(tmp_path.rglob("*.*"))
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_all_suites_are_chosen_by_one_word():
+    values = command.FLAGS
+    values.unparse_flags()
+    values(["evaluate.py", "--suite=all"])
+    assert list(command.chosen_suites()) == list(suites.SUITES)
+    for given, message in (
+        ("all,ensemble", "--suite=all takes no other names, got all,ensemble"),
+        ("ensembel", "unknown suite 'ensembel'; did you mean 'ensemble'?"),
+        ("fourier,fourier", "--suite must name each value once, got fourier more than"),
+    ):
+        values.unparse_flags()
+        values(["evaluate.py", f"--suite={given}"])
+        with pytest.raises(ValueError, match=message):
+            command.chosen_suites()
+
+
+def test_a_workdir_may_have_commas_in_its_name(home, monkeypatch):
+    monkeypatch.setenv("SPATIAL_SMOOTHING_CACHE", str(home / "cache"))
+    workdir = home / "lr=0.1,bs=16"
+    shutil.copytree(home / "b", workdir)
+    called(
+        command,
+        f"--workdir={workdir}",
+        "--suite=fourier",
+        "--fourier_images=8",
+        "--num_samples=1",
+    )
+    rows, where = read(home, "lr=0.1,bs=16/evaluation")
+    assert [run["workdir"] for run in where["runs"]] == [str(workdir)]
+    assert {row["suite"] for row in rows} == {"fourier"}
+    assert where["evaluations"]["fourier"]["num_images"] == 8

@@ -12,6 +12,8 @@ import pytest
 from small_runs import prepare, run, start, train
 
 from spatial_smoothing import report
+from spatial_smoothing.cli import config_files
+from spatial_smoothing.cli import train as train_command
 from spatial_smoothing.runs import workdirs
 from spatial_smoothing.training import logs
 
@@ -186,34 +188,43 @@ def test_damaged_checkpoint_is_passed_over(finished, home):
 
 
 MISTAKES = {
-    "unknown model 'resnet_dnn_19'; did you mean 'resnet_dnn_18'?": (
-        "--config.model=resnet_dnn_19",
-    ),
-    "unknown config field modle": ("--config.modle=x",),
-    "invalid literal for int()": ("--config.epochs=many",),
-    "data directory /nowhere does not exist": ("--config.data_dir=/nowhere",),
-    "epochs must be at least 1, got 0": ("--config.epochs=0",),
-    "batch_size 64 is more than the 35 examples": ("--config.batch_size=64",),
-    "error: batch_size 7 cannot be divided by 2 devices": ("--config.batch_size=7",),
-    "error: eval_batch_size 9 cannot be divided by 2 devices": (
-        "--config.eval_batch_size=9",
-    ),
-    "of 35 images, val_fraction 0.01 leaves none to be held out": (
-        "--config.val_fraction=0.01",
-    ),
-    "unexpected arguments more": ("more",),
+    "unknown model 'resnet_dnn_19'; did you mean 'resnet_dnn_18'?": {
+        "model": "resnet_dnn_19"
+    },
+    "data directory /nowhere does not exist": {"data_dir": "/nowhere"},
+    "batch_size 64 is more than the 35 examples": {"batch_size": 64},
+    "of 35 images, val_fraction 0.01 leaves none to be held out": {
+        "val_fraction": 0.01
+    },
+    r"batch_size 7 cannot be divided by \d devices": {"batch_size": 7},
+    r"eval_batch_size 9 cannot be divided by \d devices": {"eval_batch_size": 9},
 }
 
 
 @pytest.mark.parametrize("message", MISTAKES)
-def test_mistakes_are_one_line_and_leave_nothing(message, home):
+def test_mistakes_are_found_when_data_are_loaded(message, home):
+    config = config_files.load("cifar10").to_dict()
+    small = {"width": 4, "stages": (1,), "batch_size": 8, "eval_batch_size": 8}
+    config |= {**small, "data_dir": str(home / "tfds"), **MISTAKES[message]}
+    with pytest.raises(ValueError, match=message):
+        train_command.load(config)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        (
+            "--config.epochs=many",
+            "epochs must be a whole number of at least 1, got many",
+        ),
+        ("--config.batch_size=7", "batch_size 7 cannot be divided by 2 devices"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(argument, message, home):
     workdir = home / "mistake"
-    code, _, err = run(
-        *train(workdir, *MISTAKES[message], home=home), home=home, num_devices=2
-    )
-    assert code == 2
-    assert err.startswith("error: ")
-    assert message in err
+    code, out, err = run(*train(workdir, argument, home=home), home=home, num_devices=2)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {message}")
     assert len(err.splitlines()) == 1
     assert not workdir.exists()
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from checkout import ROOT
+from small_runs import without_progress
 
 # What a wheel is built from.
 SOURCES = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
@@ -78,13 +79,14 @@ def test_trains_and_evaluates_in_an_empty_folder(installed, tmp_path):
     code, out, err = run(
         *(installed, tmp_path, "train", "--config=shapes", "--workdir=run", *SMALL)
     )
-    assert (code, err) == (0, "")
+    assert (code, without_progress(err)) == (0, "")
+    assert "0 warm-up + 1 epochs of" in out
     assert "finished: 1 epochs" in out
     code, out, err = run(
         *(installed, tmp_path, "evaluate", "--workdir=run", "--num_samples=2"),
         *("--batch_size=1000", "--num_replicates=0"),
     )
-    assert (code, err) == (0, "")
+    assert (code, without_progress(err)) == (0, "")
     rows = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())["rows"]
     assert [row["num_samples"] for row in rows] == [1, 2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]

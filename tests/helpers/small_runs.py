@@ -58,10 +58,14 @@ def train(workdir: pathlib.Path, *arguments: str, home: pathlib.Path, epochs: in
 def start(
     script: str, *arguments: str, home: pathlib.Path, num_devices: int = 1
 ) -> subprocess.Popen:
-    """Starts a script on so many devices, with caches in `home`."""
+    """Starts a script on a number of devices.
+
+    Caches are in the folder of `home`: other test files of this process start scripts
+    with the same programs.
+    """
     environment = {
         **os.environ,
-        "SPATIAL_SMOOTHING_CACHE": str(home / "cache"),
+        "SPATIAL_SMOOTHING_CACHE": str(home.parent / "cache"),
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
         "COLUMNS": "100",
     }
