@@ -40,7 +40,7 @@ def taps(
     Args:
       model: The network, a Linen module that sows its stages as intermediates, as those
         of `models` do.
-      variables: Its Flax variables, `{"params", "batch_stats"}`.
+      variables: Flax variables of the network, `{"params", "batch_stats"}`.
       images: f32[B, H, W, 3], normalised.
       key: PRNG key of the dropout masks; None for a pass without dropout.
       blocks: Whether to give every block (`stage1_block0`, ...) in place of stages.
@@ -83,7 +83,7 @@ def tap_names(
 
     Args:
       model: The network, as `taps` takes it.
-      variables: Its Flax variables, `{"params", "batch_stats"}`.
+      variables: Flax variables of the network, `{"params", "batch_stats"}`.
       images: f32[B, H, W, 3], or their `jax.ShapeDtypeStruct`.
       blocks: Whether to give every block in place of stages.
     """
@@ -278,7 +278,7 @@ def variance(
 
     Args:
       model: The network, as `taps` takes it.
-      variables: Its Flax variables, `{"params", "batch_stats"}`.
+      variables: Flax variables of the network, `{"params", "batch_stats"}`.
       data: Batches of u8[B, H, W, 3], or u8[T, B, H, W, 3] with "frames". Batch i draws
         from `fold_in(key, i)`.
       key: PRNG key of the dropout masks.
@@ -341,7 +341,7 @@ def sample_maps(
     Args:
       key: PRNG key of the dropout masks.
       model: The network, as `taps` takes it.
-      variables: Its Flax variables, `{"params", "batch_stats"}`.
+      variables: Flax variables of the network, `{"params", "batch_stats"}`.
       images: f32[B, H, W, 3], normalised.
       num_samples: Number S of dropout samples, at least 2.
       blocks: Whether to give every block in place of stages.

@@ -103,7 +103,7 @@ def spectra(
 
     Args:
       model: The network, as `features.taps` takes it.
-      variables: Its Flax variables, `{"params", "batch_stats"}`.
+      variables: Flax variables of the network, `{"params", "batch_stats"}`.
       data: Batches of u8[B, H, W, 3].
       prepare: Normalises u8[B, H, W, 3] to f32[B, H, W, 3].
       key: PRNG key of one dropout sample of each image, batch i drawing from

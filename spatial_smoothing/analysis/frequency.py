@@ -97,8 +97,9 @@ def limit(delta: jax.Array, mask: jax.Array) -> jax.Array:
       f32[B, H, W, C], in the dtype of `delta`.
     """
     mask = jnp.fft.ifftshift(mask)[None, :, :, None]
-    transform = jnp.fft.fft2(delta, axes=(1, 2)) * mask
-    return jnp.fft.ifft2(transform, axes=(1, 2)).real.astype(delta.dtype)
+    transform = jnp.fft.fft2(delta, axes=(1, 2))
+    kept = transform * mask.astype(transform.dtype)
+    return jnp.fft.ifft2(kept, axes=(1, 2)).real.astype(delta.dtype)
 
 
 def perturb(
@@ -167,7 +168,7 @@ def robustness(
 
     Args:
       model: The network, a Linen module.
-      variables: Its Flax variables, `{"params", "batch_stats"}`.
+      variables: Flax variables of the network, `{"params", "batch_stats"}`.
       data: Batches of u8[B, H, W, 3], H = W; each frequency makes a pass over them.
       key: PRNG key of noise and dropout; all frequencies use the same.
       prepare: Normalises u8[B, H, W, 3] to f32[B, H, W, 3].

@@ -164,7 +164,7 @@ def spectrum(
 
     Args:
       model: The network, a Linen module.
-      variables: Its Flax variables, `{"params", "batch_stats"}`.
+      variables: Flax variables of the network, `{"params", "batch_stats"}`.
       data: Batches of training images, u8. Batch i draws from `fold_in(key, i)`.
       key: PRNG key of augmentation, dropout and start vectors.
       prepare: `prepare(key, images)` augments and normalises u8[B, H, W, 3] to
@@ -221,7 +221,7 @@ def spectral_density(
 
     Args:
       model: The network, a Linen module.
-      variables: Its Flax variables, `{"params", "batch_stats"}`.
+      variables: Flax variables of the network, `{"params", "batch_stats"}`.
       data: Batches of training images, u8, which are held in memory. Batch i draws from
         `fold_in(loss_key, i)`, `loss_key` being the first of `jax.random.split(key)`.
       key: PRNG key of augmentation, dropout and random vectors.

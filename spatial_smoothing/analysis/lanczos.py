@@ -328,7 +328,9 @@ def quadrature(
 
     Source: Ghorbani et al., ICML 2019, section 2; Golub & Van Loan, section 10.2.
     """
-    start = jax.random.rademacher(key, (size,), dtype)
+    # `jax.random.rademacher` would draw other signs where float64 is enabled.
+    is_positive = jax.random.bernoulli(key, jnp.float32(0.5), (size,))
+    start = jnp.where(is_positive, 1, -1).astype(dtype)
     values, vectors, _ = lanczos(matvec, start, num_steps=num_steps).ritz()
     return values, vectors[0] ** 2
 

@@ -239,7 +239,8 @@ def scan(
 
     Args:
       model: The network, a Linen module.
-      variables: Its Flax variables at the point (0, 0), `{"params", "batch_stats"}`.
+      variables: Flax variables of the network at the point (0, 0),
+        `{"params", "batch_stats"}`.
       directions: Two directions, pytrees like `variables["params"]`, such as those of
         `directions.draw`.
       points: Coordinates (a, b) in the order in which they are evaluated, such as those

@@ -153,8 +153,8 @@ def _variances(frames: Row, samples: Row | None) -> Row:
     """Returns the scores of a tap.
 
     Args:
-      frames: Its row of the variance over frames.
-      samples: Its row of the variance over samples; None without dropout.
+      frames: The row of its variance over frames.
+      samples: The row of its variance over samples; None without dropout.
     """
     space = frames if samples is None else samples
     row = {

@@ -1,8 +1,8 @@
-"""What every suite is asked: on what data, with how many samples.
+"""What all suites share: what a suite is, and the settings that all of them take.
 
 Contract of this package: a suite is a function of the runs that make up an ensemble
-(most often one) and a `Setting`, with options of its own, and returns rows for
-`report`.
+(most often one) and a `Setting`, with further options that only it has, and returns
+rows for `report`.
 """
 
 import dataclasses
