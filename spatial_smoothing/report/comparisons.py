@@ -13,10 +13,13 @@ from spatial_smoothing.report.rows import Row, plain
 
 
 def checked_differences(differences: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """A plain copy of `differences`.
+    """A plain copy of differences.
+
+    Args:
+      differences: Paired differences; see the module.
 
     Raises:
-      ValueError: one lacks its label, its number of samples or its values, or a value
+      ValueError: One lacks its label, its number of samples or its values, or a value
         is not an estimate with both ends of its interval.
     """
     differences = plain(list(differences))
@@ -37,11 +40,17 @@ def checked_differences(differences: Sequence[Mapping[str, Any]]) -> list[Row]:
 
 
 def smoothing_pairs(groups: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]]:
-    """(smoothed, baseline) for every series whose model differs only in smoothing.
+    """The pairs of series whose models differ in smoothing alone.
 
-    Those whose "recipe" differs make no pair: what else differs would be credited to
+    Series whose "recipe" differs make no pair: what else differs would be credited to
     smoothing. Where a model has several series (deterministic and deep ensemble, say),
-    that with the most similar name, smoothing apart, is the baseline.
+    the one with the most similar name, smoothing apart, is the baseline.
+
+    Args:
+      groups: Series -> its rows; see `rows.series`.
+
+    Returns:
+      Pairs (smoothed series, its baseline without smoothing).
     """
     kinds = {name: _kind(row) for name, (row, *_) in groups.items()}
     pairs = []
@@ -55,7 +64,7 @@ def smoothing_pairs(groups: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]
 
 
 def _kind(row: Row) -> tuple:
-    """Whether a row is of a network with smoothing, and what it is of apart from it."""
+    """Whether a row's network smooths, then what two networks of a pair share."""
     model = str(row.get("model"))
     smoothed = row.get("smoothed", "_smoothing" in model)
     same = (row.get(key) for key in ("recipe", "dataset", "split"))
@@ -74,13 +83,20 @@ def are_alike(rows: Sequence[Row], others: Sequence[Row]) -> bool:
 def difference(
     differences: Sequence[Row], first: str, second: str, size: int
 ) -> Row | None:
-    """The paired difference of two series at a number of samples, if it is there."""
+    """The paired difference of two series, None where there is none.
+
+    Args:
+      differences: Paired differences, checked.
+      first: The series that the other one is taken from.
+      second: The other one.
+      size: int >= 1, number of samples of the first one.
+    """
     wanted = f"{first} minus {second}", size
     found = [d for d in differences if (d["label"], d["num_samples"]) == wanted]
     return found[0] if found else None
 
 
 def excludes_zero(value: Sequence[float | None]) -> bool:
-    """Whether the interval of [estimate, low, high] lies on one side of zero."""
+    """Whether the interval of [estimate, low, high] is on one side of zero."""
     _, low, high = value
     return None not in (low, high) and (low > 0 or high < 0)

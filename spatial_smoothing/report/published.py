@@ -1,4 +1,4 @@
-"""Published values, to be drawn beside one's own.
+"""Published values, to be drawn beside those of a report.
 
 `published.csv` holds what Park & Kim, "Blurs Behave Like Ensembles", ICML 2022, show in
 their figures and tables: means of three trainings, read off with an error of 0.0002 in
@@ -22,14 +22,14 @@ def published(rows: Sequence[Row]) -> list[Row]:
     """What is published of the networks and data sets of report rows.
 
     Args:
-      rows: report rows, with "model" and "dataset".
+      rows: Report rows, with "model" and "dataset".
 
     Returns:
       Rows of NLL, accuracy and ECE; those of deterministic networks, MC dropout and
       deep ensembles, with smoothing and without, of every network in question.
 
     Raises:
-      ValueError: nothing is published of any of them.
+      ValueError: Nothing is published of any of them.
     """
     wanted = {(_topology(row.get("model")), row.get("dataset")) for row in rows}
     known = [((_topology(row["model"]), row["dataset"]), row) for row in _all()]

@@ -259,9 +259,17 @@ def detectors(rows: Sequence[Row]) -> list[str]:
 
 
 def detected(row: Row, name: str) -> Row:
-    """The detection by one score as a row of its own; empty of values if there is none.
+    """The detection by one score as a row; without values if there is none.
 
-    A single prediction does not disagree with itself: no mutual information tells then.
+    The mutual information of a single prediction is zero for every image, so that its
+    AUROC would say nothing: it is left out.
+
+    Args:
+      row: A report row.
+      name: The score, a key of "scores" in "detection".
+
+    Returns:
+      A row with "auroc", "aupr" and "fpr95".
     """
     scores = (row.get("detection") or {}).get("scores") or {}
     values = scores.get(name) or {}

@@ -25,13 +25,13 @@ def averaged(rows: Sequence[Row]) -> list[Row]:
     A row that is alone stays as it is.
 
     Args:
-      rows: report rows.
+      rows: Report rows.
 
     Returns:
       Rows without two that differ in "run" only, in order of first appearance.
 
     Raises:
-      ValueError: the rows are not report rows.
+      ValueError: The rows are not report rows.
     """
     groups: dict[tuple, list[Row]] = {}
     for row in checked(rows):
@@ -43,6 +43,7 @@ def averaged(rows: Sequence[Row]) -> list[Row]:
 
 
 def _average(rows: Sequence[Row]) -> Row:
+    """The mean of rows, with what they hold besides single numbers."""
     result = mean(rows)
     nested = {
         "reference": mean,
@@ -58,7 +59,16 @@ def _average(rows: Sequence[Row]) -> Row:
 
 
 def mean(rows: Sequence[Row]) -> Row:
-    """Means of the numbers that all rows have, and texts that all rows share."""
+    """The means of the numbers that all rows have, and the texts that all share.
+
+    A number that is undefined in one row is undefined in the mean, too.
+
+    Args:
+      rows: At least one row.
+
+    Returns:
+      A row with "num_runs" and "spread", score -> [min, max].
+    """
     result: Row = {}
     spread = {}
     for key in rows[0]:
@@ -81,6 +91,7 @@ def _reliability(values: Sequence[Row]) -> Row | None:
     total = counts.sum(axis=0)
 
     def pooled(key: str) -> list[float]:
+        """The mean of a bin over the images of all runs."""
         means = np.array([value[key] for value in values], dtype=float)
         sums = np.where(counts > 0, counts * means, 0).sum(axis=0)
         return (sums / np.maximum(total, 1)).tolist()
@@ -105,6 +116,7 @@ def _risk_coverage(values: Sequence[Row]) -> Row:
 
 
 def _detection(values: Sequence[Row]) -> Row:
+    """The mean of each measure of each score that all runs have."""
     first, *others = (value["scores"] for value in values)
     names = [n for n in first if first[n] and all(other.get(n) for other in others)]
     scores = {name: mean([value["scores"][name] for value in values]) for name in names}

@@ -185,32 +185,43 @@ def _same_size(
     """What smoothing changes at the largest size of both, and what not clearly."""
     size, before, after = _largest_shared(groups, smoothed, baseline)
     found = difference(differences, smoothed, baseline, size) or {"values": {}}
-    changes, unclear, has_pairs = [], [], False
+    changes: list[str] = []
+    paired: list[str] = []  # whose paired difference excludes zero
+    unclear: dict[str, list[str]] = {}  # why a change is not clear -> scores
     for key, name in _NAMES.items():
+        if key in found["values"]:
+            clear = excludes_zero(found["values"][key])
+            reason = "the 95 % interval of the paired difference includes zero"
+            if clear:
+                paired.append(name)
+        else:
+            clear = _is_clear(before, after, key)
+            has_bands = band(before, key) and band(after, key)
+            reason = "the bands overlap" if has_bands else "the values are the same"
         if None in (number(before, key), number(after, key)):
             continue
-        clear = _is_clear(before, after, key)
-        if key in found["values"]:
-            clear, has_pairs = excludes_zero(found["values"][key]), True
         if clear is False:
-            unclear.append(name)
-        elif key != "nll":  # which `_sizes_needed` tells
+            unclear.setdefault(reason, []).append(name)
+        elif key != "nll":  # `_sizes_needed` tells that
             values = f"{text(before, key)} % to {text(after, key)} %"
             changes.append(f"{name} from {values}")
     sentences = []
-    each = f"With {samples(size)} each, smoothing"
     if changes:
-        sentences.append(f"{each} takes {listed(changes)}.")
-    if unclear:
-        start = "It" if changes else each
-        why = (
-            "the 95 % interval of the paired difference includes zero"
-            if has_pairs
-            else "the bands overlap"
-            if band(before, "nll") and band(after, "nll")
-            else "the values are the same as they are written"
+        each = f"With {samples(size)} each"
+        sentences.append(f"{each}, smoothing takes {listed(changes)}.")
+    if paired:
+        several = len(paired) > 1
+        intervals = "intervals" if several else "interval"
+        sentences.append(
+            f"With {samples(size)} each, the 95 % {intervals} of the paired "
+            f"difference{'s' * several} in {listed(paired)} "
+            f"exclude{'' if several else 's'} zero."
         )
-        sentences.append(f"{start} does not clearly change {listed(unclear)}: {why}.")
+    for reason, names in unclear.items():
+        sentences.append(
+            f"With {samples(size)} each, smoothing does not clearly change "
+            f"{listed(names)}: {reason}."
+        )
     return " ".join(sentences)
 
 

@@ -456,6 +456,31 @@ def test_other_images_are_not_compared():
     assert suites.differences(rows, num_replicates=20) == []
 
 
+def test_means_over_other_numbers_of_runs_are_not_compared():
+    rows = [
+        *(row("MC dropout", 1, seed) for seed in (0, 1)),
+        row("MC dropout + smoothing", 1, 2),
+    ]
+    assert suites.differences(rows, num_replicates=20) == []
+    (found,) = suites.differences(
+        [*rows, row("MC dropout + smoothing", 1, 3)], num_replicates=20
+    )
+    assert found["num_runs"] == 2
+
+
+def test_undefined_scores_have_no_difference(monkeypatch):
+    real = metrics.table
+
+    def undefined(*arguments, **options):
+        return real(*arguments, **options) | {"accuracy_90": jnp.nan}
+
+    monkeypatch.setattr(metrics, "table", undefined)
+    rows = [row("A", 1, 0), row("B", 1, 1)]
+    (found,) = suites.differences(rows, num_replicates=21)  # compiled anew
+    assert "accuracy_90" not in found["values"]
+    assert np.isfinite(found["values"]["nll"]).all()
+
+
 def test_smoothing_is_not_credited_with_another_difference():
     rows = [
         row("MC dropout", 1, 0) | {"recipe": "a"},

@@ -164,3 +164,19 @@ def test_noise_is_drawn_beside_its_absence(rows):
     np.testing.assert_allclose(curve.get_xdata(), np.arange(0.1, 1, 0.1))
     assert curve.get_ydata()[0] == pytest.approx(53)
     np.testing.assert_allclose(clean.get_ydata(), 80)
+
+
+def test_the_two_objectives_of_the_hessian_are_named():
+    models = [analysis_rows.hessian(PLAIN), analysis_rows.hessian(SMOOTH)]
+    (table,) = CHAPTERS["hessian"].tables(models)
+    above, below = table.head
+    spans = {heading.text: heading.columns for heading in above if heading.columns > 1}
+    assert spans == {"Loss of one mini-batch": 6, "Loss over several mini-batches": 3}
+    assert [heading.text for heading in below][-3:] == ["Largest", "Smallest", "Trace"]
+    assert len(below) == 9
+    assert [len(line) for line in cells(table)] == [10, 10]  # with the batches
+    (first, _) = CHAPTERS["hessian"].lines(models)
+    assert {"Mean\n1 batch", "Largest\nseveral"} <= first.keys()
+    bare = [analysis_rows.hessian(PLAIN, density=False)]
+    (table,) = CHAPTERS["hessian"].tables(bare)
+    assert [heading.columns for heading in table.head[0]] == [1, 1, 1, 6]

@@ -88,3 +88,21 @@ def test_baselines_differ_in_nothing_but_smoothing():
 def test_equivalent_size_needs_a_pair():
     assert differences.equivalents_table([make_row("a", 1), make_row("a", 5)]) is None
     assert len(cells(differences.equivalents_table(demo()))) == 1
+
+
+def test_only_models_of_equally_many_runs_are_compared():
+    rows = pair({1: 0.9, 50: 0.85}, {1: 0.9, 50: 0.8})
+    averaged = [{**row, "num_runs": 2, "spread": {}} for row in rows]
+    table = differences.equivalents_table(averaged)
+    assert head(table)[:4] == ["Smoothed model", "Unsmoothed model", "at N", "Runs"]
+    assert cells(table)[0][:4] == ["A", "50", "2", "0.850"]
+    assert differences.equivalents_table([*rows[:2], *averaged[2:]]) is None
+    assert not comparisons.are_alike(rows[:2], averaged[2:])
+    assert comparisons.are_alike(averaged[:2], averaged[2:])
+
+
+def test_differences_of_means_count_their_runs():
+    of_two = difference(nll=[-0.05, -0.07, -0.03]) | {"num_runs": 2}
+    table = differences.differences_table([of_two])
+    assert head(table) == ["Difference", "N", "Runs", "NLL"]
+    assert cells(table) == [["2", "−0.050* [−0.070, −0.030]"]]

@@ -1,11 +1,22 @@
 import base64
 import configparser
 import fnmatch
+import io
 import re
 
+import analysis_rows
+import PIL.Image
 import pytest
 from checkout import ROOT
-from report_rows import Page, curve, demo, scored, with_intervals, write
+from report_rows import (
+    Page,
+    curve,
+    demo,
+    make_row,
+    scored,
+    with_intervals,
+    write,
+)
 
 from spatial_smoothing import report
 
@@ -187,3 +198,65 @@ def test_installed_reports_have_their_templates():
     assert {"published.csv", "templates/report.html", "templates/style.css"} <= {*data}
     for name in data:
         assert any(fnmatch.fnmatch(name, pattern.strip()) for pattern in listed), name
+
+
+def test_contents_lead_to_the_sections(full):
+    path, page = full
+    names = [a["href"].removeprefix("#") for a in page.all("a")]
+    anchors = [h2["id"] for h2 in page.all("h2")]
+    assert names == anchors
+    assert len({*names}) == len(names) == 15
+    document = (path / "report.html").read_text()
+    assert document.index("<nav") < document.index("<h2")
+
+
+def test_tables_scroll_in_their_box_with_the_first_column_in_place(full):
+    path, page = full
+    boxes = [div for div in page.all("div") if "scroll" in div["class"].split()]
+    assert len(boxes) >= len(page.all("table")) + len(page.all("img"))
+    style = (path / "report.html").read_text()
+    (rule,) = re.findall(r"th\.name:first-child \{(.*?)\}", style)
+    assert "position: sticky" in rule
+    assert (
+        "background: var(--paper)" in rule
+    )  # what scrolls below it does not shine through
+    assert re.search(r"\.scroll \{[^}]*overflow-x: auto", style)
+
+
+def test_the_page_has_a_dark_theme_in_which_figures_are_on_white(full):
+    path, page = full
+    style = (path / "report.html").read_text()
+    assert "@media (prefers-color-scheme: dark)" in style
+    assert re.search(r"\.paper \{[^}]*background: #fff", style)
+    figures = [div for div in page.all("div") if "paper" in div["class"].split()]
+    assert len(figures) == len(page.all("img")) == 7
+
+
+def test_figures_of_several_panels_have_a_form_for_narrow_windows(full):
+    _, page = full
+    sources = page.all("source")
+    # All but the path of accuracy and NLL, and the curves of risk.
+    assert len(sources) == 5
+    for source in sources:
+        assert source["media"] == "(max-width: 40rem)"
+        data = base64.b64decode(source["srcset"].removeprefix("data:image/png;base64,"))
+        width, height = PIL.Image.open(io.BytesIO(data)).size
+        assert height > 1.2 * width
+
+
+def test_the_title_names_the_split_that_was_scored(tmp_path):
+    rows = [make_row("a", 1, split="validation"), analysis_rows.landscape("a")]
+    page = Page(write(tmp_path, rows, title=None).read_text())
+    assert "Evaluation on shapes (validation split)" in page.texts
+    page = Page(write(tmp_path, rows[1:], title=None).read_text())
+    assert "Evaluation on shapes (train split)" in page.texts
+
+
+def test_the_page_counts_runs(tmp_path):
+    rows = [make_row("a", 1, run="x"), make_row("b", 1, run="y")]
+    facts = lambda: " ".join(Page(write(tmp_path, rows).read_text()).texts)
+    assert "1 run each" in facts()
+    rows.append(make_row("a", 1, run="z"))
+    assert "1 to 2 runs each" in facts()
+    rows.append(make_row("b", 1, run="z"))
+    assert "2 runs each" in facts()

@@ -76,11 +76,70 @@ def test_detection_has_the_scores_side_by_side():
     assert tables.detection(demo()) is None
 
 
-def test_runs_and_images_are_shown_where_they_differ():
+def test_runs_and_images_are_counted():
     rows = [make_row("a", 1), make_row("b", 1, num_examples=99, num_runs=3, spread={})]
-    names = head(tables.results(rows))
-    assert names[2:5] == ["Images", "Runs", "NLL"]
-    assert "Runs" not in head(tables.results(rows[1:]))
+    assert head(tables.results(rows))[1:5] == ["N", "Runs", "Images", "NLL"]
+    assert [line[:2] for line in cells(tables.results(rows))] == [
+        ["1", "2000"],
+        ["3", "99"],
+    ]
+    assert "Runs" not in head(tables.results(rows[:1]))
+    averages = [
+        scored(label, 1, num_runs=runs, spread={})
+        for label, runs in (("a", 2), ("b", 3))
+    ]
+    kinds = ("results", "calibration", "temperature", "uncertainty", "detection")
+    for name in (*kinds, "streams"):
+        table = getattr(tables, name)(averages)
+        assert head(table)[:3] == ["Model", "N", "Runs"], name
+        assert [line[0] for line in cells(table)] == ["2", "3"], name
+
+
+def test_only_like_rows_are_ranked():
+    rows = [make_row("a", 1, nll=0.5), make_row("b", 1, nll=0.6)]
+    assert "0.500" in best_cells(tables.results(rows))
+    for change in ({"num_runs": 2, "spread": {}}, {"num_examples": 9}, {"split": "x"}):
+        table = tables.results([rows[0], {**rows[1], **change}])
+        assert best_cells(table) == []
+        assert "no value is bold" in table.caption
+    # Rows without a score do not keep the others from being ranked by it.
+    table = tables.results(
+        [*rows, make_row("c", 1, num_runs=2, spread={}) | {"nll": None}]
+    )
+    assert best_cells(table) == ["0.500"]
+
+
+def test_ranges_over_runs_and_intervals_have_brackets_of_their_own():
+    spread = {"nll": [0.7, 0.9]}
+    rows = [
+        make_row("a", 1, nll=0.8, num_runs=2, spread=spread),
+        with_intervals(make_row("b", 1, nll=0.8), half=0.1, keys=["nll"]),
+    ]
+    table = tables.results(rows)
+    assert [line[1] for line in cells(table)] == [
+        "0.800 (0.700 … 0.900)",
+        "0.800 [0.700, 0.900]",
+    ]
+    assert (
+        "In round brackets, the range over 2 runs; in square brackets, the 95 % "
+        "bootstrap interval over the test images." in table.caption
+    )
+
+
+def test_conditional_scores_have_their_number_of_images_and_no_best():
+    row = make_row("a", 1, frequency_90=0.001, accuracy_90=1.0, accuracy=0.7)
+    row["intervals"] = {"accuracy_90": [1.0, 1.0]}
+    other = make_row("b", 1, frequency_90=0.0, accuracy_90=None, accuracy=0.8)
+    table = tables.results([row, other])
+    names = head(table)[2:]
+    first, second = (dict(zip(names, line, strict=True)) for line in cells(table))
+    assert first["Acc-90"] == "100.00 [100.00, 100.00] n = 2"
+    assert second["Acc-90"] == "– n = 0"
+    assert first["Unc-90"] == "82.00 n = 600"
+    assert "100.00" not in best_cells(table)
+    assert "82.00" not in best_cells(table)
+    assert "80.00" in best_cells(table)  # the accuracy is of all images
+    assert any("so that no value is bold" in note for note in table.notes)
 
 
 def test_definitions_show_only_entries_that_differ():

@@ -1,5 +1,7 @@
+import math
+
 import pytest
-from report_rows import curve, demo, make_row, with_intervals
+from report_rows import curve, demo, make_row, scored, with_intervals
 from rich.console import Console
 
 from spatial_smoothing import report
@@ -85,5 +87,48 @@ def test_values_stand_below_each_other_with_and_without_intervals():
 def test_table_averages_runs():
     rows = [make_row("a", 1, nll=nll, run=str(nll)) for nll in (0.7, 0.8, 1.2)]
     lines = printed(rows, columns=("label", "nll"))
-    assert ["a", "0.900±0.250"] in [line.split() for line in lines]
-    assert "±: half of the range over 3 runs" in " ".join(" ".join(lines).split())
+    assert ["a", "3", "0.900↕0.250"] in [line.split() for line in lines]
+    assert "↕: half of the range over 3 runs" in " ".join(" ".join(lines).split())
+
+
+def test_seeds_and_intervals_have_signs_of_their_own_and_runs_are_counted():
+    rows = [make_row("a", 1, nll=nll, run=str(nll)) for nll in (0.7, 0.8)]
+    rows.append(with_intervals(make_row("b", 1, nll=0.6, run="b"), keys=["nll"]))
+    lines = printed(rows, columns=("label", "num_samples", "nll"))
+    words = [line.split() for line in lines]
+    assert ["Model", "N", "Runs", "NLL"] in words
+    assert ["a", "1", "2", "0.750↕0.050"] in words
+    assert ["b", "1", "1", "0.600±0.010"] in words
+    # One run is not the best beside a mean of two.
+    cells = list(report.table(rows).columns[3].cells)
+    assert [cell.style for cell in cells] == ["", ""]
+    alone = printed([rows[0]])
+    assert "1 run each" in [line.strip() for line in alone]
+    assert "Runs" not in " ".join(alone)
+
+
+def test_what_is_undefined_is_a_dash():
+    rows = [make_row("a", 1), make_row("b", 1, accuracy_90=math.nan, nll=None)]
+    table = report.table(rows, columns=("label", "nll", "accuracy_90"))
+    nll, share = (list(column.cells) for column in table.columns[1:])
+    assert [cell.plain.strip() for cell in nll] == ["0.833", "–"]
+    assert [cell.plain.strip() for cell in share] == ["91.00", "–"]
+    assert {cell.style for cell in (*nll, *share)} == {""}
+
+
+def test_detection_is_printed_too(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = [scored("MC dropout + smoothing", n, shift=n / 100) for n in (1, 5)]
+    report.print_rows([*rows, make_row("b", 1)])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    (title,) = [index for index, line in enumerate(lines) if "Out-of-dist" in line]
+    assert "against noise" in lines[title]
+    found = [line.split() for line in lines[title:]]
+    assert ["Model", "N", "Confidence", "Entropy", "Mutual", "Energy"] in found
+    assert ["MC", "dropout", "+", "smoothing", "1", *["81.00"] * 2, "–", "81.00"] in (
+        found
+    )
+    assert ["5", "85.00", "85.00", "85.00", "85.00"] in found
+    report.print_rows(demo())
+    assert "Out-of-dist" not in capsys.readouterr().out

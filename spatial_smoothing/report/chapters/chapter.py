@@ -16,6 +16,7 @@ from spatial_smoothing.report.figures.pictures import Picture
 from spatial_smoothing.report.rows import Row, text
 from spatial_smoothing.report.tables.cells import (
     Heading,
+    SeriesHead,
     Table,
     heading_of,
     score_cell,
@@ -80,15 +81,14 @@ def table(
         for key in keys
         if column(key).note
     ]
-    alone = sum(heading.rows == 2 for heading in above)
+    # So many of the first scores have their heading among those above.
+    alone = len([heading for heading in above if heading.rows == 2])
     return series_table(
         by_label([{**row, "run": _run(row)} for row in rows]),
         lambda row: [score_cell(row, key) for key in keys],
+        SeriesHead([heading_of(key) for key in keys[alone:]], above, each=each),
         section=heading,
         caption=caption,
-        headings=[heading_of(key) for key in keys[alone:]],
-        above=above,
-        each=each,
         notes=[*explained, *notes],
     )
 
@@ -105,6 +105,7 @@ def lines(rows: Sequence[Row], keys: Sequence[str]) -> list[dict[str, str]]:
     """
 
     def head(key: str) -> str:
+        """The heading of a column, with its unit if that is per cent."""
         heading, unit, *_ = column(key)
         return f"{heading} %" if unit == "%" else heading
 

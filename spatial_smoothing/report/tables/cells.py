@@ -121,16 +121,31 @@ def heading_above(text: str, *, columns: int, key: str = "") -> Heading:
     return Heading(text, unit, better, columns)
 
 
+@dataclasses.dataclass(frozen=True)
+class SeriesHead:
+    """The headings of a table of series.
+
+    Attributes:
+      headings: Headings of the values.
+      above: Headings above `headings`, if there are any. One that fills two lines
+        stands above nothing.
+      first: Heading of the names.
+      each: Key of the rows that tells the rows of a series apart.
+    """
+
+    headings: Sequence[Heading]
+    above: Sequence[Heading] = ()
+    first: str = "Model"
+    each: str = "num_samples"
+
+
 def series_table(
     groups: Mapping[str, Sequence[Row]],
     cells: Callable[[Row], Sequence[Cell]],
+    head: SeriesHead,
     *,
     section: str,
     caption: str,
-    headings: Sequence[Heading],
-    above: Sequence[Heading] = (),
-    first: str = "Model",
-    each: str = "num_samples",
     notes: Sequence[str] = (),
     lead: str = "",
 ) -> Table:
@@ -140,37 +155,37 @@ def series_table(
 
     Args:
       groups: Series -> its rows; a series without rows is left out.
-      cells: Row -> the values of its line.
+      cells: Function of a row that returns the values of its line.
+      head: The headings.
       section: Heading of the section.
       caption: What the table shows.
-      headings: Headings of the values.
-      above: Headings above `headings`, if there are any. One that fills two lines
-        stands above nothing.
-      first: Heading of the names.
-      each: Key of the rows that tells the rows of a series apart.
       notes: Lines below the table.
       lead: A paragraph in front of the table.
     """
-    lines_of_headings = 2 if above else 1
+    height = 2 if head.above else 1
     left = [
-        Heading(first, rows=lines_of_headings, is_name=True),
-        Heading(column(each).heading, rows=lines_of_headings),
+        Heading(head.first, rows=height, is_name=True),
+        Heading(column(head.each).heading, rows=height),
     ]
     counts_runs = any("num_runs" in row for group in groups.values() for row in group)
     if counts_runs:
-        left.append(Heading("Runs", rows=lines_of_headings))
+        left.append(Heading("Runs", rows=height))
 
     def all_cells(row: Row) -> list[Cell]:
+        """The values of a line, with the number of runs where it is shown."""
         runs = [Cell(str(row.get("num_runs", 1)))] if counts_runs else []
         return [*runs, *cells(row)]
 
-    head = [[*left, *above], headings] if above else [[*left, *headings]]
+    if head.above:
+        lines_of_headings = [[*left, *head.above], head.headings]
+    else:
+        lines_of_headings = [[*left, *head.headings]]
     return Table(
         heading=section,
         caption=caption,
-        head=head,
+        head=lines_of_headings,
         groups=[
-            _lines(name, group, all_cells, each)
+            _lines(name, group, all_cells, head.each)
             for name, group in groups.items()
             if group
         ],

@@ -22,6 +22,7 @@ from spatial_smoothing.report.tables.cells import (
     Heading,
     Line,
     Name,
+    SeriesHead,
     Table,
     cell,
     heading_above,
@@ -56,13 +57,12 @@ def differences_table(differences: Sequence[Row]) -> Table | None:
     return series_table(
         groups,
         lambda row: [_difference_cell(key, row["values"].get(key)) for key in keys],
+        SeriesHead([heading_of(key) for key in keys], first="Difference"),
         section="Paired differences",
         caption="Differences between two models on the same "
         f"{f'{images:,.0f} ' if images else ''}test images. In brackets, the 95 % "
         "interval of a paired bootstrap over these images; an asterisk marks an "
         "interval that excludes zero.",
-        first="Difference",
-        headings=[heading_of(key) for key in keys],
         notes=[
             "Differences of values in % are percentage points. The arrow points to the "
             "side on which the first model is better.",

@@ -24,6 +24,7 @@ from spatial_smoothing.report.rows import (
 from spatial_smoothing.report.tables.cells import (
     Cell,
     Heading,
+    SeriesHead,
     Table,
     cell,
     heading_above,
@@ -117,15 +118,15 @@ def temperature(rows: Sequence[Row]) -> Table | None:
         keys = ["temperature", *(key for pair in pairs for key in pair)]
         return [score_cell(row, key, best=top.get(key)) for key in keys]
 
+    before_after = [Heading(name) for name in ("before", "after") * len(pairs)]
     return series_table(
         series(rows),
         cells,
+        SeriesHead(before_after, above),
         section="Temperature",
         caption="Scores before and after the log-probabilities are divided by a "
         "temperature T that was fitted on held-out images."
         f"{_bands(rows, list(top))}",
-        above=above,
-        headings=[Heading(name) for name in ("before", "after") * len(pairs)],
         notes=[f"T: {column('temperature').note}."],
     )
 
@@ -174,12 +175,11 @@ def detection(rows: Sequence[Row]) -> Table | None:
     return series_table(
         groups,
         cells,
+        SeriesHead([heading_of(key) for key in measures * len(names)], above),
         section="Out-of-distribution detection",
         caption=f"{_other_images(rows)} An image with a higher score is taken for "
         f"out-of-distribution{_bold(rows)}."
         f"{_bands(scored, ['auroc'])}",
-        above=above,
-        headings=[heading_of(key) for key in measures * len(names)],
         notes=[*meanings, *_notes(measures)],
     )
 
@@ -209,13 +209,13 @@ def definitions(rows: Sequence[Row]) -> Table | None:
             found.append(cell(text(row["reference"], key) if differs else ""))
         return found
 
+    headings = [Heading(name) for name in ("fixed", "reference") * len(keys)]
     return series_table(
         groups,
         cells,
+        SeriesHead(headings, above),
         section="Two definitions",
         caption="The entries on which the two definitions differ.",
-        above=above,
-        headings=[Heading(name) for name in ("fixed", "reference") * len(keys)],
         lead=_DEFINITIONS,
     )
 
@@ -236,9 +236,9 @@ def _table(
     return series_table(
         series(rows),
         lambda row: [score_cell(row, key, best=top[key]) for key in keys],
+        SeriesHead([heading_of(key) for key in keys]),
         section=heading,
         caption=caption + _bands(rows, keys),
-        headings=[heading_of(key) for key in keys],
         notes=_notes(keys),
     )
 
