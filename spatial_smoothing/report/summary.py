@@ -85,7 +85,11 @@ def _leader(groups: Groups, *, says_which: bool) -> str:
       groups: Series -> its rows.
       says_which: Whether there are other models, which are not compared with these.
     """
-    lowest = {name: _lowest(group) for name, group in groups.items()}
+    if len(groups) == 1:
+        # The sizes of one model are told by its trend, which knows what is clear.
+        lowest = {name: group[-1] for name, group in groups.items()}
+    else:
+        lowest = {name: _lowest(group) for name, group in groups.items()}
     name = min(lowest, key=lambda name: lowest[name]["nll"])
     row = lowest[name]
     rest = [
@@ -100,7 +104,7 @@ def _leader(groups: Groups, *, says_which: bool) -> str:
     where += f" of {dataset}" if where and dataset else ""
     runs = f", as the mean of {row['num_runs']} runs" if "num_runs" in row else ""
     which = f"Of the models with {_runs(row)}, " if says_which else ""
-    claim = "has the lowest NLL," if len(rows) > 1 else "has an NLL of"
+    claim = "has the lowest NLL," if len(groups) > 1 else "has an NLL of"
     sentence = (
         f"{which}{name} with {samples(row['num_samples'])} {claim} {text(row, 'nll')} "
         f"nats{also}{where}{runs}."

@@ -171,12 +171,20 @@ def test_the_two_objectives_of_the_hessian_are_named():
     (table,) = CHAPTERS["hessian"].tables(models)
     above, below = table.head
     spans = {heading.text: heading.columns for heading in above if heading.columns > 1}
-    assert spans == {"Loss of one mini-batch": 6, "Loss over several mini-batches": 3}
+    assert spans == {
+        "Objective of one mini-batch": 6,
+        "Objective over several mini-batches": 3,
+    }
     assert [heading.text for heading in below][-3:] == ["Largest", "Smallest", "Trace"]
     assert len(below) == 9
     assert [len(line) for line in cells(table)] == [10, 10]  # with the batches
     (first, _) = CHAPTERS["hessian"].lines(models)
     assert {"Mean\n1 batch", "Largest\nseveral"} <= first.keys()
+    counted = [{**model, "density_batches": 4} for model in models]
+    (table,) = CHAPTERS["hessian"].tables(counted)
+    assert table.head[0][-1].text == "Objective over 4 mini-batches"
+    (first, _) = CHAPTERS["hessian"].lines(counted)
+    assert "Largest\nover 4" in first
     bare = [analysis_rows.hessian(PLAIN, density=False)]
     (table,) = CHAPTERS["hessian"].tables(bare)
     assert [heading.columns for heading in table.head[0]] == [1, 1, 1, 6]

@@ -9,7 +9,7 @@ from spatial_smoothing.report.chapters.chapter import Chapter
 from spatial_smoothing.report.figures import canvas
 from spatial_smoothing.report.figures.canvas import Looks
 from spatial_smoothing.report.figures.pictures import Picture, picture
-from spatial_smoothing.report.rows import Row, number, text
+from spatial_smoothing.report.rows import Row, number, shared, text
 from spatial_smoothing.report.tables.cells import Table, heading_above, heading_of
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _HEADING = "Hessian spectrum"
+_ONE_BATCH = "Objective of one mini-batch"
 _TOP = ("top_mean", "top_median", "top_90")
 _OF_ONE_BATCH = (*_TOP, "negative", "positive_mean", "products")
 _OF_SEVERAL = ("largest", "smallest", "trace")
@@ -49,11 +50,11 @@ def figure(
             if _has_density(row):
                 values = [row["arrays"][key] for key in ("density_points", "density")]
                 panels[1].plot(*values, color=look["color"], label=look["label"])
-        panels[0].set(title="Largest, of the loss of one mini-batch", ylabel="Density")
+        panels[0].set(title=f"Largest. {_ONE_BATCH}", ylabel="Density")
         panels[0].set_ylim(bottom=0)
         if whole:
             top = max(density.max() for density in whole)
-            title = "All, of the loss over several mini-batches"
+            title = f"All. {_several_batches([row for _, row in curves])}"
             panels[1].set(title=title, yscale="log", ylabel="Density")
             panels[1].set_ylim(1e-8 * top, 2 * top)
             panels[1].yaxis.set_major_formatter(canvas.power_of_ten)
@@ -121,11 +122,9 @@ def _tables(rows: Sequence[Row]) -> list[Table]:
     keys = [*(["num_batches"] if _has(rows, "num_batches") else []), *batch, *several]
     above = [heading_of(key, rows=2) for key in keys if key == "num_batches"]
     if batch:
-        above.append(heading_above("Loss of one mini-batch", columns=len(batch)))
+        above.append(heading_above(_ONE_BATCH, columns=len(batch)))
     if several:
-        above.append(
-            heading_above("Loss over several mini-batches", columns=len(several))
-        )
+        above.append(heading_above(_several_batches(rows), columns=len(several)))
     return [
         chapter.table(
             rows,
@@ -133,13 +132,21 @@ def _tables(rows: Sequence[Row]) -> list[Table]:
             each="run",
             heading=_HEADING,
             above=above,
-            caption="Two objectives, whose eigenvalues do not compare: of the loss of "
-            "one mini-batch the largest eigenvalue, as mean, median and quantile over "
-            "mini-batches; of the loss over several mini-batches, which is smoother, "
-            "the largest and smallest eigenvalue and the trace, as the random vectors "
-            "of the density see them.",
+            caption="Eigenvalues of two objectives, which do not compare. Of the "
+            "objective of one mini-batch: the largest eigenvalue, as mean, median and "
+            "quantile over mini-batches. Of the objective over several mini-batches, "
+            "which is smoother: the largest and the smallest eigenvalue and the trace, "
+            "as the random vectors of the density see them.",
         )
     ]
+
+
+def _several_batches(rows: Sequence[Row]) -> str:
+    """The name of the objective that the density is of."""
+    count = shared(rows, "density_batches")
+    if not count:
+        return "Objective over several mini-batches"
+    return f"Objective over {count} mini-batch{'es' if count > 1 else ''}"
 
 
 def _has(rows: Sequence[Row], key: str) -> bool:
@@ -148,12 +155,14 @@ def _has(rows: Sequence[Row], key: str) -> bool:
 
 def _lines(rows: Sequence[Row]) -> list[dict[str, str]]:
     """The lines in the terminal; below each heading is the objective."""
+    count = shared(rows, "density_batches")
+    several = f"over {count}" if count else "several"
     found = []
     for line in chapter.lines(
         rows, ("label", "num_batches", *_TOP, "largest", "trace")
     ):
         model, batches, *values = line.items()
-        objectives = [*["1 batch"] * len(_TOP), *["several"] * 2]
+        objectives = [*["1 batch"] * len(_TOP), *[several] * 2]
         named = {
             f"{heading}\n{objective}": value
             for (heading, value), objective in zip(values, objectives, strict=True)
