@@ -97,7 +97,7 @@ def checked(rows: Sequence[Row]) -> list[Row]:
                     "give them different labels, or different runs to average them"
                 )
             found.add((row["num_samples"], row.get("run")))
-    return rows
+    return [_without_undefined(row) for row in rows]
 
 
 def series(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -144,7 +144,7 @@ def are_rankable(rows: Sequence[Row]) -> bool:
     return len({likeness(row) for row in rows}) < 2
 
 
-def conditional_count(row: Row, key: str) -> int | None:
+def conditional_count(row: Row, key: str) -> float | None:
     """The number of images that a conditional score is of.
 
     Args:
@@ -152,17 +152,35 @@ def conditional_count(row: Row, key: str) -> int | None:
       key: A score.
 
     Returns:
-      int >= 0; None if the score is of all images, or if the row does not tell.
+      At least 0; None if the score is of all images, or if the row does not tell.
     """
-    images = number(row, "num_examples")
+    share, images = _share(row, key), number(row, "num_examples")
+    return None if None in (share, images) else share * images
+
+
+def _share(row: Row, key: str) -> float | None:
+    """The share of the images that a conditional score is of, None if unknown."""
+    if key not in CONDITIONAL:
+        return None
     if key == "unconfidence_90":
         accuracy = number(row, "accuracy")
-        share = None if accuracy is None else 1 - accuracy
-    elif key in CONDITIONAL:
-        share = number(row, "frequency_90")
-    else:
-        return None
-    return None if None in (share, images) else round(share * images)
+        return None if accuracy is None else 1 - accuracy
+    return number(row, "frequency_90")
+
+
+def _without_undefined(row: Row) -> Row:
+    """A row whose conditional scores of no image are None, with their intervals.
+
+    Evaluations by earlier versions have zeros there.
+    """
+    undefined = [key for key in CONDITIONAL if key in row and _share(row, key) == 0]
+    if not undefined:
+        return row
+    cleared = dict.fromkeys(undefined)
+    if isinstance(row.get("intervals"), dict):
+        kept = {k: v for k, v in row["intervals"].items() if k not in cleared}
+        cleared["intervals"] = kept
+    return {**row, **cleared}
 
 
 def number(row: Row, key: str) -> float | None:

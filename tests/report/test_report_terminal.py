@@ -108,7 +108,8 @@ def test_seeds_and_intervals_have_signs_of_their_own_and_runs_are_counted():
 
 
 def test_what_is_undefined_is_a_dash():
-    rows = [make_row("a", 1), make_row("b", 1, accuracy_90=math.nan, nll=None)]
+    rows = [make_row("a", 1), make_row("b", 1, accuracy_90=math.nan)]
+    rows[1]["nll"] = None
     table = report.table(rows, columns=("label", "nll", "accuracy_90"))
     nll, share = (list(column.cells) for column in table.columns[1:])
     assert [cell.plain.strip() for cell in nll] == ["0.833", "–"]

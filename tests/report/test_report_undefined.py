@@ -33,11 +33,11 @@ def test_files_are_empty_or_null(tmp_path):
     write(tmp_path, rows())
     found = json.loads((tmp_path / "metrics.json").read_text())["rows"]
     assert found[0]["accuracy_90"] is None
-    assert found[0]["intervals"]["accuracy_90"] == [None, None]
+    assert found[0]["intervals"] == {}
     assert found[1]["accuracy_90"] == 1.0
     with open(tmp_path / "metrics.csv", newline="") as file:
         first, second = csv.DictReader(file)
-    assert first["accuracy_90"] == first["accuracy_90_low"] == ""
+    assert first["accuracy_90"] == first["iou_90"] == ""
     assert second["accuracy_90"] == "1.0"
 
 
@@ -48,6 +48,9 @@ def test_means_over_runs_are_undefined_where_a_run_is(tmp_path):
     page = Page(write(tmp_path, pair).read_text())
     assert page.texts.count("–") == 2
     assert page.texts.count("n = 1") == 2  # the mean of none and two
+    pair[1]["frequency_90"] = 0.0005
+    page = Page(write(tmp_path, pair).read_text())
+    assert page.texts.count("n = 0.5") == 2
 
 
 def test_no_difference_of_what_is_undefined():
@@ -56,6 +59,17 @@ def test_no_difference_of_what_is_undefined():
     (found,) = checked_differences([{**given, "values": values}])
     (line,) = differences.differences_table([found]).groups[0]
     assert [cell.text for cell in line.cells] == ["−0.100*", "–"]
+
+
+def test_zeros_of_earlier_versions_are_undefined(tmp_path):
+    old = rows()[0] | {"accuracy_90": 0.0, "iou_90": 0.0}
+    old["intervals"] = {"accuracy_90": [0.0, 0.0], "nll": [0.8, 0.9]}
+    page = Page(write(tmp_path, [old]).read_text())
+    assert page.texts.count("–") == 2
+    (found,), _ = report.read(tmp_path / "metrics.json")
+    assert found["accuracy_90"] is found["iou_90"] is None
+    assert found["intervals"] == {"nll": [0.8, 0.9]}
+    assert found["unconfidence_90"] == old["unconfidence_90"]
 
 
 def test_terminal_has_a_dash():

@@ -226,7 +226,9 @@ def score_cell(row: Row, key: str, *, best: str | None = None) -> Cell:
         below.append(in_brackets(key, *bounds, is_range="num_runs" in row))
     count = conditional_count(row, key)
     if count is not None:
-        below.append(f"n = {count:,}")
+        # The mean over runs may be no whole number.
+        digits = 0 if abs(count - round(count)) < 0.01 else 1
+        below.append(f"n = {count:,.{digits}f}")
     return cell(value, is_best=value == best, below=below)
 
 
