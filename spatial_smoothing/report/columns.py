@@ -293,10 +293,10 @@ def column(key: str) -> Column:
 
 
 def in_words(key: str) -> str:
-    """How `key` is called within a sentence: "accuracy", but "NLL"."""
+    """How `key` is called within a sentence: "accuracy" and "mean ECE", but "NLL"."""
     heading = column(key).heading
-    is_word = heading[1:].islower()
-    return heading.lower() if is_word else heading
+    first, *others = heading.split(" ")
+    return " ".join([first.lower() if first[1:].islower() else first, *others])
 
 
 def in_sentence(keys: Sequence[str]) -> str:

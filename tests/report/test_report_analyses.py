@@ -75,6 +75,7 @@ def test_terminal_says_a_label_once_and_fits_eighty_columns(rows, capsys, monkey
 
 def test_runs_of_one_label_are_told_apart_and_share_their_looks():
     pair = [analysis_rows.landscape(PLAIN, run=f"runs/{name}") for name in "ab"]
+    assert chapter.names([pair[0], pair[0]]) == [PLAIN, PLAIN]
     assert chapter.names(pair) == [f"{PLAIN} (a)", f"{PLAIN} (b)"]
     assert chapter.names([*pair, analysis_rows.landscape(SMOOTH)])[2] == SMOOTH
     (one, _), (two, _), (other, _) = chapter.curves(
@@ -188,3 +189,18 @@ def test_the_two_objectives_of_the_hessian_are_named():
     bare = [analysis_rows.hessian(PLAIN, density=False)]
     (table,) = CHAPTERS["hessian"].tables(bare)
     assert [heading.columns for heading in table.head[0]] == [1, 1, 1, 6]
+
+
+def test_runs_of_one_label_have_lines_of_their_own():
+    rows = [
+        *analysis_rows.variance(PLAIN, run="runs/s0"),
+        *analysis_rows.variance(PLAIN, run="runs/s1"),
+        *analysis_rows.variance(SMOOTH, run="runs/x"),
+    ]
+    (table,) = CHAPTERS["variance"].tables(rows)
+    firsts = [group[0].name.text for group in table.groups]
+    assert firsts == [f"{PLAIN} (s0)", f"{PLAIN} (s1)", SMOOTH]
+    assert [len(group) for group in table.groups] == [5, 5, 9]
+    lines = CHAPTERS["variance"].lines(rows)
+    named = [line["Model"] for line in lines if line["Model"]]
+    assert named == firsts

@@ -3,7 +3,7 @@ import io
 import numpy as np
 import PIL.Image
 import pytest
-from report_rows import Page, best_cells, cells, make_row, write
+from report_rows import Page, best_cells, cells, head, make_row, write
 from robustness_rows import ALEXNET, corruption, perturbation
 
 from spatial_smoothing import report
@@ -160,3 +160,20 @@ def test_ensembles_stay_in_the_report(rows, tmp_path):
     assert "Results" in Page((tmp_path / "report.html").read_text()).texts
     write(tmp_path, [make_row(PLAIN, 1)])
     assert not (tmp_path / "corruption_images.png").exists()
+
+
+def test_runs_are_counted_in_every_table(rows):
+    second = [
+        {**row, "run": "runs/2"}
+        for row in [*corruption(PLAIN, offset=0.2), *perturbation(PLAIN, offset=0.01)]
+    ]
+    for name in ("corruption", "perturbation"):
+        shown, group = chapter(name, [*rows, *second])
+        means, each = shown.tables(group)
+        assert head(means)[:3] == ["Model", "N", "Runs"]
+        assert [line[0] for line in cells(means)] == ["2", "2", "1", "1"]
+        assert f"{PLAIN} (N = 5, 2 runs)" in head(each)
+        assert f"{SMOOTHED} (N = 5)" in head(each)
+        assert best_cells(each) == []  # a mean of two runs is no rival of one run
+        lines = shown.lines(group)
+        assert [line["Runs"] for line in lines] == ["2", "2", "1", "1"]

@@ -54,6 +54,14 @@ def by_label(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return groups
 
 
+def by_run(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each run of each label; see `names` for what a run is called."""
+    groups: dict[str, list[Row]] = {}
+    for name, row in zip(names(rows), rows, strict=True):
+        groups.setdefault(name, []).append(row)
+    return groups
+
+
 def table(
     rows: Sequence[Row],
     keys: Sequence[str],
@@ -81,10 +89,16 @@ def table(
         for key in keys
         if column(key).note
     ]
+    if each == "run":
+        groups = by_label([{**row, "run": _run(row)} for row in rows])
+    elif _are_means(rows):
+        groups = by_label(rows)
+    else:
+        groups = by_run(rows)
     # So many of the first scores have their heading among those above.
     alone = len([heading for heading in above if heading.rows == 2])
     return series_table(
-        by_label([{**row, "run": _run(row)} for row in rows]),
+        groups,
         lambda row: [score_cell(row, key) for key in keys],
         SeriesHead([heading_of(key) for key in keys[alone:]], above, each=each),
         section=heading,
@@ -96,7 +110,7 @@ def table(
 def lines(rows: Sequence[Row], keys: Sequence[str]) -> list[dict[str, str]]:
     """The lines of a table in the terminal: heading -> value.
 
-    Only the first line of a label has the label. Where a row is the mean over several
+    Only the first line of a run has its name. Where a row is the mean over several
     runs, each line says how many runs it has.
 
     Args:
@@ -109,22 +123,31 @@ def lines(rows: Sequence[Row], keys: Sequence[str]) -> list[dict[str, str]]:
         heading, unit, *_ = column(key)
         return f"{heading} %" if unit == "%" else heading
 
-    if any("num_runs" in row for row in rows):
-        rows = [{"num_runs": 1, **row} for row in rows]
+    groups = by_run(rows)
+    if _are_means(rows):
+        groups = by_label([{"num_runs": 1, **row} for row in rows])
         keys = [*keys[:2], "num_runs", *keys[2:]]
     found = []
-    for group in by_label(rows).values():
+    for name, group in groups.items():
         for row in group:
-            again = {"label": ""} if row is not group[0] else {}
-            found.append({head(key): text({**row, **again}, key) for key in keys})
+            label = {"label": name if row is group[0] else ""}
+            found.append({head(key): text({**row, **label}, key) for key in keys})
     return found
 
 
+def _are_means(rows: Sequence[Row]) -> bool:
+    """Whether rows of several runs were averaged."""
+    return any("num_runs" in row for row in rows)
+
+
 def names(rows: Sequence[Row]) -> list[str]:
-    """The name of each row: its label, and its run where other rows share the label."""
+    """The name of each row: its label, and its run where other runs share the label."""
+    runs: dict[str, set[Any]] = {}
+    for row in rows:
+        runs.setdefault(row["label"], set()).add(row.get("run"))
     return [
         row["label"]
-        if len(by_label(rows)[row["label"]]) == 1
+        if len(runs[row["label"]]) == 1
         else f"{row['label']} ({_run(row)})"
         for row in rows
     ]

@@ -21,7 +21,7 @@ from spatial_smoothing.report.chapters.robustness import (
 )
 from spatial_smoothing.report.columns import in_sentence
 from spatial_smoothing.report.figures.canvas import Looks
-from spatial_smoothing.report.figures.pictures import Picture, picture
+from spatial_smoothing.report.figures.pictures import Picture, bands, picture
 from spatial_smoothing.report.rows import Row, number, shared
 from spatial_smoothing.report.tables.cells import Table
 
@@ -151,7 +151,8 @@ def _pictures(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
             heading=_HEADING,
             alt=f"Line charts of {names} against the number of samples.",
             caption=f"{names} against the number of samples N, on a logarithmic axis. "
-            f"A dashed line is a model with one sample only. {_about(rows, means)}",
+            f"A dashed line is a model with one sample only.{bands(means, keys)} "
+            f"{_about(rows, means)}",
         )
     sheets = [row for row in rows if row.get("arrays")]
     if sheets:

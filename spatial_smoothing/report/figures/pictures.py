@@ -118,7 +118,7 @@ def _over_sizes(
         heading="Number of samples",
         alt=f"Line charts of {names}. {_values(rows, keys[0])}",
         caption=f"{names} against the number of samples N, on a logarithmic axis. A "
-        f"dashed line is a model with one sample only.{_bands(rows, keys)}{beside}",
+        f"dashed line is a model with one sample only.{bands(rows, keys)}{beside}",
     )
     if _has_sizes(rows, "accuracy"):
         found["accuracy_nll.png"] = picture(
@@ -140,7 +140,7 @@ def _over_sizes(
             caption="NLL against the time of computation per image, one path for each "
             "model over its numbers of samples N; better is to the lower left. Then "
             "the time against N. Axes of time are logarithmic."
-            f"{_bands(rows, ['nll'], has_bars=False)}",
+            f"{bands(rows, ['nll'], has_bars=False)}",
         )
     return found
 
@@ -205,7 +205,7 @@ def _of_rankings(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
             alt=f"Line charts of the AUROC of each score. {values}",
             caption="AUROC of out-of-distribution detection by each score, against the "
             "number of samples N. A dashed line is a model with one sample only."
-            f"{single}{_bands(scores, ['auroc'])}",
+            f"{single}{bands(scores, ['auroc'])}",
         )
     return found
 
@@ -218,7 +218,7 @@ def _has_sizes(rows: Sequence[Row], key: str) -> bool:
     )
 
 
-def _bands(rows: Sequence[Row], keys: Sequence[str], *, has_bars: bool = True) -> str:
+def bands(rows: Sequence[Row], keys: Sequence[str], *, has_bars: bool = True) -> str:
     """A sentence that says what the bands are, "" without bands.
 
     Args:
