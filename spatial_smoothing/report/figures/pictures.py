@@ -175,7 +175,7 @@ def _of_rankings(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
     ranked = [row for row in rows if row.get("risk_coverage")]
     if ranked:
         has_range = any("low" in row["risk_coverage"] for row in ranked)
-        bands = " Shaded: the range over runs." if has_range else ""
+        shaded = " Shaded: the range over runs." if has_range else ""
         found["risk_coverage.png"] = picture(
             functools.partial(curves.risk_coverage_figure, rows, looks=looks),
             heading="Uncertainty and selective prediction",
@@ -183,7 +183,7 @@ def _of_rankings(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
             caption="Error rate among the images answered (risk) against their share "
             "of all images (coverage), where the most confident are answered first. "
             "Lines are the largest N of a model; dashed, if that is another, N = 1."
-            f"{bands}",
+            f"{shaded}",
             stacks=False,
         )
     names = detectors(rows)
