@@ -7,7 +7,7 @@ import optax
 
 import spatial_smoothing as ss
 from spatial_smoothing.data import shapes
-from spatial_smoothing.insertion.linen import add_mc_dropout, add_smoothing
+from spatial_smoothing.insertion import add_mc_dropout, add_smoothing
 
 
 class CNN(nn.Module):

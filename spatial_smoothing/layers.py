@@ -32,7 +32,8 @@ class SpatialSmoothing(nn.Module):
       taps: One-dimensional blur kernel; None for no blur.
       padding: "full" (the paper's), or "zero", "reflect", "edge", "wrap", which
         preserve the size and make a different model.
-      norm: Called for a normalisation layer to put first; None for none.
+      norm: Constructor of a normalisation layer to put first, called as
+        `norm(name="norm")`; None for none.
     """
 
     temperature: float | None = None
@@ -82,21 +83,31 @@ class BatchNorm(nn.Module):
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
-        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
-        dtype = self.dtype or jnp.result_type(x, scale)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        # The types are said because under JAX_ENABLE_X64 the default is float64.
+        typed = (shape, jnp.float32)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, *typed)
+        running_var = self.variable("batch_stats", "var", jnp.ones, *typed)
+        wide = ops.at_least_float32(x.dtype)
+        dtype = self.dtype or wide
+        x = x.astype(wide)
         if self.use_running_average:
             mean, var = running_mean.value, running_var.value
         else:
             mean, var, count = self._statistics(x)
             if not self.is_initializing():
                 unbiased = var * count / jnp.maximum(count - 1, 1)
-                old, new = self.momentum, 1 - self.momentum
-                running_mean.value = old * running_mean.value + new * mean
-                running_var.value = old * running_var.value + new * unbiased
+                self._update(running_mean, mean)
+                self._update(running_var, unbiased)
+        # In the type of `x`, which is wider than that of the parameters if it differs.
+        mean, var, scale, bias = (v.astype(x.dtype) for v in (mean, var, scale, bias))
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
         return (_row(factor, x) * (x - _row(mean, x)) + _row(bias, x)).astype(dtype)
+
+    def _update(self, running: nn.Variable, value: jax.Array) -> None:
+        """Moves a running statistic towards the value of a batch; its type stays."""
+        old, new = self.momentum, 1 - self.momentum
+        wide = old * running.value.astype(value.dtype) + new * value
+        running.value = wide.astype(running.value.dtype)
 
     def _statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns mean, biased variance and the number of values of each channel."""
@@ -106,7 +117,7 @@ class BatchNorm(nn.Module):
         def mean_of(values: jax.Array) -> jax.Array:
             # Examples one by one, then the mask: no masked copy of the map is made.
             each = values.sum(tuple(range(1, x.ndim - 1)))
-            return (each * mask[:, None]).sum(0) / count
+            return (each * mask[:, None].astype(each.dtype)).sum(0) / count
 
         mean = mean_of(x)
         return mean, mean_of(jnp.square(x - _row(mean, x))), count
@@ -130,15 +141,20 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, F]` to `[B, features]`."""
         bound = x.shape[-1] ** -0.5
-        kernel = self.param("kernel", uniform_fan_in, (x.shape[-1], self.features))
+        shape = (x.shape[-1], self.features)
+        # The type is said because under JAX_ENABLE_X64 the default is float64.
+        kernel = self.param("kernel", uniform_fan_in, shape, jnp.float32)
         bias = self.param(
             "bias",
-            lambda key, shape: (
-                jax.random.uniform(key, shape, minval=-1, maxval=1) * bound
+            lambda key, shape, dtype: (
+                jax.random.uniform(key, shape, dtype, minval=-1, maxval=1) * bound
             ),
             (self.features,),
+            jnp.float32,
         )
-        y = x.astype(jnp.promote_types(x.dtype, jnp.float32)) @ kernel
+        dtype = ops.at_least_float32(x.dtype)
+        x, kernel, bias = (value.astype(dtype) for value in (x, kernel, bias))
+        y = x @ kernel
         return y + _row(bias, y)
 
 

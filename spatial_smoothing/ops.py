@@ -87,7 +87,7 @@ def blur(
             f"taps {taps} cannot be normalised; give numbers with a non-zero sum"
         )
     weights = [tap / sum(taps) for tap in taps]
-    y = x.astype(_accumulator(x))
+    y = x.astype(at_least_float32(x.dtype))
     # A kernel of two taps is applied to both axes at once, which saves one pass over
     # memory, and two for the gradient. Longer ones are cheaper one axis at a time.
     for axes in [(-3, -2)] if len(taps) == 2 else [(-3,), (-2,)]:
@@ -176,7 +176,7 @@ def scaled_tanh(x: jax.Array, temperature: float = 10.0) -> jax.Array:
 
 
 def _scaled_tanh(x: jax.Array, temperature: float | jax.Array) -> jax.Array:
-    wide = x.astype(_accumulator(x))
+    wide = x.astype(at_least_float32(x.dtype))
     t = jnp.asarray(temperature, wide.dtype)
     return (t * jnp.tanh(wide / t)).astype(x.dtype)
 
@@ -216,7 +216,7 @@ def scaled_softmax(x: jax.Array, temperature: float = 10.0) -> jax.Array:
     """
     _check_temperature(temperature, must_be_finite=True)
     x = jnp.asarray(x)
-    wide = x.astype(_accumulator(x))
+    wide = x.astype(at_least_float32(x.dtype))
     t = jnp.asarray(temperature, wide.dtype)
     return (t * jax.nn.softmax(wide / t, axis=-1)).astype(x.dtype)
 
@@ -254,7 +254,7 @@ def scale(x: jax.Array, temperature: float = 5.0) -> jax.Array:
     """
     _check_temperature(temperature, must_be_finite=True)
     x = jnp.asarray(x)
-    wide = x.astype(_accumulator(x))
+    wide = x.astype(at_least_float32(x.dtype))
     return (wide / jnp.asarray(temperature, wide.dtype)).astype(x.dtype)
 
 
@@ -308,14 +308,17 @@ def smooth(
     function, default = lookup(SQUASHES, squash, "squash")
     t = default if temperature is None else temperature
     _check_temperature(t)
-    y = function(x.astype(_accumulator(x)), t)
+    y = function(x.astype(at_least_float32(x.dtype)), t)
     y = y if taps is None else blur(y, taps, padding=padding)
     return y.astype(x.dtype)
 
 
-def _accumulator(x: jax.Array) -> jnp.dtype:
-    """The type to compute in: that of `x`, and at least float32."""
-    return x.dtype if jnp.finfo(x.dtype).bits >= 32 else jnp.dtype(jnp.float32)
+def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
+    """Returns the type to compute in: float64 for float64, else float32.
+
+    `jnp.promote_types` is no help where JAX_NUMPY_DTYPE_PROMOTION is "strict".
+    """
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
 def _check_temperature(

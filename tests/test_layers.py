@@ -217,6 +217,54 @@ def test_layers_compute_in_their_type_with_float32_parameters():
         assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(variables))
 
 
+def updated(model, variables, x):
+    _, updates = model.apply(variables, x, mutable=["batch_stats"])
+    return {**variables, **updates}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_parameters_and_statistics_are_float32_under_x64(dtype):
+    x = normal((2, 4, 4, 5), dtype=dtype)
+    for call in (
+        lambda b: b.conv(2, 3, bias=True, name="layer"),
+        lambda b: b.norm(name="layer"),
+        lambda b: lambda x: layers.Dense(3, name="layer")(x.reshape(2, -1)),
+    ):
+        model = Bound(call, train=True)
+        variables = model.init(jax.random.key(0), x)
+        for tree in (variables, updated(model, variables, x)):
+            assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype("f4")}
+        assert model.apply(variables, x, mutable=["batch_stats"])[0].dtype == dtype
+
+
+@pytest.mark.usefixtures("x64")
+def test_initial_values_under_x64_are_those_without():
+    x = normal((2, 5))
+    dense = layers.Dense(3).init(jax.random.key(0), x)
+    with jax.enable_x64(False):
+        expected = layers.Dense(3).init(jax.random.key(0), x)
+    jax.tree.map(np.testing.assert_array_equal, dense, expected)
+
+
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
+def test_layers_promote_no_types_by_themselves(dtype):
+    x = normal((6, 4, 4, 5)).astype(dtype or np.float32)
+    with jax.numpy_dtype_promotion("strict"):
+        for call in (
+            lambda b: b.conv(2, 3, bias=True, name="layer"),
+            lambda b: b.norm(name="layer", mask=MASK),
+            lambda b: b.dropout(),
+            lambda b: ss.SpatialSmoothing(norm=b.norm),
+            lambda b: lambda x: layers.Dense(3, name="layer")(x.reshape(6, -1)),
+        ):
+            model = Bound(call, train=True, rate=0.5, dtype=dtype)
+            rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+            variables = model.init(rngs, x)
+            dropout = {"dropout": rngs["dropout"]}
+            model.apply(variables, x, rngs=dropout, mutable=["batch_stats"])
+
+
 def test_dropout_is_live_exactly_when_its_key_is_given():
     x = np.ones((200, 100), np.float32)
     rngs = {"dropout": jax.random.key(0)}

@@ -67,13 +67,14 @@ _last = _LastAverage()
 def _watched_pool(inputs, init, reduce_fn, window_shape, strides, padding):
     """Stands in for `flax.linen.pooling.pool`."""
     watchers = _watchers.get()
+    counts = inputs is _last.ones
+    _last.ones = None  # a tracer must not outlive its trace
     if watchers and len(window_shape) == 2 and any(s > 1 for s in strides or ()):
-        if inputs is _last.ones:
+        if counts:
             # With count_include_pad=False `nn.avg_pool` pools ones of the size of its
             # own argument. The watchers may have changed the size of the map.
             height_width = _last.shape[-3:-1]
             inputs = jnp.ones((*inputs.shape[:-3], *height_width, 1), inputs.dtype)
-            _last.ones = None  # a tracer must not outlive its trace
         else:
             for watcher in watchers:
                 inputs = watcher(inputs)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spatial_smoothing import ops
 from spatial_smoothing.layers import Dense, Layers
 from spatial_smoothing.lookup import lookup
 
@@ -58,7 +59,7 @@ class Head(nn.Module):
         """Maps `[B, H, W, C]` to logits `[B, K]`."""
         if self.norm:
             x = nn.relu(self.layers.norm(name="norm")(x))
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = x.astype(ops.at_least_float32(x.dtype))
         x = _POOLS[self.pool](x, self.grid)
         if self.squash:
             t = self.temperature

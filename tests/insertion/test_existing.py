@@ -12,7 +12,7 @@ from checkout import ROOT
 
 import spatial_smoothing as ss
 from spatial_smoothing import ensembles, evaluation
-from spatial_smoothing.insertion.linen import add_mc_dropout, add_smoothing
+from spatial_smoothing.insertion import add_mc_dropout, add_smoothing
 
 KEY = jax.random.key(0)
 IMAGES = jax.random.normal(jax.random.key(1), (3, 32, 32, 3))

@@ -75,7 +75,7 @@ def test_calls_are_those_of_the_model_with_insertions(method):
 
 def test_places_are_looked_for_in_the_method_that_is_called():
     smoothed = add_smoothing(Network(), where="head")
-    with pytest.raises(ValueError, match="no module matches 'head'.*convs_0, convs_1"):
+    with pytest.raises(ValueError, match=r"no module matches 'head'.*convs_0, convs_1"):
         smoothed.apply(VARIABLES, IMAGES, method="features")
 
 
@@ -87,7 +87,7 @@ def test_bound_models():
         np.testing.assert_array_equal(result, expected.features(IMAGES))
         assert bound.width == 6
         with pytest.raises(AttributeError, match="'head' is no method of the wrapped"):
-            bound.head
+            _ = bound.head
     zeros = jax.tree.map(np.zeros_like, VARIABLES)
     bound = add_smoothing(Network().bind(zeros))
     result = bound.apply(VARIABLES, IMAGES)

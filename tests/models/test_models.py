@@ -357,3 +357,32 @@ def test_unknown_half():
     model, variables = small()
     with pytest.raises(ValueError, match="unknown half 'fixd'; did you mean 'fixed'"):
         model.apply(variables, images(), half="fixd")
+
+
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
+@pytest.mark.parametrize(
+    "head", ["gap", "bn_gap", "median", "gap_clip", "gap_mlp", "mlp"]
+)
+def test_types_are_float32_under_x64_and_promoted_nowhere(x64, head, dtype):
+    model = ss.models.build(
+        "vgg_mcdo_smoothing_11",
+        num_classes=3,
+        width=4,
+        stages=(1, 1, 1, 1, 1),
+        head=head,
+        smoothing_norm=True,
+        dtype=dtype,
+    )
+    images = jnp.zeros((2, 32, 32, 3), jnp.float32)
+    options = {"train": True, "mask": jnp.array([True, False])}
+    with jax.numpy_dtype_promotion("strict"):
+        variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        trained = jax.eval_shape(
+            lambda v, key: model.apply(
+                v, images, rngs={"dropout": key}, mutable=["batch_stats"], **options
+            ),
+            *(variables, jax.random.key(1)),
+        )
+        evaluated = jax.eval_shape(model.apply, variables, images)
+    leaves = jax.tree.leaves((variables, trained, evaluated))
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
