@@ -62,85 +62,97 @@ class Network(nn.Module):
         return nn.Dense(5, name="head")(x.mean((1, 2)))
 
 
-VARIABLES = Network().init(KEY, IMAGES)
-PLAIN = Network().apply(VARIABLES, IMAGES)
-SMOOTHED = Network(before=ss.smooth).apply(VARIABLES, IMAGES)
+VARIABLES = jax.jit(Network().init)(KEY, IMAGES)
+PLAIN = jax.jit(Network().apply)(VARIABLES, IMAGES)
+SMOOTHED = jax.jit(Network(before=ss.smooth).apply)(VARIABLES, IMAGES)
+
+
+def compiled(model, variables=VARIABLES, **options):
+    """Applies a model in a new program; `nn.jit` may use its traces again."""
+    return jax.jit(lambda v: model.apply(v, IMAGES, **options))(variables)
 
 
 def assert_close(a, b):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-def assert_same(a, b):
+def assert_same_initial_values(a, b):
+    a, b = (jax.jit(lambda key, m=m: m.init(key, IMAGES))(KEY) for m in (a, b))
     assert jax.tree.structure(a) == jax.tree.structure(b)
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-@pytest.fixture(params=LIFTS)
-def lifted(request):
-    """A network whose lifted class, and with it what `nn.jit` keeps, is new."""
-    lift = LIFTS[request.param]
+def lifted(name):
+    """Returns a network whose lifted class, and with it what `nn.jit` keeps, is new."""
     cache = {}
-
-    def once(block):
-        return cache.setdefault(block, lift(block))
-
-    return Network(once)
+    return Network(lambda block: cache.setdefault(block, LIFTS[name](block)))
 
 
 @pytest.mark.parametrize("order", ["plain first", "smoothed first"])
-def test_traces_of_the_model_and_of_the_wrapped_model_are_not_mixed(lifted, order):
-    smoothed = add_smoothing(lifted)
-    calls = [(lifted, PLAIN), (smoothed, SMOOTHED)]
+@pytest.mark.parametrize("name", LIFTS)
+def test_traces_of_the_model_and_of_the_wrapped_model_are_not_mixed(name, order):
+    model = lifted(name)
+    calls = [(model, PLAIN), (add_smoothing(model), SMOOTHED)]
     if order == "smoothed first":
         calls.reverse()
-    for model, expected in calls * 2:  # the second time from a cache, if there is one
-        assert_close(model.apply(VARIABLES, IMAGES), expected)
-    assert_close(jax.jit(smoothed.apply)(VARIABLES, IMAGES), SMOOTHED)
+    for module, expected in (*calls, calls[0]):
+        assert_close(compiled(module), expected)
 
 
-def test_options_of_insertions_are_not_mixed(lifted):
-    for temperature in (3.0, None, 3.0):
-        options = {"temperature": temperature}
+def test_calls_outside_of_jax_jit():
+    model = lifted("jit")
+    smoothed = add_smoothing(model)
+    for module in (smoothed, model, smoothed, smoothed):
+        expected = PLAIN if module is model else SMOOTHED
+        assert_close(module.apply(VARIABLES, IMAGES), expected)
+
+
+@pytest.mark.parametrize("name", ["jit", "remat"])
+def test_options_of_insertions_are_not_mixed(name):
+    model = lifted(name)
+    for options in ({"temperature": 3.0}, {}, {"temperature": 3.0}):
         by_hand = Network(before=lambda x, options=options: ss.smooth(x, **options))
-        result = add_smoothing(lifted, **options).apply(VARIABLES, IMAGES)
-        assert_close(result, by_hand.apply(VARIABLES, IMAGES))
+        assert_close(compiled(add_smoothing(model, **options)), compiled(by_hand))
 
 
-def test_blocks_of_equal_fields_are_told_apart_by_path(lifted):
+@pytest.mark.parametrize("name", ["jit", "jit in remat", "remat"])
+def test_blocks_of_equal_fields_are_told_apart_by_path(name):
+    model = lifted(name)
     for where, after in (
         ("block0", (ss.smooth, identity)),
         ("block1", (identity, ss.smooth)),
         ("block*", (ss.smooth, ss.smooth)),
     ):
-        expected = Network(after=after).apply(VARIABLES, IMAGES)
-        smoothed = add_smoothing(lifted, where=where)
-        for _ in range(2):
-            assert_close(smoothed.apply(VARIABLES, IMAGES), expected)
+        smoothed = add_smoothing(model, where=where)
+        assert_close(compiled(smoothed), compiled(Network(after=after)))
 
 
-def test_initial_values_are_those_of_the_model(lifted):
-    wrapped = add_mc_dropout(add_smoothing(lifted), 0.5)
-    assert_same(wrapped.init(KEY, IMAGES), lifted.init(KEY, IMAGES))
+@pytest.mark.parametrize("name", ["jit", "remat in jit", "map_variables"])
+def test_initial_values_are_those_of_the_model(name):
+    model = lifted(name)
+    assert_same_initial_values(add_mc_dropout(add_smoothing(model), 0.5), model)
 
 
-def test_gradients_are_those_of_the_model_by_hand(lifted):
-    loss = lambda model: lambda v: jnp.square(model.apply(v, IMAGES)).sum()
+@pytest.mark.parametrize("name", ["jit", "remat"])
+def test_gradients_are_those_of_the_model_by_hand(name):
+    def gradient(model):
+        loss = lambda v: jnp.square(model.apply(v, IMAGES)).sum()
+        return jax.jit(jax.grad(loss))(VARIABLES)
+
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-        jax.grad(loss(add_smoothing(lifted)))(VARIABLES),
-        jax.grad(loss(Network(before=ss.smooth)))(VARIABLES),
+        gradient(add_smoothing(lifted(name))),
+        gradient(Network(before=ss.smooth)),
     )
 
 
-def test_dropout_draws_from_its_key(lifted):
-    wrapped = add_mc_dropout(lifted, 0.5, where="block1")
-    draw = lambda seed: wrapped.apply(
-        VARIABLES, IMAGES, rngs={"dropout": jax.random.key(seed)}
-    )
-    assert_close(wrapped.apply(VARIABLES, IMAGES), PLAIN)
-    np.testing.assert_array_equal(draw(0), draw(0))
-    assert np.abs(draw(0) - draw(1)).max() > 1e-3
+@pytest.mark.parametrize("name", ["jit", "remat"])
+def test_dropout_draws_from_its_key(name):
+    wrapped = add_mc_dropout(lifted(name), 0.5, where="block1")
+    draw = jax.jit(lambda key: wrapped.apply(VARIABLES, IMAGES, rngs={"dropout": key}))
+    assert_close(compiled(wrapped), PLAIN)
+    np.testing.assert_array_equal(draw(KEY), draw(KEY))
+    assert np.abs(draw(KEY) - draw(jax.random.key(1))).max() > 1e-3
 
 
 class Decorated(nn.Module):
@@ -275,15 +287,14 @@ class Normalised(nn.Module):
     ],
 )
 def test_smoothing_is_what_one_would_write_by_hand(make):
-    model, by_hand = make(), make(before=ss.smooth)
-    variables = model.init(KEY, IMAGES)
-    smoothed = add_smoothing(model)
-    assert_same(smoothed.init(KEY, IMAGES), variables)
-    apply = lambda model: model.apply(variables, IMAGES, mutable=["batch_stats"])
-    expected, plain = apply(by_hand), apply(model)
-    for _ in range(2):
-        jax.tree.map(assert_close, apply(smoothed), expected)
-    jax.tree.map(assert_close, apply(model), plain)
+    model, smoothed = make(), add_smoothing(make())
+    assert_same_initial_values(smoothed, model)
+    variables = jax.jit(model.init)(KEY, IMAGES)
+    options = {"mutable": ["batch_stats"]}
+    plain = compiled(model, variables, **options)
+    expected = compiled(make(before=ss.smooth), variables, **options)
+    jax.tree.map(assert_close, compiled(smoothed, variables, **options), expected)
+    jax.tree.map(assert_close, compiled(model, variables, **options), plain)
 
 
 def shortcut(lift):
@@ -303,9 +314,9 @@ def shortcut(lift):
     "model", [shortcut(nn.remat), shortcut(nn.jit), Frames(stride=2)]
 )
 def test_what_a_transformation_hides_is_refused(model):
-    variables = model.init(KEY, IMAGES)
+    variables = jax.eval_shape(model.init, KEY, IMAGES)
     with pytest.raises(ValueError, match=r"cannot tell whether .* choose modules by"):
-        add_smoothing(model).apply(variables, IMAGES)
+        jax.eval_shape(add_smoothing(model).apply, variables, IMAGES)
 
 
 class Deep(nn.Module):
@@ -329,13 +340,14 @@ class Deep(nn.Module):
 
 
 def test_a_map_that_grows_in_a_loop_is_refused_with_the_remedy():
-    variables = Deep().init(KEY, IMAGES)
+    variables = jax.jit(Deep().init)(KEY, IMAGES)
     with pytest.raises(ValueError, match=r"nn\.scan.*padding='same' keeps it"):
-        add_smoothing(Deep(), where="steps/conv").apply(variables, IMAGES)
+        jax.eval_shape(
+            add_smoothing(Deep(), where="steps/conv").apply, variables, IMAGES
+        )
     smoothed = add_smoothing(Deep(), where="steps/conv", padding="same")
     by_hand = Deep(lambda x: ss.smooth(x, padding="same"))
-    result = smoothed.apply(variables, IMAGES)
-    assert_close(result, by_hand.apply(variables, IMAGES))
+    assert_close(compiled(smoothed, variables), compiled(by_hand, variables))
 
 
 @jax.jit
@@ -353,7 +365,7 @@ class PoolsUnderJit(nn.Module):
 
 def test_a_pool_inside_a_transformation_of_jax_is_refused():
     model = PoolsUnderJit()
-    variables = model.init(KEY, IMAGES)
+    variables = jax.jit(model.init)(KEY, IMAGES)
     plain = model.apply(variables, IMAGES)  # JAX has a trace from now on
     with pytest.raises(ValueError, match="a pool in the model lies inside a JAX"):
         add_smoothing(model).apply(variables, IMAGES)
@@ -367,13 +379,14 @@ def test_a_pool_inside_a_transformation_of_jax_is_refused():
 def test_no_tracer_outlives_its_trace():
     with jax.checking_leaks():
         for model in (shortcut(identity), Decorated(), Network(nn.remat)):
-            variables = model.init(KEY, IMAGES)
-            jax.jit(add_smoothing(model).apply)(variables, IMAGES)
+            variables = jax.eval_shape(model.init, KEY, IMAGES)
+            jax.eval_shape(add_smoothing(model).apply, variables, IMAGES)
 
 
 def test_compilation_in_each_call_is_told(caplog):
     interception._warn_of_compilation.cache_clear()  # it is told once a process
-    jax.jit(add_smoothing(Network(nn.jit)).apply)(VARIABLES, IMAGES)
+    smoothed = add_smoothing(Decorated())
+    variables = jax.jit(smoothed.init)(KEY, IMAGES)
     assert not caplog.records
-    add_smoothing(Network(nn.jit)).apply(VARIABLES, IMAGES)
+    smoothed.apply(variables, IMAGES)
     assert "call it under jax.jit" in caplog.records[0].message
