@@ -27,7 +27,7 @@ class SpatialSmoothing(nn.Module):
     map becomes (H+1)x(W+1).
 
     Attributes:
-      temperature: t > 0 of the squashing function; None for its own default.
+      temperature: Scale t > 0 of the squashing function; None for its own default.
       squash: "tanh", "sigmoid", "softmax", "clip", "scale" or "none".
       taps: One-dimensional blur kernel; None for no blur.
       padding: "full" (the paper's), or "zero", "reflect", "edge", "wrap", which
@@ -64,10 +64,11 @@ class BatchNorm(nn.Module):
     logical batch: under `jit` over a mesh they span all devices.
 
     Attributes:
-      use_running_average: True in evaluation.
+      use_running_average: Whether to normalise by the running statistics, as in
+        evaluation, and not by those of the batch.
       mask: bool[B], the examples that count in the statistics; None for all.
-      momentum: Weight of the old running statistics.
-      epsilon: Added to the variance.
+      momentum: Weight of the old running statistics, in [0, 1].
+      epsilon: Is added to the variance before its root is taken.
       dtype: Type of the result; statistics are computed in at least float32.
     """
 
@@ -132,7 +133,7 @@ class Dense(nn.Module):
     """A dense layer with the reference's initial values, in at least float32.
 
     Attributes:
-      features: Size of the result.
+      features: Number of values of the result.
     """
 
     features: int
@@ -176,7 +177,7 @@ def bind(
       train: Whether to normalise by batch statistics.
       mask: bool[B], the examples that are not padding; None for all.
       rate: Probability of block dropout to drop a value, in [0, 1).
-      dtype: Compute type.
+      dtype: Compute type; None for that of the inputs and parameters together.
 
     Returns:
       Constructors `conv(features, size, stride=1, groups=1)` (explicit symmetric

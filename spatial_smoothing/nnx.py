@@ -15,7 +15,7 @@ class SpatialSmoothing(nnx.Module):
     """Spatial smoothing as a layer without parameters; see `ops.smooth`.
 
     Args:
-      temperature: t > 0 of the squashing function; None for its own default.
+      temperature: Scale t > 0 of the squashing function; None for its own default.
       squash: "tanh", "sigmoid", "softmax", "clip", "scale" or "none".
       taps: One-dimensional blur kernel; None for no blur.
       padding: "full" (the paper's), or "zero", "reflect", "edge", "wrap", which

@@ -26,7 +26,7 @@ class Smoothing:
 
     Attributes:
       where: The places, as `normalise_where` returns them.
-      temperature: t > 0 of the squashing function; None for its own default.
+      temperature: Scale t > 0 of the squashing function; None for its own default.
       squash: Name of the squashing function, a key of `ops.SQUASHES`.
       taps: One-dimensional blur kernel; None for no blur.
       padding: How the blur pads, as in `ops.blur`.

@@ -50,7 +50,7 @@ def add_smoothing(
       where: "subsampling"; or the modules to smooth after, as paths with wildcards
         such as "layer2/*" (* stands for any part of one name), or as a function of path
         and module.
-      temperature: t > 0 of the squashing function; None for its own default.
+      temperature: Scale t > 0 of the squashing function; None for its own default.
       squash: "tanh", "sigmoid", "softmax" or "clip", which first cut negative values
         off, as is right behind a ReLU; behind other activations "scale" or "none".
       taps: One-dimensional blur kernel; None for no blur.

@@ -16,9 +16,9 @@ class Block(nn.Module):
       layers: Layer constructors of the network.
       features: Channels of the result.
       size: Side of the kernel.
-      stride: Of the convolution.
-      padding: Zeros on every side; None for half the kernel.
-      bias: Whether the convolution adds one.
+      stride: Stride of the convolution.
+      padding: Number of zeros on every side; None for half the kernel.
+      bias: Whether the convolution adds a bias.
     """
 
     layers: Layers

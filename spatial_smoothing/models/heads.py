@@ -30,17 +30,18 @@ class Head(nn.Module):
     """Pools a feature map over space and classifies it.
 
     Attributes:
-      num_classes: K.
+      num_classes: Number of classes K.
       layers: Layer constructors of the network.
       pool: "average", "max", "median" (over all positions), or "spread": an adaptive
         average pool to `grid` x `grid`, flattened in the order channel, row, column.
       norm: Whether batch normalisation and ReLU come first.
       squash: Whether the pooled values g become t * (sigmoid(g / t) - 1/2).
-      temperature: t > 0 of `squash`.
+      temperature: Scale t > 0 of the values that `squash` bounds.
       hidden: Widths of the hidden dense layers, each followed by a ReLU.
-      rate: Dropout after each hidden layer, in training only.
-      grid: Side of the grid of "spread".
-      train: Whether `rate` applies.
+      rate: Probability, in [0, 1), of dropout after each hidden layer to drop a value;
+        it applies in training only.
+      grid: Side of the grid that "spread" pools to, in positions.
+      train: Whether the network is being trained.
     """
 
     num_classes: int

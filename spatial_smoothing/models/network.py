@@ -26,23 +26,25 @@ class Network(nn.Module):
     """A convolutional network of stages, each followed by spatial smoothing or not.
 
     Attributes:
-      num_classes: K.
+      num_classes: Number of classes K.
       stem: "cifar" or "imagenet": how soon the first layers subsample.
       width: Channels of the first stage; the others are multiples of it.
-      stages: Blocks or convolutions of each stage.
+      stages: Number of blocks, or convolutions, of each stage.
       rate: Probability of block dropout to drop a value, in [0, 1). Dropout is live
         exactly when `apply` is given an rng named "dropout", in training and
         evaluation alike.
       smoothing: Number of smoothing layers after each stage.
-      temperature: t > 0 of the smoothing; None for the squash's default.
-      squash: See `SpatialSmoothing`, as for `taps` and `padding`.
-      taps: One-dimensional blur kernel; None for no blur.
-      padding: "full" is the paper's.
-      smoothing_norm: Whether batch normalisation comes first in smoothing.
+      temperature: Scale t > 0 of the squashing function; None for its own default.
+      squash: Squashing function of the smoothing: "tanh", "sigmoid", "softmax", "clip",
+        "scale" or "none".
+      taps: One-dimensional blur kernel of the smoothing; None for no blur.
+      padding: "full", the paper's, or "zero", "reflect", "edge", "wrap", which preserve
+        the size and make a different model.
+      smoothing_norm: Whether each smoothing layer begins with batch normalisation.
       mc_stages: Where dropout is: numbers of stages, as in the name `stage4`, and
         "head", in front of the last dense layer; None for the paper's, all stages.
       head: A key of `heads.HEADS`.
-      head_temperature: t > 0 of the head "gap_clip".
+      head_temperature: Scale t > 0 of the values that the head "gap_clip" bounds.
       dtype: Compute type; parameters, statistics and logits stay float32.
     """
 
@@ -100,9 +102,10 @@ class Network(nn.Module):
           images: f32[B, H, W, 3], normalised.
           train: Whether to normalise by the statistics of the batch.
           mask: bool[B], the examples that are not padding; None for all.
-          half: "fixed" for what comes before the first part with dropout and is the
-            same for all samples; "random" for the rest, which takes the result of the
-            former for `images`; None for both.
+          half: "fixed" runs the deterministic part only: what comes before the first
+            dropout and is the same for all samples. "random" runs the stochastic part
+            only: the rest, which takes the result of "fixed" in place of `images`. None
+            runs both.
 
         Returns:
           Logits, f32[B, K]; with "fixed", a feature map `[B, H, W, C]`.
@@ -122,11 +125,14 @@ class Network(nn.Module):
         x = images if self.dtype is None else images.astype(self.dtype)
         parts = list(self.parts(layers))
         counts = dict(zip(self._stages(parts), self.smoothing, strict=True))
-        random = False
+        is_stochastic = False
         for name, part in parts:
             stage = _stage(name)
-            random = random or (stage is not None and self._has_dropout(stage))
-            if half == HALVES[not random]:
+            if stage is not None and self._has_dropout(stage):
+                is_stochastic = True  # and so is all that follows
+            if half == "fixed" and is_stochastic:
+                break
+            if half == "random" and not is_stochastic:
                 continue
             x = part(x)
             if 0 in x.shape[1:3]:

@@ -20,11 +20,11 @@ class Block(nn.Module):
     Attributes:
       layers: Layer constructors of the network.
       features: Channels C of the stage; a bottleneck returns 4C.
-      stride: Of the first 3x3 convolution.
-      bottleneck: 1x1, 3x3, 1x1 convolutions in place of 3x3, 3x3.
+      stride: Stride of the first 3x3 convolution.
+      bottleneck: Whether it is 1x1, 3x3, 1x1 convolutions in place of 3x3, 3x3.
       preactivation: Whether normalisation and ReLU come before each convolution.
       widening: Width of the inner convolutions of a bottleneck, in units of C.
-      groups: Groups of the 3x3 convolution of a bottleneck.
+      groups: Number of groups of the 3x3 convolution of a bottleneck.
       shortcut_norm: Whether a projected shortcut is normalised.
     """
 
@@ -82,10 +82,11 @@ class ResNet(Network):
     """The residual family; see `Network` for the attributes all networks share.
 
     Attributes:
-      bottleneck: See `Block`, as for the attributes below.
-      preactivation: Pre-activation blocks, and a stem without normalisation and ReLU.
+      bottleneck: Whether blocks are 1x1, 3x3, 1x1 convolutions in place of 3x3, 3x3.
+      preactivation: Whether blocks are pre-activation, and the stem is without
+        normalisation and ReLU.
       widening: Inner width of a bottleneck, in units of its stage's.
-      groups: Groups of the 3x3 convolutions of bottlenecks.
+      groups: Number of groups of the 3x3 convolutions of bottlenecks.
       shortcut_norm: Whether projected shortcuts are normalised.
     """
 

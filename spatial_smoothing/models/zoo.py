@@ -24,10 +24,10 @@ class Spec:
 
     Attributes:
       name: The full name.
-      family: Such as "preresnet".
+      family: Name of the family, such as "preresnet".
       depth: Number of layers as the family counts them; None for AlexNet.
-      network: The class.
-      arguments: Fields of the class that make this row.
+      network: Class of the network.
+      arguments: Fields of the class, by name, that make this row.
     """
 
     name: str
@@ -128,7 +128,7 @@ def build(
 
     Args:
       name: One of `names()`.
-      num_classes: K, at least 1.
+      num_classes: Number of classes K, at least 1.
       stem: "cifar" (3x3, stride 1) or "imagenet" (7x7, stride 2, max pool).
       width: Channels of the first stage; the others are multiples of it.
       **overrides: Other fields of the network, such as `stages`, `rate`, `dtype`,
