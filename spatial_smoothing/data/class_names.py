@@ -48,4 +48,6 @@ def known_names(
         names = path.read_text().split()
         if len(names) == source.num_classes:
             return names
-    return read_imagenet.wordnet_ids() if source.name == "imagenet" else None
+    if source.name == "imagenet":
+        return read_imagenet.wordnet_ids() or None
+    return None

@@ -23,6 +23,8 @@ import math
 
 import numpy as np
 
+from spatial_smoothing.runtime import progress
+
 VERSION = 2  # raise when any pixel changes: a key for caches of the images
 IMAGE_SIZE = 32
 TRAIN_SIZE = 10_000
@@ -332,7 +334,9 @@ def generate(
     split_index = list(_SPLIT_SIZES).index(split)
     images = np.empty((size, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
     labels = np.empty(size, np.int32)
-    for start in range(0, size, _CHUNK):
+    starts = range(0, size, _CHUNK)
+    name = f"drawing shapes {split}"
+    for start in progress.track(starts, total=len(starts), name=name):
         part = slice(start, min(start + _CHUNK, size))
         drawn = _chunk(split_index, seed, start // _CHUNK)
         images[part], labels[part] = (array[: part.stop - start] for array in drawn)

@@ -52,8 +52,11 @@ def wordnet_ids() -> tuple[str, ...]:
     """Returns the WordNet ids of the 1000 classes, in the order of their labels.
 
     TFDS brings the list by which it labels ImageNet. The ids are sorted, so that labels
-    are those of torchvision too.
+    are those of torchvision too. The tuple is empty where TFDS has no such list.
     """
     files = importlib.resources.files("tensorflow_datasets")
-    text = files.joinpath("datasets/imagenet2012/labels.txt").read_text("utf-8")
+    try:
+        text = files.joinpath("datasets/imagenet2012/labels.txt").read_text("utf-8")
+    except FileNotFoundError:  # a version of TFDS that keeps it elsewhere
+        return ()
     return tuple(re.findall(r"n\d{8}", text))
