@@ -36,7 +36,7 @@ class Source:
     """A data set as it is known before it is loaded.
 
     Attributes:
-      name: Its name in `SOURCES`, or "folder:PATH".
+      name: Name of the data set, a key of `SOURCES` or "folder:PATH".
       num_classes: Number of classes.
       image_size: Height and width in pixels.
       mean: Mean of the training images per channel (RGB), images scaled to [0, 1].

@@ -51,7 +51,7 @@ class CorruptedSet(Protocol):
 
         Args:
           name: Name of the corruption.
-          severity: From 1 to 5.
+          severity: Severity, an integer from 1 to 5.
         """
 
     def load(self, name: str, severity: int) -> AnyDataset:
@@ -59,7 +59,7 @@ class CorruptedSet(Protocol):
 
         Args:
           name: Name of the corruption.
-          severity: From 1 to 5.
+          severity: Severity, an integer from 1 to 5.
         """
 
     def originals(self, clean: AnyDataset) -> AnyDataset:
@@ -79,7 +79,7 @@ class CorruptedDataset:
       clean: The N images to corrupt.
       numbers: i64[N], numbers of the examples, from which the random bits follow.
       name: Name of the corruption.
-      severity: From 1 to 5.
+      severity: Severity, an integer from 1 to 5.
       constants: "cifar" or "imagenet", see `transforms.corrupt`.
     """
 

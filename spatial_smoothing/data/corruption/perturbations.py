@@ -146,7 +146,7 @@ def _affine(image: jax.Array, angle: jax.Array, factor: jax.Array) -> jax.Array:
 def _tilt(key: jax.Array, image: jax.Array) -> jax.Array:
     """Turns the image about both axes in space, from -11.25 to 11.25 degrees.
 
-    The definition puts the image one pixel behind the axes, hence no frame is clean.
+    The definition puts the image one pixel behind the axes, so that no frame is clean.
     Interpolation is bilinear, with positions rounded to 1/32 pixel as OpenCV does.
     Pixels whose source is outside the image are black. Results are rounded to 8 bits.
     """

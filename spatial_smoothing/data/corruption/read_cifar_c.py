@@ -66,7 +66,7 @@ def read_cifar_c(
     Args:
       folder: A folder in the layout at the top of this file, local or remote.
       name: One of `transforms.NAMES` or `transforms.EXTRA`.
-      severity: From 1 to 5.
+      severity: Severity, an integer from 1 to 5.
       num_classes: K; labels outside [0, K) are refused. None allows all from 0 on.
 
     Returns:

@@ -34,12 +34,12 @@ def read_imagenet_c(
     Args:
       folder: A folder in the layout at the top of this file, local or remote.
       name: One of `transforms.NAMES` or `transforms.EXTRA`.
-      severity: From 1 to 5.
+      severity: Severity, an integer from 1 to 5.
       num_classes: K, the number of classes that there must be.
       size: Height and width in pixels. Images of this size are not resized.
       class_names: The K names of the classes' folders, in the order of their labels;
-        None where labels are defined by the order of the names, as those of ImageNet
-        are by the order of WordNet ids.
+        None where a label is the position among the sorted names, as ImageNet defines
+        it for WordNet ids.
 
     Raises:
       ValueError: Unknown name or severity; a folder is absent or empty, or the classes
@@ -59,7 +59,7 @@ def imagenet_c_folder(
     Args:
       folder: A folder in the layout at the top of this file, local or remote.
       name: One of `transforms.NAMES` or `transforms.EXTRA`.
-      severity: From 1 to 5.
+      severity: Severity, an integer from 1 to 5.
 
     Raises:
       ValueError: Unknown name or severity, or there is no such folder.

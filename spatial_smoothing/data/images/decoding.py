@@ -31,7 +31,7 @@ def center_crop(
       content: Content of an image file.
       size: S, height and width of the square in pixels.
       resize: Length of the shorter side in pixels, at least S; None for S * 256 / 224.
-      upright: Whether to turn the image as its metadata say.
+      upright: Whether to turn the image upright, as its EXIF metadata say.
 
     Returns:
       u8[S, S, 3], RGB.
@@ -53,7 +53,7 @@ def random_crop(
       content: Content of an image file.
       rng: Generator that draws the box and whether to mirror.
       size: S, height and width of the result in pixels.
-      upright: Whether to turn the image as its metadata say.
+      upright: Whether to turn the image upright, as its EXIF metadata say.
 
     Returns:
       u8[S, S, 3], RGB.

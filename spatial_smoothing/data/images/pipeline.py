@@ -53,7 +53,7 @@ class EncodedDataset:
         for all records.
       resize: Length in pixels to which the shorter side is resized before the centre is
         taken; None for size * 256 / 224.
-      upright: Whether images are turned as their metadata say.
+      upright: Whether images are turned upright, as their EXIF metadata say.
       augment: Whether training takes random crops and flips, in place of the centre.
       num_workers: Number of processes that read and decode; 0 for threads of this
         process.

@@ -209,7 +209,7 @@ def constants_of(name: str, severity: int, *, constants: str = "cifar") -> tuple
 
     Args:
       name: One of `NAMES` or `EXTRA`.
-      severity: From 1 to 5.
+      severity: Severity, an integer from 1 to 5.
       constants: "cifar" for those of CIFAR-10-C, "imagenet" for those of ImageNet-C.
 
     Raises:
@@ -237,7 +237,7 @@ def corrupt(
       key: Key of the data set, the same for all its batches.
       images: u8[B, H, H, 3], RGB.
       name: One of `NAMES` or `EXTRA`.
-      severity: From 1 to 5.
+      severity: Severity, an integer from 1 to 5.
       constants: "cifar" for small images, "imagenet" for images of 224 pixels.
       numbers: i32[B], numbers of the images in their data set; None for 0, 1, ... An
         image is corrupted in the same way alone and in any batch.

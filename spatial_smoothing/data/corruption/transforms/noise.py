@@ -1,4 +1,4 @@
-"""Noise: each value of the image changes on its own.
+"""Noise: each value of the image changes independently of the others.
 
 Contract of this file: functions of (key, image f32[H, W, C] in [0, 1], constants) to an
 image that the caller clips to [0, 1].
