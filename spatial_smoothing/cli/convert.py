@@ -1,17 +1,18 @@
 """Makes a workdir of a file with PyTorch weights, for `evaluate.py`.
 
-    python -m spatial_smoothing.convert IN OUT --model=resnet_dnn_50
+    spatial-smoothing convert IN OUT --model=resnet_dnn_50
 
-IN is .pth, .pth.tar, .pt (needs torch), .safetensors or .npz. OUT is made, and must be
-new or empty. The data set is the one with as many classes as the weights. Contract of
-this file: 0 is success and 2 the caller's mistake, which is one line on stderr and
-leaves OUT as it was.
+`python -m spatial_smoothing.convert` is the same. IN is .pth, .pth.tar, .pt (these need
+torch), .safetensors or .npz. OUT is made, and must be new or empty. The data set is the
+one with as many classes as the weights. Contract of this file: 0 is success and 2 the
+caller's mistake, which is one line on stderr and leaves OUT as it was.
 """
 
 import argparse
 import hashlib
 import pathlib
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
+from spatial_smoothing.cli import commands
 from spatial_smoothing.convert.files import StateDict, load_state_dict
 from spatial_smoothing.convert.names import LAST_BIAS, known_layouts
 from spatial_smoothing.convert.weights import from_pytorch
@@ -30,26 +32,35 @@ from spatial_smoothing.runtime import messages
 from spatial_smoothing.training.checkpoints import Checkpoints
 
 _FLAG = {"action": "store_true", "default": None}
-# Those of `recipes.MODEL_FIELDS`; what is not given is the model's own.
+# The fields of `recipes.MODEL_FIELDS`. A field that is not given has the value that the
+# model's name says.
 _FIELDS: dict[str, dict[str, Any]] = {
-    "stem": {"help": "cifar or imagenet; default: that of the data set"},
-    "width": {"type": int, "help": "channels of the first stage"},
-    "stages": {"type": int, "nargs": "+", "help": "blocks of each stage"},
-    "rate": {"type": float, "help": "of dropout, [0, 1)"},
+    "stem": {"help": "first layers: cifar or imagenet; default: those of the data set"},
+    "width": {"type": int, "help": "number of channels of the first stage"},
+    "stages": {"type": int, "nargs": "+", "help": "number of blocks of each stage"},
+    "rate": {"type": float, "help": "probability of dropout, in [0, 1)"},
     "mc_stages": {
         "type": lambda value: value if value == HEAD else int(value),
         "nargs": "+",
         "help": "stages with dropout; default: all",
     },
-    "smoothing": {"type": int, "nargs": "+", "help": "smoothing layers a stage"},
-    "temperature": {"type": float, "help": "of smoothing, > 0"},
-    "squash": {"help": "of smoothing: tanh, sigmoid, softmax, clip, scale or none"},
+    "smoothing": {
+        "type": int,
+        "nargs": "+",
+        "help": "number of smoothing layers of each stage",
+    },
+    "temperature": {"type": float, "help": "temperature of smoothing, above 0"},
+    "squash": {
+        "help": "function of smoothing: tanh, sigmoid, softmax, clip, scale or none"
+    },
     "taps": {"type": float, "nargs": "+", "help": "one-dimensional blur kernel"},
-    "padding": {"help": "of the blur: full, zero, reflect, edge or wrap"},
-    "smoothing_norm": {**_FLAG, "help": "batch normalisation first in smoothing"},
-    "head": {"help": "gap, bn_gap, max, median, gap_clip, gap_mlp or mlp"},
-    "head_temperature": {"type": float, "help": "of gap_clip, > 0"},
-    "conv_bias": {**_FLAG, "help": "biases of AlexNet's convolutions"},
+    "padding": {"help": "padding of the blur: full, zero, reflect, edge or wrap"},
+    "smoothing_norm": {**_FLAG, "help": "smoothing begins with a batch normalisation"},
+    "head": {
+        "help": "classification head: gap, bn_gap, max, median, gap_clip, gap_mlp, mlp"
+    },
+    "head_temperature": {"type": float, "help": "temperature of gap_clip, above 0"},
+    "conv_bias": {**_FLAG, "help": "the convolutions of AlexNet have biases"},
     "dtype": {"help": "compute type: float32 or bfloat16"},
 }
 
@@ -86,17 +97,18 @@ def convert(
     """Writes the workdir.
 
     Args:
-      source: File with the state dictionary.
-      out: The workdir, new or empty.
-      model: One of `models.names()`; None for the name in the file.
-      dataset: The data set that the network classifies; None for the only one with as
-        many classes.
-      data_dir: Of TFDS, for `evaluate.py`.
-      **fields: Of `recipes.MODEL_FIELDS`; None for the model's own, and for the data
-        set's stem.
+      source: Path of the file with the state dictionary.
+      out: Path of the workdir, new or empty.
+      model: Name of the network, one of `models.names()`; None for the name in the
+        file.
+      dataset: Name of the data set that the network classifies; None for the only one
+        with as many classes.
+      data_dir: Directory of TFDS that `evaluate.py` reads; None for its default.
+      **fields: Fields of the network, of `recipes.MODEL_FIELDS`. None leaves the value
+        that the name says; the stem None is that of the data set.
 
     Returns:
-      What was done, in words.
+      A text that says what was done, and how to evaluate the workdir.
 
     Raises:
       ValueError: if the file, the model and the data set do not fit together.
@@ -133,7 +145,8 @@ def convert(
     return (
         f"{model} for {about.name} ({about.num_classes} classes, {network.stem} stem): "
         f"{count:,} parameters from {source}\n"
-        f"step 0 in {out}; python evaluate.py --workdir={out}"
+        f"step 0 in {out}; {commands.called('evaluate')} "
+        f"--workdir={shlex.quote(str(out))}"
     )
 
 
@@ -164,27 +177,31 @@ def _write(out: pathlib.Path, config: dict[str, Any], variables: dict) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m spatial_smoothing.convert",
-        description="Makes a workdir of PyTorch weights, for evaluate.py.",
+        prog=f"{commands.PROGRAM} convert",
+        description="Makes a workdir of a file with PyTorch weights, for evaluate.py.",
         allow_abbrev=False,
     )
     parser.add_argument(
         "source",
         metavar="IN",
         type=pathlib.Path,
-        help=".pth, .pth.tar, .pt, .safetensors or .npz",
+        help="file with weights: .pth, .pth.tar, .pt, .safetensors or .npz",
     )
     parser.add_argument(
-        "out", metavar="OUT", type=pathlib.Path, help="workdir, new or empty"
+        "out", metavar="OUT", type=pathlib.Path, help="the workdir, new or empty"
     )
     parser.add_argument(
-        "--model", metavar="NAME", help="of models.names(); default: as the file says"
+        "--model",
+        metavar="NAME",
+        help="name of the network; default: the name in the file",
     )
     parser.add_argument(
         "--dataset",
         help=f"{', '.join(sources.names())}; default: the one with as many classes",
     )
-    parser.add_argument("--data_dir", help="of TFDS; its own default if not given")
+    parser.add_argument(
+        "--data_dir", help="directory of TFDS; default: ~/tensorflow_datasets"
+    )
     for field, options in _FIELDS.items():
         parser.add_argument(f"--{field}", **options)
     return parser

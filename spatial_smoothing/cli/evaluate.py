@@ -75,15 +75,17 @@ _NUM_SAMPLES = flags.DEFINE_integer(
     50,
     "Number of Monte Carlo dropout samples of each image. A network without dropout "
     "makes one prediction.",
+    lower_bound=1,
     flag_values=FLAGS,
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 128, "Number of images in a batch.", flag_values=FLAGS
+    "batch_size", 128, "Number of images in a batch.", lower_bound=1, flag_values=FLAGS
 )
 _CHUNK = flags.DEFINE_integer(
     "chunk",
     None,
     "Number of samples that are computed at once. Without it, the device decides.",
+    lower_bound=1,
     flag_values=FLAGS,
 )
 _OOD = flags.DEFINE_string(
@@ -96,6 +98,7 @@ _NUM_REPLICATES = flags.DEFINE_integer(
     "num_replicates",
     1000,
     "Number of bootstrap replicates for confidence intervals; 0 makes no intervals.",
+    lower_bound=0,
     flag_values=FLAGS,
 )
 _SEED = flags.DEFINE_integer(

@@ -8,6 +8,8 @@ each prediction over the frames before it. FOLDER may also be a .npy file with a
 of frames, or one image, across which the view moves.
 """
 
+import math
+
 import numpy as np
 from absl import flags
 
@@ -32,6 +34,7 @@ _NUM_SAMPLES = flags.DEFINE_integer(
     "num_samples",
     None,
     "Number of Monte Carlo dropout samples. Without it, an image has 50 and a frame 1.",
+    lower_bound=1,
     flag_values=FLAGS,
 )
 _TOP = flags.DEFINE_integer(
@@ -136,6 +139,8 @@ def check_flags(paths: list[str]) -> None:
         raise ValueError("--frames needs --workdir=DIR; exported runs take images only")
     if _EXPORTED.value and _NUM_SAMPLES.present:
         raise ValueError("--num_samples is for --workdir; an exported run has its own")
+    if not math.isfinite(_DECAY.value):
+        raise ValueError(f"--decay must be a finite number, got {_DECAY.value}")
     if paths and _DECAY.present:
         raise ValueError("--decay is for --frames; an image has no frames before it")
     if _FRAMES.value and _TOP.present:

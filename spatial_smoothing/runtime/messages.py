@@ -8,7 +8,7 @@ def quiet() -> None:
 
     Errors of libraries reach the user as exceptions, in one line.
     """
-    for name in ("absl", "asyncio", "concurrent.futures", "jax", "orbax"):
+    for name in ("absl", "asyncio", "concurrent.futures", "jax", "matplotlib", "orbax"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     own = logging.getLogger("spatial_smoothing")
     if not own.handlers:

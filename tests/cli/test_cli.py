@@ -11,6 +11,7 @@ from jax.errors import JaxRuntimeError
 from spatial_smoothing.cli import start
 
 SCRIPT = """
+from jax.errors import JaxRuntimeError
 from spatial_smoothing.cli import start
 from spatial_smoothing.training import NonFiniteLossError
 def main():
@@ -81,3 +82,70 @@ def ended(error):
         text=True,
     )
     return process.returncode, process.stderr.splitlines()
+
+
+TALKING = """
+from spatial_smoothing.cli import output, start
+def main():
+    for number in range(100000):
+        print("a line of text", number, flush=True)
+    {last}
+command = start.Command(main, start.new_flags(), about="A command.", ends_unread={ends})
+start.run(command)
+"""
+
+
+def test_a_closed_pipe_ends_a_command_without_a_word():
+    """As `command | head -1` does, with the exit code of tools that SIGPIPE ends."""
+    code, err = unread(TALKING.format(ends=True, last="raise ZeroDivisionError"))
+    assert (code, err) == (141, "")
+
+
+def test_a_command_may_go_on_when_its_pipe_is_closed():
+    last = "return 7 if output.is_unread() else 8"
+    assert unread(TALKING.format(ends=False, last=last)) == (7, "")
+
+
+def test_a_closed_pipe_that_is_noticed_last():
+    """A line that is still in the buffer when `main` returns."""
+    code = """
+import time
+from spatial_smoothing.cli import start
+def main():
+    print("first", flush=True)
+    time.sleep(1)
+    print("second")
+start.run(start.Command(main, start.new_flags(), about="A command."))
+"""
+    assert unread(code) == (141, "")
+
+
+def unread(code):
+    """Exit code and stderr of a program of whose output one line is read."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    return process.wait(), err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "MemoryError('cannot allocate 1 TiB')",
+        "JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes.')",
+    ],
+)
+def test_too_little_memory_is_one_line(error):
+    code, lines = ended(error)
+    assert code == 2
+    (line,) = lines
+    assert line.startswith("error: not enough memory (")
+    assert line.endswith("; use a smaller batch size or network")

@@ -219,7 +219,7 @@ def test_help_describes_every_flag_in_80_columns(module):
     assert max(map(len, text.splitlines())) <= 80
     for name in module.FLAGS:
         assert f"  --{name}" in text
-        described = module.FLAGS[name].help
+        described = module.FLAGS[name].help.removesuffix(help_texts._REPEAT)
         assert described[0].isupper(), name
         assert described[-1] == ".", name
 

@@ -1,5 +1,6 @@
 """What evaluate.py keeps, and which mistakes it finds before it computes anything."""
 
+import contextlib
 import re
 import shutil
 
@@ -117,7 +118,8 @@ def test_mistakes_are_found_before_anything_is_computed(
     with pytest.raises(ValueError, match=re.escape(message.format(home=home))) as found:
         called(command, *arguments, f"--output={tmp_path / 'new'}")
     assert "\n" not in str(found.value)
-    assert not list(tmp_path.rglob("*"))
+    # What a suite itself finds, it finds when the folder of the report is locked.
+    assert {path.name for path in tmp_path.rglob("*")} <= {"new", "lock"}
 
 
 def test_a_mistake_is_one_line(home, tmp_path):
@@ -162,3 +164,23 @@ def test_a_workdir_may_have_commas_in_its_name(home, monkeypatch):
     assert [run["workdir"] for run in where["runs"]] == [str(workdir)]
     assert {row["suite"] for row in rows} == {"fourier"}
     assert where["evaluations"]["fourier"]["num_images"] == 8
+
+
+def test_suites_are_counted_while_they_run(monkeypatch):
+    seen = []
+
+    class Task:
+        def update(self, done):
+            seen.append((self.name, done))
+
+    @contextlib.contextmanager
+    def task(name, *, total):
+        assert total == 2
+        yield Task()
+
+    monkeypatch.setattr(command.progress, "task", task)
+    assert list(command.suites_in_turn(["ensemble", "hessian"])) == [
+        "ensemble",
+        "hessian",
+    ]
+    assert seen == [("suite 1 of 2: ensemble", 1), ("suite 2 of 2: hessian", 2)]

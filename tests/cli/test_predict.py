@@ -53,6 +53,7 @@ MISTAKES = [
         "--num_samples is for --workdir; an",
     ),
     (["--workdir=x", "--decay=0.8", "x.png"], "--decay is for --frames; an image has "),
+    (["--workdir=x", "--frames=x", "--decay=nan"], "--decay must be a finite number"),
     (["--workdir=x", "--frames=x", "--top=3"], "--top is for images; a frame has a li"),
 ]
 

@@ -31,6 +31,9 @@ def finished(home):
     """A run that was never interrupted: 1 + 3 epochs."""
     code, out, err = run(*train(home / "straight", home=home), home=home)
     assert (code, err) == (0, "")
+    assert out.startswith(
+        "resnet_mcdo_smoothing_18 on cifar10: 1 warm-up + 3 epochs of 5 steps\n"
+    )
     assert "finished: 4 epochs, 20 steps" in out
     return home / "straight"
 
@@ -238,7 +241,10 @@ def test_workdir_of_another_config(finished, home):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--num_samples=0", "num_samples must be at least 1, got 0"),
+        (
+            "--num_samples=0",
+            "--num_samples must be a whole number of at least 1, got 0",
+        ),
         ("--suite=ensembel", "unknown suite 'ensembel'; did you mean 'ensemble'?"),
         ("--compare=a", "give either --workdir"),
         ("--past=1", "past, decay and num_frames are for temporal smoothing; give"),
