@@ -89,6 +89,8 @@ def compile_point(
     ) -> Mixture:
         if not num_samples:
             return mixtures.single(network.apply(variables, images, None))
+        # `mc_mixtures` would need less memory, but adds up in a loop that begins with a
+        # constant, which is the same on all devices: `shard_map` refuses it.
         logits = ensembles.mc_logits(
             key, network, variables, images, num_samples=num_samples
         )
@@ -210,10 +212,6 @@ def _on_points(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
             mesh=mesh,
             in_specs=(specs, *(everywhere for _ in arguments)),
             out_specs=one_each,
-            # JAX would refuse loops whose sums begin with constants, the same on all
-            # devices, and then differ. There is nothing to check: no result is said to
-            # be the same everywhere.
-            check_vma=False,
         )(state, *arguments)
         return jax.lax.with_sharding_constraint(result, sharding.replicated(mesh))
 
