@@ -50,7 +50,8 @@ def prefix_log_means(log_probs: jax.Array, *, sizes: Sequence[int]) -> jax.Array
     for start, stop in segments(sizes, len(log_probs)):
         part = jax.nn.logsumexp(wide[start:stop], axis=0)
         total = jnp.logaddexp(total, part)
-        means.append(total - jnp.log(float(stop)))
+        # Rounding may leave the mean of certain predictions slightly above log 1.
+        means.append(jnp.minimum(total - jnp.log(float(stop)), 0))
     return jnp.stack(means)
 
 

@@ -89,7 +89,8 @@ def temporal_log_smooth(
     weights = _log_importance(past, future, decay)
     parts = _shifted(log_probs, past, future)
     terms = [part + float(w) for w, part in zip(weights, parts, strict=True)]
-    return jax.nn.logsumexp(jnp.stack(terms), axis=0)
+    # Rounding may leave the mean of certain predictions slightly above log 1.
+    return jnp.minimum(jax.nn.logsumexp(jnp.stack(terms), axis=0), 0)
 
 
 def smooth_mixtures(frames: Mixture, *, past: int = 5, decay: float = 0.8) -> Mixture:

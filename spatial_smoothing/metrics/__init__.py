@@ -1,9 +1,9 @@
 """Scores of predicted class probabilities, as pure functions.
 
 Contract of this package: likelihoods and entropies are in nats, rates are fractions.
-A `Tally` is for sums over batches and `summary` for what follows from them; `Examples`
-keep what ranks and resamples need, and `table` scores them. The functions of arrays
-may be transformed by `jit` and `vmap`.
+A `Tally` holds sums over batches, and `summary` computes scores from it; `Examples`
+keep what ranks and resamples need, and `table` computes scores from them. Functions
+take arrays of any real type, and work under `jit` and `vmap`.
 """
 
 from spatial_smoothing.metrics.calibration import (
@@ -13,6 +13,7 @@ from spatial_smoothing.metrics.calibration import (
 )
 from spatial_smoothing.metrics.detection import aupr, auroc, fpr_at_tpr, ood
 from spatial_smoothing.metrics.examples import Examples, per_example
+from spatial_smoothing.metrics.inputs import checks_under_jit
 from spatial_smoothing.metrics.resampling import bootstrap, interval, paired, resample
 from spatial_smoothing.metrics.scores import brier, in_top, nll
 from spatial_smoothing.metrics.selective import (
@@ -43,6 +44,7 @@ __all__ = [
     "auroc",
     "bootstrap",
     "brier",
+    "checks_under_jit",
     "coverage_at_risk",
     "energy",
     "entropy",

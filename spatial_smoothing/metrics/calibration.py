@@ -14,7 +14,7 @@ from spatial_smoothing.metrics.inputs import (
     Values,
     check_batch,
     check_lengths,
-    check_temperature,
+    checked_temperature,
     class_labels,
     clipped,
     tolerance,
@@ -113,9 +113,10 @@ def scale_temperature(log_probs: Values, temperature: float | jax.Array) -> jax.
     Raises:
       ValueError: for a temperature that is not positive and finite, outside of `jit`.
     """
-    check_temperature(temperature)
     log_probs = widened(log_probs)
-    return jax.nn.log_softmax(log_probs / jnp.asarray(temperature, log_probs.dtype))
+    return jax.nn.log_softmax(
+        log_probs / checked_temperature(temperature, log_probs.dtype)
+    )
 
 
 def fit_temperature(

@@ -9,6 +9,7 @@ averaged by the caller.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from spatial_smoothing.lookup import lookup
 from spatial_smoothing.metrics.inputs import (
@@ -79,7 +80,7 @@ def cec(log_probs: Values, *, target: str = "later") -> jax.Array:
     Raises:
       ValueError: as `cec_sum`.
     """
-    return cec_sum(log_probs, target=target) / jnp.shape(log_probs)[-1]
+    return cec_sum(log_probs, target=target) / np.shape(log_probs)[-1]
 
 
 def cec_sum(log_probs: Values, *, target: str = "later") -> jax.Array:

@@ -1,7 +1,7 @@
 """Mean corruption errors, of any score that is lower where a network is better.
 
-Contract of this file: scores are [C, S], of C corruptions at S severities; those of a
-baseline are laid out alike. A corruption counts by the sum over its severities, and all
+Contract of this file: scores are f[C, S], of C corruptions at S severities; a baseline
+has the same shape. A corruption counts by the sum over its severities, and all
 corruptions count the same. Source: Hendrycks & Dietterich, ICLR 2019, section 4; for
 NLL and ECE, Park & Kim, ICML 2022, appendix E.
 """
@@ -12,8 +12,17 @@ import numpy as np
 def mean_corruption(scores: np.ndarray, *, baseline: np.ndarray | None = None) -> float:
     """Returns mCE of error rates, mCNLL of NLLs, mCECE of ECEs.
 
-    mean_c(sum_s scores[c, s] / sum_s baseline[c, s]), a fraction; without a baseline
-    the mean of the scores, in their unit.
+    Args:
+      scores: f[C, S].
+      baseline: f[C, S], the scores of another network; None for no division.
+
+    Returns:
+      mean_c(sum_s scores[c, s] / sum_s baseline[c, s]), a fraction; NaN where a sum of
+      the baseline is not positive. Without a baseline it is the mean of the scores, in
+      their unit.
+
+    Raises:
+      ValueError: for scores and a baseline of different shapes.
     """
     return _mean(np.asarray(scores, np.float64), baseline)
 
@@ -27,9 +36,20 @@ def relative_mean_corruption(
 ) -> float:
     """Returns the relative mCE: what corruption adds to the score on clean images.
 
-    mean_c(sum_s (scores[c, s] - clean) / sum_s (baseline[c, s] - baseline_clean)).
-    Without a baseline the mean of the differences, in the unit of the score. NaN where
-    the baseline's clean score is not known, or a corruption does not make it worse.
+    Args:
+      scores: f[C, S].
+      clean: The score on clean images.
+      baseline: f[C, S], the scores of another network; None for no division.
+      baseline_clean: The score of that network on clean images; None if unknown.
+
+    Returns:
+      mean_c(sum_s (scores[c, s] - clean) / sum_s (baseline[c, s] - baseline_clean));
+      NaN where the baseline's clean score is not known, or a corruption does not make
+      the baseline worse. Without a baseline it is the mean of the differences, in the
+      unit of the score.
+
+    Raises:
+      ValueError: for scores and a baseline of different shapes.
     """
     added = np.asarray(scores, np.float64) - clean
     if baseline is None:
@@ -42,7 +62,14 @@ def relative_mean_corruption(
 def _mean(scores: np.ndarray, baseline: np.ndarray | None) -> float:
     if baseline is None:
         return float(scores.mean())
-    sums = np.asarray(baseline, np.float64).sum(axis=1)
+    baseline = np.asarray(baseline, np.float64)
+    if baseline.shape != scores.shape:
+        raise ValueError(
+            "scores and their baseline must have one shape, got "
+            f"{list(scores.shape)} and {list(baseline.shape)}"
+        )
+    sums = baseline.sum(axis=1)
     if not np.all(sums > 0):
         return float("nan")
+    # One division for each corruption: the severities of one have the same weight.
     return float((scores.sum(axis=1) / sums).mean())

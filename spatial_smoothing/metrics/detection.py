@@ -1,11 +1,11 @@
 """How well a score tells positives from negatives.
 
-Contract of this file: `scores` f[n], high for positive, in any monotone scale;
-`positives` bool[n]; `weights` f[n] >= 0, how often each example counts (None for once).
-Equal scores have one threshold. In the detection of what is out of distribution (OOD),
-OOD examples are the positives and scores are uncertainties; in that of errors, wrong
-predictions are. NaN in scores or weights gives NaN, and so does the lack of a class
-that the definition needs.
+Contract of this file: `scores` are [n] of any real type, high for positive, in any
+monotone scale; `positives` are bool[n]; `weights` are f[n], at least 0, how often each
+example counts (None for once). Equal scores have one threshold. In out-of-distribution
+(OOD) detection, OOD examples are the positives and scores are uncertainties; in the
+detection of errors, wrong predictions are the positives. NaN in scores or weights gives
+NaN, and so does the lack of a class that the definition needs.
 """
 
 from typing import NamedTuple
@@ -27,13 +27,13 @@ from spatial_smoothing.metrics.ranking import (
 
 
 class _Curve(NamedTuple):
-    """Positives and negatives, f[2, n] and f[2]: by rank, from the highest score down.
+    """Weights of positives (first row) and negatives (second row), along a ranking.
 
     Attributes:
-      added: Weights of the rank.
-      before: Accepted by the threshold before that of the rank.
-      until: Accepted by the threshold of the rank.
-      all: Of all ranks.
+      added: f[2, n], weight of the example of each rank.
+      before: f[2, n], weight above the score of each rank.
+      until: f[2, n], weight at or above the score of each rank.
+      all: f[2], weight of all examples.
     """
 
     added: jax.Array
@@ -50,13 +50,16 @@ def auroc(
     Ties count half.
 
     Args:
-      scores: f[n].
-      positives: bool[n].
-      weights: f[n].
+      scores: [n], high for positives.
+      positives: bool[n], whether each example is a positive.
+      weights: f[n], how often each example counts; None for once.
 
     Returns:
       f[], in [0, 1]; NaN without a positive or a negative. Source: Hanley &
       McNeil 1982.
+
+    Raises:
+      ValueError: for shapes that do not fit.
     """
     curve, inputs = _prepared(scores, positives, weights)
     return nan_if_nan(_auroc(curve), *inputs)
@@ -68,13 +71,16 @@ def aupr(scores: Values, positives: Values, weights: Values | None = None) -> ja
     It is a step function's area, without the optimism of interpolation.
 
     Args:
-      scores: f[n].
-      positives: bool[n].
-      weights: f[n].
+      scores: [n], high for positives.
+      positives: bool[n], whether each example is a positive.
+      weights: f[n], how often each example counts; None for once.
 
     Returns:
       f[], in [0, 1], the share of positives for random scores; NaN without a positive.
       Source: Davis & Goadrich 2006.
+
+    Raises:
+      ValueError: for shapes that do not fit.
     """
     curve, inputs = _prepared(scores, positives, weights)
     return nan_if_nan(_aupr(curve), *inputs)
@@ -90,16 +96,16 @@ def fpr_at_tpr(
     """Lowest false positive rate of a threshold that finds the share `tpr`.
 
     Args:
-      scores: f[n].
-      positives: bool[n].
-      weights: f[n].
+      scores: [n], high for positives.
+      positives: bool[n], whether each example is a positive.
+      weights: f[n], how often each example counts; None for once.
       tpr: True positive rate to reach, in (0, 1].
 
     Returns:
       f[], in [0, 1]; NaN without a positive or a negative.
 
     Raises:
-      ValueError: if `tpr` lies outside (0, 1].
+      ValueError: if `tpr` lies outside (0, 1], or for shapes that do not fit.
     """
     if not 0 < tpr <= 1:
         raise ValueError(f"tpr must be in (0, 1], got {tpr}")
@@ -113,15 +119,18 @@ def ood(
     """The usual scores of OOD detection by an uncertainty.
 
     Args:
-      in_scores: f[n], uncertainties of examples in distribution.
-      out_scores: f[m], of examples out of distribution, the positives.
-      weights: f[n + m], in this order.
+      in_scores: [n], uncertainties of examples in distribution.
+      out_scores: [m], uncertainties of examples out of distribution, the positives.
+      weights: f[n + m], how often each example counts, in this order; None for once.
 
     Returns:
       `auroc`, `aupr_out`, `aupr_in` (with those in distribution as the positives, and
       certainty as the score) and `fpr95`, the share of examples in distribution above
       the threshold that finds 95 % of those out of it; each f[]. Source: Hendrycks &
       Gimpel, ICLR 2017.
+
+    Raises:
+      ValueError: for shapes that do not fit.
     """
     check_lengths(in_scores=in_scores)
     check_lengths(out_scores=out_scores)
@@ -187,18 +196,21 @@ def _curve(ranking: Ranking, positives: jax.Array, weights: jax.Array) -> _Curve
 
 
 def _auroc(curve: _Curve) -> jax.Array:
+    """`auroc` of a curve: the mean over negatives of the positives above each."""
     positives, negatives = curve.all
-    above = (curve.before[0] + curve.until[0]) / 2
+    above = (curve.before[0] + curve.until[0]) / 2  # ties count half
     share = ratio(above, positives, empty=jnp.nan)
     return ratio(total(curve.added[1] * share), negatives, empty=jnp.nan)
 
 
 def _aupr(curve: _Curve) -> jax.Array:
+    """`aupr` of a curve: the mean over positives of the precision at each."""
     precision = ratio(curve.until[0], curve.until.sum(0))
     return ratio(total(curve.added[0] * precision), curve.all[0], empty=jnp.nan)
 
 
 def _fpr_at_tpr(curve: _Curve, tpr: float) -> jax.Array:
+    """`fpr_at_tpr` of a curve."""
     rates = ratio(curve.until, curve.all[:, None], empty=jnp.nan)
     lowest = jnp.where(rates[0] >= tpr, rates[1], 1).min()
     return jnp.where(curve.all[0] == 0, jnp.nan, lowest)

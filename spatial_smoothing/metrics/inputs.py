@@ -5,21 +5,43 @@ Arrays that are returned have at least float32, so that no sum is kept in less.
 
 Values that are no probabilities, such as logits or percentages, are refused by
 `check_probs` and `check_log_probs`. Outside of `jit` and `vmap` they look at the values
-and raise ValueError. Inside, where values are not known yet, they are
-`checkify.debug_check`: nothing is computed, unless the caller asks for the checks by
-
-    error, tally = checkify.checkify(jax.jit(metrics.tally))(probs, labels)
-    error.throw()
+and raise ValueError. Inside, where values are not known yet, they add nothing to the
+program, unless it is traced within `checks_under_jit`.
 """
 
-from collections.abc import Sequence
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import checkify
 
 Values = jax.Array | np.ndarray | Sequence
+_UNDER_JIT = contextvars.ContextVar(
+    "whether traced programs check values", default=False
+)
+
+
+@contextlib.contextmanager
+def checks_under_jit() -> Iterator[None]:
+    """While it lasts, rows that are no probabilities are errors under `jit` too.
+
+    It is a switch for debugging: programs call back to Python, which is slow, and are
+    compiled anew when it begins and when it ends. The error is that of JAX for
+    callbacks, and its text holds ours. For example:
+
+        with metrics.checks_under_jit():
+            jax.jit(metrics.tally)(probs, labels)
+    """
+    jax.clear_caches()  # of programs without the checks
+    before = _UNDER_JIT.set(True)
+    try:
+        yield
+        jax.effects_barrier()  # errors of the programs that are still running
+    finally:
+        _UNDER_JIT.reset(before)
+        jax.clear_caches()
 
 
 def widened(values: Values) -> jax.Array:
@@ -41,13 +63,20 @@ def accumulator(dtype: jnp.dtype) -> jnp.dtype:
     return jnp.dtype(dtype) if is_wide else jnp.dtype(jnp.float32)
 
 
+def type_of(values: Values) -> jnp.dtype:
+    """The type that JAX gives to values: without x64, float32 for those of float64."""
+    if not hasattr(values, "dtype"):
+        values = np.asarray(values)
+    return jax.dtypes.canonicalize_dtype(values.dtype)
+
+
 def tolerance(values: Values) -> float:
     """How far a row of probabilities may be from summing to one, by the input's type.
 
     4 units of rounding, and at least 2^-8: rows that a network computed in bfloat16 and
     that were converted afterwards are as inexact as that.
     """
-    dtype = jnp.result_type(values)
+    dtype = type_of(values)
     if not jnp.issubdtype(dtype, jnp.floating):
         return 2.0**-8
     return max(4 * float(jnp.finfo(dtype).eps), 2.0**-8)
@@ -55,7 +84,7 @@ def tolerance(values: Values) -> float:
 
 def log_tolerance(log_probs: Values) -> float:
     """How far the log of a row's sum may be from 0: rounding grows with log K."""
-    return tolerance(log_probs) * (1 + float(np.log(jnp.shape(log_probs)[-1])))
+    return tolerance(log_probs) * (1 + float(np.log(np.shape(log_probs)[-1])))
 
 
 def clipped(probs: Values) -> jax.Array:
@@ -122,7 +151,7 @@ def check_lengths(**arrays: jax.Array | None) -> None:
     Raises:
       ValueError: names the arrays and their shapes.
     """
-    given = {name: jnp.shape(x) for name, x in arrays.items() if x is not None}
+    given = {name: np.shape(x) for name, x in arrays.items() if x is not None}
     shapes = set(given.values())
     if len(shapes) > 1 or any(len(shape) != 1 or 0 in shape for shape in shapes):
         listed = ", ".join(f"{name} {list(shape)}" for name, shape in given.items())
@@ -156,20 +185,28 @@ def check_batch(name: str, scores: jax.Array, **arrays: jax.Array) -> None:
             )
 
 
-def check_temperature(temperature: float | jax.Array) -> None:
-    """Refuses a temperature that is not positive and finite; see the module for `jit`.
+def checked_temperature(temperature: float | jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """A temperature that is positive and finite.
+
+    Args:
+      temperature: f[].
+      dtype: Type of the result.
+
+    Returns:
+      f[]; under `jit`, NaN where it is not positive and finite.
 
     Raises:
-      ValueError: shows the temperature.
+      ValueError: shows the temperature, where it is known.
     """
     if isinstance(temperature, jax.core.Tracer):
         is_fine = (temperature > 0) & jnp.isfinite(temperature)
-        checkify.debug_check(is_fine.all(), "a temperature is not positive and finite")
-    elif not np.all((np.asarray(temperature) > 0) & np.isfinite(temperature)):
+        return jnp.where(is_fine, temperature, jnp.nan).astype(dtype)
+    if not np.all((np.asarray(temperature) > 0) & np.isfinite(temperature)):
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    return jnp.asarray(temperature, dtype)
 
 
-def check_probs(probs: jax.Array, *, mask: jax.Array | None = None) -> None:
+def check_probs(probs: Values, *, mask: jax.Array | None = None) -> None:
     """Refuses rows that are no probabilities: negative, or not summing to one.
 
     Rows that hold NaN pass: their scores are NaN. See the module for `jit`.
@@ -181,24 +218,32 @@ def check_probs(probs: jax.Array, *, mask: jax.Array | None = None) -> None:
     Raises:
       ValueError: shows a row's sum, and what the values look like.
     """
-    if (row := _first_refused(_no_probs, probs, mask)) is None:
-        return
-    total, smallest = row.sum(), row.min()
-    if smallest < 0 and row.max() <= 0:
-        found, remedy = f"{smallest:g}", "log-probabilities; give jnp.exp of them"
-    elif smallest < 0:
-        found, remedy = f"{smallest:g}", "logits; give jax.nn.softmax of them"
-    elif 99 < total < 101:
-        found, remedy = f"the sum {total:g}", "percentages; divide by 100"
-    else:
-        found = f"the sum {total:g}"
-        remedy = "exp(logits) or scores of classes; divide each row by its sum"
-    raise ValueError(
-        f"probs must be probabilities, but a row has {found}; they look like {remedy}"
-    )
+    slack = tolerance(probs)
+
+    def is_refused(probs: jax.Array) -> jax.Array:
+        is_one = jnp.abs(probs.sum(-1) - 1) <= slack
+        return ~(is_one & (probs.min(-1) >= -slack))
+
+    def error(row: np.ndarray) -> ValueError:
+        total, smallest = row.sum(), row.min()
+        if smallest < -slack and row.max() <= 0:
+            found, mistake = f"{smallest:g}", "log-probabilities; give jnp.exp of them"
+        elif smallest < -slack:
+            found, mistake = f"{smallest:g}", "logits; give jax.nn.softmax of them"
+        elif 99 < total < 101:
+            found, mistake = f"the sum {total:g}", "percentages; divide by 100"
+        else:
+            found = f"the sum {total:g}"
+            mistake = "exp(logits) or scores of classes; divide each row by its sum"
+        return ValueError(
+            f"probs must be probabilities, but a row has {found}; they look like "
+            f"{mistake}"
+        )
+
+    _refuse(probs, mask, is_refused, error)
 
 
-def check_log_probs(log_probs: jax.Array, *, mask: jax.Array | None = None) -> None:
+def check_log_probs(log_probs: Values, *, mask: jax.Array | None = None) -> None:
     """Refuses rows that are no logarithms of probabilities; see `check_probs`.
 
     Args:
@@ -208,41 +253,57 @@ def check_log_probs(log_probs: jax.Array, *, mask: jax.Array | None = None) -> N
     Raises:
       ValueError: shows a row's sum, and what the values look like.
     """
-    if (row := _first_refused(_no_log_probs, log_probs, mask)) is None:
-        return
-    if row.min() >= 0 and abs(row.sum() - 1) <= tolerance(log_probs):
-        remedy = "probabilities; give jnp.log of them"
-    else:
-        remedy = "logits; give jax.nn.log_softmax of them"
-    raise ValueError(
-        "log_probs must be logarithms of probabilities, but those of a row sum to "
-        f"{np.exp(np.minimum(row, 700)).sum():g}; they look like {remedy}"
-    )
+    slack, slack_of_probs = log_tolerance(log_probs), tolerance(log_probs)
 
+    def is_refused(log_probs: jax.Array) -> jax.Array:
+        return ~(jnp.abs(jax.nn.logsumexp(log_probs, axis=-1)) <= slack)
 
-def _no_probs(probs: jax.Array) -> jax.Array:
-    slack, probs = tolerance(probs), widened(probs)
-    is_fine = (jnp.abs(probs.sum(-1) - 1) <= slack) & (probs.min(-1) >= -slack)
-    return ~is_fine & ~jnp.isnan(probs).any(-1)
-
-
-def _no_log_probs(log_probs: jax.Array) -> jax.Array:
-    slack, log_probs = log_tolerance(log_probs), widened(log_probs)
-    is_fine = jnp.abs(jax.nn.logsumexp(log_probs, axis=-1)) <= slack
-    return ~is_fine & ~jnp.isnan(log_probs).any(-1)
-
-
-def _first_refused(refused, values: jax.Array, mask) -> np.ndarray | None:
-    """The first row that `refused` finds, f64[K], or None; under `jit` always None."""
-    if isinstance(values, jax.core.Tracer) or isinstance(mask, jax.core.Tracer):
-        found = refused(values) if mask is None else refused(values) & mask
-        checkify.debug_check(
-            ~found.any(), "a row is no probabilities; they may be logits or percentages"
+    def error(row: np.ndarray) -> ValueError:
+        if row.min() >= 0 and abs(row.sum() - 1) <= slack_of_probs:
+            mistake = "probabilities; give jnp.log of them"
+        else:
+            mistake = "logits; give jax.nn.log_softmax of them"
+        total = np.exp(np.minimum(row, 700)).sum()
+        return ValueError(
+            "log_probs must be logarithms of probabilities, but those of a row sum to "
+            f"{total:g}; they look like {mistake}"
         )
-        return None
-    found = np.asarray(jax.jit(refused)(jnp.asarray(values)))
-    if mask is not None:
-        found = found & np.asarray(mask)
-    if not found.any():
-        return None
-    return np.asarray(values)[found][0].astype(np.float64)
+
+    _refuse(log_probs, mask, is_refused, error)
+
+
+def _refuse(
+    values: Values,
+    mask: jax.Array | None,
+    is_refused: Callable[[jax.Array], jax.Array],
+    error: Callable[[np.ndarray], ValueError],
+) -> None:
+    """Raises the error of the first row that is refused, has no NaN and counts.
+
+    Args:
+      values: [..., K].
+      mask: bool[...], the rows that count; None for all.
+      is_refused: Function of f[..., K] to bool[...].
+      error: Function of the row, f64[K], to what is raised.
+    """
+    is_traced = any(isinstance(x, jax.core.Tracer) for x in (values, mask))
+    if is_traced and not _UNDER_JIT.get():
+        return
+    is_concrete = isinstance(values, jax.Array) and not is_traced
+    if is_concrete and not values.is_fully_addressable:
+        return  # other processes have a part of it, which cannot be read here
+
+    def first(values: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        found = is_refused(values) & ~jnp.isnan(values).any(-1)
+        found = (found if mask is None else found & mask).reshape(-1)
+        rows = values.reshape(-1, values.shape[-1])
+        return found.any(), rows[found.argmax()]
+
+    def raise_for(is_found: np.ndarray, row: np.ndarray) -> None:
+        if is_found:
+            raise error(np.asarray(row, np.float64))
+
+    if is_traced:
+        jax.debug.callback(raise_for, *first(widened(values), mask))
+    elif np.size(values):
+        raise_for(*jax.device_get(jax.jit(first)(widened(values), mask)))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spatial_smoothing.metrics import formulas
-from spatial_smoothing.metrics.inputs import Values, accumulator
+from spatial_smoothing.metrics.inputs import Values, accumulator, type_of
 
 _BLOCK = 32
 
@@ -154,7 +154,7 @@ def weights_of(scores: jax.Array, weights: Values | None) -> jax.Array:
     Returns:
       f[n].
     """
-    dtype = accumulator(jnp.result_type(scores))
+    dtype = accumulator(type_of(scores))
     if weights is None:
-        return jnp.ones(jnp.shape(scores), dtype)
+        return jnp.ones(np.shape(scores), dtype)
     return jnp.asarray(weights).astype(dtype)

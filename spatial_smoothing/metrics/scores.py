@@ -15,6 +15,8 @@ from spatial_smoothing.metrics.inputs import (
     check_probs,
     class_labels,
     clipped,
+    tolerance,
+    widened,
 )
 
 
@@ -96,7 +98,11 @@ def losses(probs: jax.Array | np.ndarray, labels: jax.Array) -> jax.Array:
         with np.errstate(divide="ignore", invalid="ignore"):
             found = -np.log(np.minimum(probs[np.arange(len(probs)), nearest], 1))
         return jnp.asarray(np.where(nearest == labels, found, np.nan))
-    return -_log(of_label(clipped(probs), labels))
+    slack, of_each = tolerance(probs), of_label(widened(probs), labels)
+    # The loss is clipped, not the probability: that would make subnormal numbers 0.
+    loss = jnp.maximum(-_log(of_each), 0)
+    is_outside = (of_each < -slack) | (of_each > 1 + slack)
+    return jnp.where(is_outside, jnp.nan, loss)
 
 
 def squared_errors(probs: jax.Array, labels: jax.Array) -> jax.Array:
@@ -130,7 +136,7 @@ def of_label(values: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def _log(probs: jax.Array) -> jax.Array:
-    """The logarithm, of subnormal numbers too.
+    """The logarithm, of subnormal numbers too; -infinity for negative ones.
 
     XLA takes subnormal numbers for 0 on CPUs, and their logarithm is that of another.
     The bits of such a number are an integer m, and it stands for m times the least
@@ -141,7 +147,8 @@ def _log(probs: jax.Array) -> jax.Array:
     is_subnormal = (bits > 0) & (bits < 2**info.nmant)
     log_of_least = float((info.minexp - info.nmant) * np.log(2))
     log = jnp.log(jnp.where(is_subnormal, bits.astype(probs.dtype), probs))
-    return jnp.where(is_subnormal, log + log_of_least, log)
+    log = jnp.where(is_subnormal, log + log_of_least, log)
+    return jnp.where(probs < 0, -jnp.inf, log)
 
 
 def _checked(probs: Values, labels: Values) -> tuple[jax.Array | np.ndarray, jax.Array]:

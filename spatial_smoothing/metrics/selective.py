@@ -1,8 +1,9 @@
 """Selective prediction: the risk that is left when uncertain examples are refused.
 
-Contract of this file: `confidence` f[n], high for certain, in any monotone scale;
-`loss` f[n] >= 0, such as 1 for a wrong prediction and 0 for a right one; `weights`
-f[n] >= 0, how often each example counts (None for once). A threshold on the confidence
+Contract of this file: `confidence` is [n] of any real type, high for certain, in any
+monotone scale; `loss` is [n], at least 0, such as 1 for a wrong prediction and 0 for a
+right one; `weights` are f[n], at least 0, how often each example counts (None for
+once). A threshold on the confidence
 accepts a share of the weight, the coverage, at a risk, the mean loss of what it
 accepts. It accepts examples of equal confidence together; coverages in between accept
 them in proportion, at random. Results depend neither on the order of examples nor on
@@ -32,9 +33,9 @@ def risk_coverage(
     """The risk-coverage curve, at the threshold of each example's confidence.
 
     Args:
-      confidence: f[n].
-      loss: f[n].
-      weights: f[n].
+      confidence: [n], high for certain.
+      loss: [n], of each example.
+      weights: f[n], how often each example counts; None for once.
 
     Returns:
       coverage f[n], in (0, 1], not decreasing, and risk f[n]; the most confident
@@ -56,9 +57,9 @@ def aurc(confidence: Values, loss: Values, weights: Values | None = None) -> jax
     is published as often; it differs by an order of 1 / n.
 
     Args:
-      confidence: f[n].
-      loss: f[n].
-      weights: f[n].
+      confidence: [n], high for certain.
+      loss: [n], of each example.
+      weights: f[n], how often each example counts; None for once.
 
     Returns:
       f[], in the unit of the loss. Source: Geifman et al., ICLR 2019, section 2.
@@ -78,9 +79,9 @@ def excess_aurc(
     Of losses 0 and 1 with the mean r, that is r + (1 - r) log(1 - r).
 
     Args:
-      confidence: f[n].
-      loss: f[n].
-      weights: f[n].
+      confidence: [n], high for certain.
+      loss: [n], of each example.
+      weights: f[n], how often each example counts; None for once.
 
     Returns:
       f[], at least 0 but for rounding. Source: Geifman et al., ICLR 2019, section 2.
@@ -102,9 +103,9 @@ def coverage_at_risk(
     """Largest coverage of a threshold whose risk is at most `risk`.
 
     Args:
-      confidence: f[n].
-      loss: f[n].
-      weights: f[n].
+      confidence: [n], high for certain.
+      loss: [n], of each example.
+      weights: f[n], how often each example counts; None for once.
       risk: The risk that is allowed, in the unit of the loss.
 
     Returns:

@@ -149,10 +149,10 @@ def tally(
     if log_probs is None:
         loss = losses(probs, labels)
     else:
-        if jnp.shape(log_probs) != probs.shape:
+        if np.shape(log_probs) != probs.shape:
             raise ValueError(
                 f"log_probs must have the shape of probs, {list(probs.shape)}, got "
-                f"{list(jnp.shape(log_probs))}"
+                f"{list(np.shape(log_probs))}"
             )
         check_log_probs(log_probs, mask=mask)
         loss = -of_label(clipped_logs(log_probs), labels)

@@ -7,11 +7,12 @@ Rows that are no probabilities are refused, see `inputs`.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from spatial_smoothing.metrics.inputs import (
     Values,
     check_probs,
-    check_temperature,
+    checked_temperature,
     clipped,
     widened,
 )
@@ -85,8 +86,9 @@ def energy(logits: Values, *, temperature: float = 1.0) -> jax.Array:
     Raises:
       ValueError: for a temperature that is not positive and finite.
     """
-    check_temperature(temperature)
-    return -temperature * jax.nn.logsumexp(widened(logits) / temperature, axis=-1)
+    logits = widened(logits)
+    t = checked_temperature(temperature, logits.dtype)
+    return -t * jax.nn.logsumexp(logits / t, axis=-1)
 
 
 def _entropy(probs: jax.Array) -> jax.Array:
@@ -94,8 +96,8 @@ def _entropy(probs: jax.Array) -> jax.Array:
 
 
 def _check_samples(probs: Values) -> None:
-    if jnp.ndim(probs) != 3:
+    if np.ndim(probs) != 3:
         raise ValueError(
-            f"samples must be [S, B, K], got shape {list(jnp.shape(probs))}; of one "
+            f"samples must be [S, B, K], got shape {list(np.shape(probs))}; of one "
             "sample, give probs[None]"
         )
