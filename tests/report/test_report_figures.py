@@ -91,7 +91,7 @@ def test_panels_stand_below_each_other_in_a_narrow_window(draw):
 
 def test_an_axis_of_times_has_more_than_one_tick():
     for low, high in ((0.9, 1.2), (0.02, 30), (1.01, 1.09), (3, 8), (0.5, 2)):
-        ticks = figure_axes._log_ticks(low, high)
+        ticks = figure_axes.log_ticks(low, high)
         assert 2 <= len(ticks) <= 9
         assert all(low <= tick <= high for tick in ticks)
     rows = [scored("a", n, milliseconds=1 + 0.02 * n) for n in (1, 2, 5)]

@@ -23,14 +23,11 @@ _KEYS = ("nll", "border_nll", "accuracy", "border_accuracy", "nll_l2")
 _COLORS = "viridis"
 
 
-def contour_figure(
-    rows: Sequence[Row], *, looks: Looks | None = None, columns: int = 3
-) -> "Figure":
+def contour_figure(rows: Sequence[Row], *, columns: int = 3) -> "Figure":
     """Contours of the NLL over the two directions, a panel for each row.
 
     Args:
       rows: Rows with "arrays": `a` f[A], `b` f[B], `nll` f[B, A].
-      looks: Not used: the colours show the NLL.
       columns: Most panels side by side.
 
     Returns:
@@ -69,14 +66,11 @@ def contour_figure(
     return figure
 
 
-def surface_figure(
-    rows: Sequence[Row], *, looks: Looks | None = None, columns: int = 3
-) -> "Figure":
+def surface_figure(rows: Sequence[Row], *, columns: int = 3) -> "Figure":
     """The NLL as a surface over the two directions, a panel for each row.
 
     Args:
       rows: Rows as of `contour_figure`.
-      looks: Not used: the colours show the NLL.
       columns: Most panels side by side.
 
     Returns:
@@ -138,7 +132,8 @@ def _ticks(rows: Sequence[Row]) -> np.ndarray:
     return MaxNLocator(nbins=8).tick_values(values.min(), values.max())
 
 
-def _pictures(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
+def _pictures(rows: Sequence[Row], _: Looks) -> dict[str, Picture]:
+    """The figures, whose colours show the NLL and not the models."""
     rows = [row for row in rows if row.get("arrays")]
     if not rows:
         return {}
@@ -150,7 +145,7 @@ def _pictures(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
     scale = " All models are on one scale." if len(rows) > 1 else ""
     return {
         "landscape_contour.png": picture(
-            functools.partial(contour_figure, rows, looks=looks),
+            functools.partial(contour_figure, rows),
             heading=_HEADING,
             alt=f"Contours of the NLL: {values}.",
             caption="NLL of augmented training images, in nats, along two random "
@@ -158,7 +153,7 @@ def _pictures(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
             f"the trained network. White lines are those of the scale.{scale}",
         ),
         "landscape_surface.png": picture(
-            functools.partial(surface_figure, rows, looks=looks),
+            functools.partial(surface_figure, rows),
             heading=_HEADING,
             alt=f"Surfaces of the NLL: {values}.",
             caption=f"The NLL of the figure above as surfaces.{scale}",

@@ -142,28 +142,25 @@ def log_time_axis(axis: "Axis") -> None:
     from matplotlib.ticker import FixedLocator, NullLocator
 
     low, high = axis.get_view_interval()
-    axis.set_major_locator(FixedLocator(_log_ticks(low, high)))
+    axis.set_major_locator(FixedLocator(log_ticks(low, high)))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_locator(NullLocator())
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two positive ends, as few as still are two or more."""
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    ticks: list[float] = []
-    # From powers of ten alone to every tenth of them.
-    for digits in ((1,), (1, 3), (1, 2, 5), range(1, 10), range(10, 100)):
-        scale = 10 if len(digits) > 9 else 1
-        ticks = [
-            digit * 10.0**power / scale
-            for power in range(first, last + 1)
-            for digit in digits
-            if low <= digit * 10.0**power / scale <= high
-        ]
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two positive ends: at least two, and at most eight."""
+    from matplotlib.ticker import MaxNLocator
+
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1,), (1, 3), (1, 2, 5)):
+        ticks = [digit * 10.0**power for power in powers for digit in digits]
+        ticks = [tick for tick in ticks if low <= tick <= high]
         if len(ticks) >= 3:
-            break
-    step = math.ceil(len(ticks) / 6)  # no more than six labels have room
-    return ticks[::step]
+            step = math.ceil(len(ticks) / 8)
+            return ticks[::step]
+    # Within less than a decade, equal steps say more than powers of ten.
+    ticks = MaxNLocator(nbins=5).tick_values(low, high)
+    return [float(tick) for tick in ticks if low <= tick <= high]
 
 
 def overlay(
