@@ -159,7 +159,7 @@ def log_ticks(low: float, high: float) -> list[float]:
             step = math.ceil(len(ticks) / 8)
             return ticks[::step]
     # Within less than a decade, equal steps say more than powers of ten.
-    ticks = MaxNLocator(nbins=5).tick_values(low, high)
+    ticks = MaxNLocator(nbins=5, steps=[1, 2, 5, 10]).tick_values(low, high)
     return [float(tick) for tick in ticks if low <= tick <= high]
 
 
