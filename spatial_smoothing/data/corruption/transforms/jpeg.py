@@ -32,9 +32,9 @@ _CHROMINANCE[:4, :4] = [
     [47, 66, 99, 99],
 ]
 
-# The left half of the transform, times 2^13 sqrt(8). The right half mirrors it, with the
-# opposite sign in odd rows. The entries are sums of constants that libjpeg rounds, so
-# that they are not quite symmetric.
+# The left half of the transform, times 2^13 sqrt(8). The right half mirrors it, with
+# the opposite sign in odd rows. The entries are sums of constants that libjpeg rounds,
+# so that they are not quite symmetric.
 _HALF = np.array(
     [
         [8192, 8192, 8192, 8192],
