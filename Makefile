@@ -7,6 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 INSTALLED := $(VENV)/.installed
+# Files are in the order of tests/conftest.py, and not those with most tests first.
+PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-all chaos lint lock clean
 
@@ -40,11 +42,11 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 
 test: lint
-	$(BIN)/pytest --numprocesses=auto --dist=loadfile
+	$(BIN)/pytest $(PARALLEL)
 
 # Runs the slow tests too, such as those of the largest networks.
 test-all: lint
-	$(BIN)/pytest --numprocesses=auto --dist=loadfile -m "slow or not slow"
+	$(BIN)/pytest $(PARALLEL) -m "slow or not slow"
 
 chaos: $(INSTALLED)
 	$(BIN)/python tests/chaos.py --trials=20

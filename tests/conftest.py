@@ -14,6 +14,20 @@ import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# The files that take longest. They begin first, so that no process of `make test` is
+# left alone with one of them while the others have nothing more to do.
+LONGEST = (
+    *("test_chaos", "test_scripts", "test_training", "test_topologies"),
+    *("test_benchmarks", "test_examples", "test_evaluate", "test_input_pipeline"),
+    *("test_readme", "test_analysis_suites", "test_suites", "test_own_models"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of the longest files first, and leaves all others in order."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
 
 @pytest.fixture
 def x64():

@@ -22,7 +22,7 @@ from spatial_smoothing.runs import recipes
 # JAX makes keys of 32 bits: a larger seed would be another, smaller one.
 MAX_SEED = 2**32 - 1
 # Steps, sizes and counts are int32 on devices.
-_MAX_INT = 2**31 - 1
+MAX_INT = 2**31 - 1
 _KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 _LISTS = {int: "whole numbers", float: "numbers"}
 
@@ -65,7 +65,7 @@ class Field:
                 ("above", self.above),
                 ("below", self.below),
             )
-            if limit is not None and limit != _MAX_INT
+            if limit is not None and limit != MAX_INT
         ]
         text = " ".join([text, " and ".join(limits)]).strip()
         if self.is_list:
@@ -105,7 +105,7 @@ class Field:
 
 
 def _whole(least: int, **options) -> Field:
-    return Field(int, **{"least": least, "most": _MAX_INT, **options})
+    return Field(int, **{"least": least, "most": MAX_INT, **options})
 
 
 # In the order of `configs/common.py`. `conv_bias` is for configs that one writes.

@@ -129,6 +129,7 @@ def evaluate() -> None:
     given = options.given(suites.SUITES, chosen, FLAGS)
     folder_names = folders.split("workdir", _WORKDIR.value)
     runs = [run for path in folder_names for run in workdirs.load_members(path)]
+    check_number_of_runs(runs, chosen)
     check_ood(runs[0].config)
     beside = published([runs[0].config])
     output = paths.absolute(_OUTPUT.value or suites.default_output(folder_names))
@@ -167,7 +168,7 @@ def suites_in_turn(names: Collection[str]) -> Iterator[str]:
     """Yields the names of suites, under a bar that says which one it is."""
     with progress.task("suites", total=len(names)) as under_way:
         for number, name in enumerate(names, 1):
-            under_way.name = f"suite {number} of {len(names)}: {name}"
+            under_way.name = f"suite {number} of {len(names)} ({name})"
             yield name
             under_way.update(number)
 
@@ -234,6 +235,18 @@ def chosen_suites() -> dict[str, suites.Suite]:
     if _OOD.value and "ensemble" not in chosen:
         raise ValueError("--ood is for --suite=ensemble, which is not evaluated")
     return chosen
+
+
+def check_number_of_runs(
+    runs: Sequence[Run], chosen: Mapping[str, suites.Suite]
+) -> None:
+    """Raises ValueError for members of an ensemble that a suite would refuse later."""
+    refusing = [name for name, suite in chosen.items() if suite.for_one_run]
+    if len(runs) > 1 and refusing:
+        raise ValueError(
+            f"the suite {refusing[0]} takes one run, got {len(runs)}; evaluate one by "
+            "one, then --compare them"
+        )
 
 
 def check_ood(config: Mapping[str, Any]) -> None:

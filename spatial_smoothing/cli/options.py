@@ -1,5 +1,6 @@
 """The options of suites as flags: defined from their signatures, read back by suite."""
 
+import functools
 import inspect
 import math
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from spatial_smoothing.evaluation.suites import Suite, check_list
 # An option that means another thing in each suite. It has a flag for each of them, such
 # as --landscape_images, and stands for all of these where one suite alone has it.
 _IMAGES = "num_images"
+_IMAGES_FLAG = "_images"
 
 
 def define(suites: Mapping[str, Suite], flag_values: flags.FlagValues) -> list[str]:
@@ -29,8 +31,8 @@ def define(suites: Mapping[str, Suite], flag_values: flags.FlagValues) -> list[s
     """
     texts: dict[str, dict[str, list[str]]] = {}
     defaults = {}
-    for suite, (_, options) in suites.items():
-        for option, text in options.items():
+    for suite, about in suites.items():
+        for option, text in about.options.items():
             flag = _flag(suite, option)
             default = defaults[flag] = _default(suites[suite], option)
             shown = ", ".join(map(str, default)) if _is_list(default) else default
@@ -42,7 +44,7 @@ def define(suites: Mapping[str, Suite], flag_values: flags.FlagValues) -> list[s
         )
         _define_one(flag, default, text, flag_values)
     names = list(defaults)
-    if any(_IMAGES in options for _, options in suites.values()):
+    if any(_IMAGES in suite.options for suite in suites.values()):
         flags.DEFINE_integer(
             _IMAGES,
             None,
@@ -73,8 +75,8 @@ def given(
         another type, without a value or with one twice.
     """
     owners: dict[str, list[str]] = {}
-    for suite, (_, options) in suites.items():
-        for option in options:
+    for suite, about in suites.items():
+        for option in about.options:
             owners.setdefault(_flag(suite, option), []).append(suite)
             if option == _IMAGES:
                 owners.setdefault(_IMAGES, []).append(suite)
@@ -106,7 +108,7 @@ def given(
 
 def _flag(suite: str, option: str) -> str:
     """Returns the name of the flag for an option of a suite."""
-    return f"{suite}_images" if option == _IMAGES else option
+    return f"{suite}{_IMAGES_FLAG}" if option == _IMAGES else option
 
 
 def _default(suite: Suite, option: str) -> Any:
@@ -118,7 +120,9 @@ def _define_one(
 ) -> None:
     """Defines a flag of the type of a default, with the value None."""
     define = flags.DEFINE_string
-    if _is_list(default):
+    if name.endswith(_IMAGES_FLAG):
+        define = functools.partial(flags.DEFINE_integer, lower_bound=0)
+    elif _is_list(default):
         define = flags.DEFINE_list
     elif isinstance(default, bool):  # before int: a bool is an int in Python
         define = flags.DEFINE_bool

@@ -121,7 +121,13 @@ def load(config: Mapping[str, Any]) -> Job:
     prepare = augment.preparation(
         normalize, augment=config["augment"] and not source.augments_on_host
     )
-    return Job(config, model, train, splits, mesh, normalize, prepare)
+    job = Job(config, model, train, splits, mesh, normalize, prepare)
+    if job.num_steps > config_fields.MAX_INT:
+        raise ValueError(
+            f"{job.epochs} epochs of {job.steps_per_epoch} steps are more than "
+            f"{config_fields.MAX_INT} steps; train for fewer epochs"
+        )
+    return job
 
 
 def train(

@@ -99,6 +99,10 @@ MISTAKES = {
         "--workdir={home}/a",
         "--mc_stages=1",
     ),
+    "the suite landscape takes one run, got 2; evaluate one by one, then": (
+        "--workdir={home}/a,{home}/b",
+        "--suite=all",
+    ),
     "--ood is for --suite=ensemble, which is not evaluated": (
         "--workdir={home}/a",
         "--suite=fourier",
@@ -183,4 +187,4 @@ def test_suites_are_counted_while_they_run(monkeypatch):
         "ensemble",
         "hessian",
     ]
-    assert seen == [("suite 1 of 2: ensemble", 1), ("suite 2 of 2: hessian", 2)]
+    assert seen == [("suite 1 of 2 (ensemble)", 1), ("suite 2 of 2 (hessian)", 2)]

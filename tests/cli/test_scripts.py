@@ -195,6 +195,7 @@ MISTAKES = {
         "model": "resnet_dnn_19"
     },
     "data directory /nowhere does not exist": {"data_dir": "/nowhere"},
+    "1000000001 epochs of 5 steps are more than 2147483647 steps": {"epochs": 10**9},
     "batch_size 64 is more than the 35 examples": {"batch_size": 64},
     "of 35 images, val_fraction 0.01 leaves none to be held out": {
         "val_fraction": 0.01

@@ -81,10 +81,14 @@ def start(
 
 
 def run(script: str, *arguments: str, **options) -> tuple[int, str, str]:
-    """As `start`, and waits; returns exit code, stdout, stderr."""
+    """Runs a script as `start` does, and waits for its end.
+
+    Returns:
+      Its exit code, stdout, and stderr without the lines of slow machines.
+    """
     process = start(script, *arguments, **options)
     out, err = process.communicate()
-    return process.returncode, out, err
+    return process.returncode, out, without_progress(err)
 
 
 def without_progress(err: str) -> str:

@@ -116,6 +116,7 @@ SUITES = {
             "batch normalisation are estimated at each point; 0 keeps the trained "
             "statistics.",
         },
+        for_one_run=True,
     ),
     "hessian": Suite(
         hessian,
@@ -130,6 +131,7 @@ SUITES = {
             "from.",
             "num_steps": "Number of Lanczos steps for each random vector.",
         },
+        for_one_run=True,
     ),
     "variance": Suite(
         variance,
@@ -139,6 +141,7 @@ SUITES = {
             "blocks": _BLOCKS,
             "image": "Number of the image whose maps are drawn, from 0, in the split.",
         },
+        for_one_run=True,
     ),
     "fourier": Suite(
         fourier,
@@ -147,6 +150,7 @@ SUITES = {
             "blocks": _BLOCKS,
             "clip": "Whether amplitudes below one count as one.",
         },
+        for_one_run=True,
     ),
     "frequency": Suite(
         frequency,
@@ -160,5 +164,6 @@ SUITES = {
             "half_width": "Half of the width of the ring of frequencies, in radians "
             "per pixel.",
         },
+        for_one_run=True,
     ),
 }

@@ -36,10 +36,12 @@ class Suite(NamedTuple):
       function: `(runs, setting, *, option=default, ...) -> rows`. An option's type is
         that of its default: int, float, str, bool or a tuple of these; None is for str.
       options: Name of each option -> the text of its flag in the help of evaluate.py.
+      for_one_run: Whether the suite refuses the members of an ensemble.
     """
 
     function: Callable[..., list[Row]]
     options: Mapping[str, str] = {}
+    for_one_run: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
