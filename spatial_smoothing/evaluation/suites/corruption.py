@@ -71,7 +71,9 @@ def corruption(
     asked = [(name, severity) for name in corruptions for severity in severities]
     for pair in asked:
         images.check(*pair)
-    clean = _clean(images, setting, images.load(*asked[0]), num_images, corrupted_dir)
+    with progress.status("Corruptions: comparing with the clean images"):
+        corrupted = images.load(*asked[0])
+        clean = _clean(images, setting, corrupted, num_images, corrupted_dir)
     scope = normalizers.Scope(
         runs[0].source.name,
         images.data,
@@ -104,7 +106,8 @@ def corruption(
     ]
     if scope.corruptions:
         rows += _means(about, scores, scope, baseline)
-    rows[0]["arrays"] = _sheet(images, corruptions, severities, setting)
+    with progress.status("Corruptions: images to show"):
+        rows[0]["arrays"] = _sheet(images, corruptions, severities, setting)
     return rows
 
 

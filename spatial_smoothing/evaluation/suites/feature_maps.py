@@ -136,14 +136,15 @@ def _add_maps(
     """
     one = setting.dataset.subset(np.array([image]))
     picture = next(one.batches(1))["image"][0]
-    maps = features.sample_maps(
-        key,
-        network.model,
-        network.variables,
-        network.normalize(jnp.asarray(picture[None])),
-        num_samples=setting.num_samples,
-        blocks=blocks,
-    )
+    with progress.status("Feature maps to draw"):
+        maps = features.sample_maps(
+            key,
+            network.model,
+            network.variables,
+            network.normalize(jnp.asarray(picture[None])),
+            num_samples=setting.num_samples,
+            blocks=blocks,
+        )
     for row in rows:
         row["arrays"] = _channel(jax.device_get(maps[row["tap"]]))
     rows[0]["arrays"]["image"] = picture

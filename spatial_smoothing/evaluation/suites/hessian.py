@@ -74,9 +74,10 @@ def hessian(
     _check(options)
     network = subject(runs, setting, suite="hessian")
     count = max(num_batches, density_batches) * setting.batch_size
-    images = training_images(runs, setting, count, seed=setting.seed)
-    data = list(sharding.load_batches(images, setting.batch_size, network.mesh))
-    about = {"images": images.checksum(), **options}
+    with progress.status("Hessian: drawing training images"):
+        images = training_images(runs, setting, count, seed=setting.seed)
+        data = list(sharding.load_batches(images, setting.batch_size, network.mesh))
+        about = {"images": images.checksum(), **options}
     partial = setting.partial("hessian", runs, about)
     keys = jax.random.split(random_bits.key(setting.seed))
     _find_eigenvalues(keys[0], network, data[:num_batches], partial, options)

@@ -67,17 +67,18 @@ def landscape(
         "recalibration": recalibration,
     }
     keys = jax.random.split(random_bits.key(setting.seed))
-    shifts = directions.draw(
-        keys[0], network.variables["params"], normalization=normalization
-    )
-    images = training_images(runs, setting, num_images, seed=setting.seed)
+    with progress.status("Loss landscape: drawing directions and training images"):
+        shifts = directions.draw(
+            keys[0], network.variables["params"], normalization=normalization
+        )
+        images = training_images(runs, setting, num_images, seed=setting.seed)
+        about = {"images": images.checksum(), **options}
     recalibration_batches = ()
     if recalibration:
         # Another seed, so that these are not the images that are scored.
         seed = setting.seed + 1
         others = training_images(runs, setting, recalibration, seed=seed)
         recalibration_batches = others.batches(setting.batch_size)
-    about = {"images": images.checksum(), **options}
     partial = setting.partial("landscape", runs, about)
     done = {(row["a"], row["b"]) for row in partial.rows}
     rows = analysis.scan(
