@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
@@ -21,8 +20,7 @@ from spatial_smoothing.analysis.directions import norms
 from spatial_smoothing.analysis.lanczos import Matvec, quadrature, top_eigenvalues
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.models.network import Network
-from spatial_smoothing.runtime import random_bits
-from spatial_smoothing.training.steps import Prepare
+from spatial_smoothing.training.steps import Prepare, training_loss
 
 # (variables, key, batch) -> f32[], what `objective` returns.
 Loss = Callable[[dict[str, Any], jax.Array, Batch], jax.Array]
@@ -34,8 +32,9 @@ def objective(model: Network, *, prepare: Prepare, weight_decay: float = 0.0) ->
 
     It is the mean cross-entropy of the examples in the mask, in nats, of one augmented
     batch and one dropout mask, both fixed by the key, + weight_decay / 2 |p|^2 over all
-    parameters. Batch normalisation uses its running statistics: those of the batch
-    would make the loss of one image depend on all others.
+    parameters, which the optimiser adds in training. Batch normalisation uses its
+    running statistics: those of the batch would make the loss of one image depend on
+    all others.
 
     Args:
       model: The network, a Linen module.
@@ -51,19 +50,10 @@ def objective(model: Network, *, prepare: Prepare, weight_decay: float = 0.0) ->
 
     def loss(variables: dict[str, Any], key: jax.Array, batch: Batch) -> jax.Array:
         prepare_key, dropout_key = jax.random.split(key)
-        logits = model.apply(
-            variables,
-            prepare(prepare_key, batch["image"]),
-            train=False,
-            rngs={"dropout": random_bits.fused(dropout_key)},
+        prepared = {**batch, "image": prepare(prepare_key, batch["image"])}
+        mean, _ = training_loss(
+            model, variables, prepared, dropout_key=dropout_key, train=False
         )
-        # Sums over examples are at least float32, whatever the network computes in.
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        log_probs = jax.nn.log_softmax(logits)
-        labels, mask = batch["label"], batch["mask"]
-        losses = -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
-        count = mask.sum().astype(losses.dtype)
-        mean = jnp.where(mask, losses, 0).sum() / count
         return mean + weight_decay / 2 * norms(variables["params"])["sqnorm"]
 
     return loss

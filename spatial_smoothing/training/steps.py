@@ -217,7 +217,7 @@ def training_loss(
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     # `where`, not a product: the loss of padding may be infinite.
-    mean = jnp.where(mask, losses, 0).sum() / mask.sum()
+    mean = jnp.where(mask, losses, 0).sum() / mask.sum(dtype=losses.dtype)
     return mean, LossOutputs(logits, batch_stats)
 
 
