@@ -29,9 +29,10 @@ def main(output="report_function"):
     images, labels = shapes.generate("test", size=200)  # NumPy arrays of your own
     rows = ss.evaluate(
         logits,
-        [init(jax.random.key(seed)) for seed in range(3)],  # a deep ensemble of three
+        ss.ensembles.stack([init(jax.random.key(seed)) for seed in range(3)]),
         (images, labels),
         key=jax.random.key(1),
+        num_members=3,
         num_samples=10,
         prepare=lambda images: images / 255.0 - 0.5,
         batch_size=40,

@@ -22,10 +22,11 @@ Data = AnyDataset | tuple[np.ndarray, np.ndarray]
 
 def evaluate(
     model: Any,
-    variables: Variables | Sequence[Variables] | None,
+    variables: Variables | None,
     data: Data,
     *,
     key: jax.Array,
+    num_members: int = 1,
     num_samples: int = 50,
     sizes: Sequence[int] | None = None,
     label: str | None = None,
@@ -46,11 +47,13 @@ def evaluate(
     Args:
       model: A Linen module, an NNX module, or a function `(variables, images, key) ->
         logits`; see `ensembles.as_apply`, also for models that take other arguments.
-      variables: Variables of the model. A list of the variables of several members
-        makes a deep ensemble. None for an NNX module's own.
+      variables: Variables of the model; None for an NNX module's own. Those of several
+        members are stacked along a leading axis; see `ensembles.stack`.
       data: Images [n, ...] and labels i32[n] as a pair of NumPy arrays, or a data set
         of `data.datasets`.
       key: Key of dropout masks and the bootstrap.
+      num_members: Number of members M of a deep ensemble, whose variables are stacked;
+        1 for one network.
       num_samples: Largest number of Monte Carlo dropout samples, at least 1. A model
         without dropout makes one prediction whatever this says.
       sizes: Increasing numbers of samples N to score, up to `num_samples`; None for 1,
@@ -81,72 +84,73 @@ def evaluate(
       >>> page = ss.report.write("report", rows)
     """
     network = as_apply(model)
-    members = _members(model, variables)
-    test, mesh = _dataset(data, "data"), sharding.mesh()
+    variables = variables_of(model, variables)
+    first = _first_member(variables, num_members)
+    test, held_out_data = _dataset(data, "data"), _dataset(held_out, "held_out")
+    mesh = sharding.mesh()
     sharding.check_batch_size(batch_size, mesh)
-    images = jax.tree.map(
-        jnp.asarray, next(iter(test.batches(min(batch_size, test.num_examples))))
-    )["image"]
-    num_classes = _num_classes(network, members[0], prepare, images)
-    for name, each in (("data", test), ("held_out", held_out)):
-        if each is not None:
-            _check_labels(_dataset(each, name), num_classes, name)
-    stochastic = is_stochastic(
-        network, members[0], jax.eval_shape(prepare, images), key
-    )
+    images = _first_images(test, batch_size)
+    num_classes = _num_classes(network, first, prepare, images)
+    _check_labels(test, num_classes, "data")
+    _check_labels(held_out_data, num_classes, "held_out")
+    prepared = jax.eval_shape(prepare, images)
+    stochastic = is_stochastic(network, first, prepared, key)
     chosen = _sizes(num_samples, sizes) if stochastic else (1,)
-    predict = ensembles.predictor(
-        network,
-        prepare=prepare,
-        sizes=chosen,
-        num_members=len(members),
-        dropout=stochastic,
-        chunk=chunk,
-    )
+    label = label or network.name
     rows, seconds = score_ensembles(
-        predict,
-        members[0] if len(members) == 1 else ensembles.stack(members),
+        ensembles.predictor(
+            network,
+            prepare=prepare,
+            sizes=chosen,
+            num_members=num_members,
+            dropout=stochastic,
+            chunk=chunk,
+        ),
+        variables,
         test,
         key=key,
         num_classes=num_classes,
         batch_size=batch_size,
         mesh=mesh,
-        held_out=None if held_out is None else _dataset(held_out, "held_out"),
+        held_out=held_out_data,
         ood=None if ood is None else (ood[0], _dataset(ood[1], "ood")),
         num_replicates=num_replicates,
-        name=label or network.name,
+        name=label,
     )
-    about = {
-        "suite": "ensemble",
-        "model": network.name,
-        "dataset": dataset,
-        "split": split,
-    }
-    found = [
-        {**about, **_about(name, label or network.name), **row}
-        for name, row in rows.items()
-    ]
     if seconds is not None:
-        work = Work(len(members), chosen[-1])
-        shared = shared_seconds(network, members[0], images, prepare=prepare)
-        for name, row in zip(rows, found, strict=True):
+        work = Work(num_members, chosen[-1])
+        shared = shared_seconds(network, first, images, prepare=prepare)
+        for name, row in rows.items():
             row["milliseconds"] = milliseconds(
                 name, work, seconds, shared=shared, batch_size=batch_size
             )
-    return found
+    about = {"model": network.name, "dataset": dataset, "split": split}
+    return [{**_about(name, label), **about, **row} for name, row in rows.items()]
 
 
-def _members(model: Any, variables: Any) -> list[Variables]:
-    """The variables of each member, at least one."""
-    if isinstance(variables, list | tuple):
-        if not variables:
-            raise ValueError("variables is an empty list; pass those of each member")
-        return list(variables)
-    return [variables_of(model, variables)]
+def _first_member(variables: Variables, num_members: int) -> Variables:
+    """The variables of one member, of which the shapes are looked at."""
+    if num_members < 1:
+        raise ValueError(f"num_members must be at least 1, got {num_members}")
+    if num_members == 1:
+        return variables
+    sizes = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(variables)}
+    if sizes != {(num_members,)}:
+        raise ValueError(
+            f"variables of {num_members} members must have a leading axis of that size "
+            "in every array; ensembles.stack([variables, ...]) makes one"
+        )
+    return jax.tree.map(lambda leaf: leaf[0], variables)
 
 
-def _dataset(data: Data, name: str) -> AnyDataset:
-    """Arrays as a data set; a data set as it is."""
+def _first_images(data: AnyDataset, batch_size: int) -> jax.Array:
+    """The images of the first batch, which is no larger than the data set."""
+    batch = next(iter(data.batches(min(batch_size, data.num_examples))))
+    return jnp.asarray(batch["image"])
+
+
+def _dataset(data: Data | None, name: str) -> AnyDataset | None:
+    """Arrays as a data set; a data set, or None, as it is."""
     if not isinstance(data, tuple) or isinstance(data, Dataset):
         return data
     if len(data) != 2:
@@ -184,7 +188,9 @@ def _num_classes(
     return logits.shape[-1]
 
 
-def _check_labels(data: AnyDataset, num_classes: int, name: str) -> None:
+def _check_labels(data: AnyDataset | None, num_classes: int, name: str) -> None:
+    if data is None:
+        return
     low, high = int(np.min(data.labels)), int(np.max(data.labels))
     if low < 0 or high >= num_classes:
         raise ValueError(
@@ -212,6 +218,7 @@ def _about(name: Ensemble, label: str) -> Row:
     if name.together:
         label = f"Deep ensemble of {label}"
     return {
+        "suite": "ensemble",
         "label": label,
         "run": ", ".join(f"member {member}" for member in name.members),
         "num_members": len(name.members),

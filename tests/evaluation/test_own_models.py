@@ -12,6 +12,7 @@ from checkout import ROOT
 from flax import nnx
 
 import spatial_smoothing as ss
+from spatial_smoothing import ensembles
 from spatial_smoothing.evaluation.own_models import evaluate
 
 KEY = jax.random.key(3)
@@ -91,9 +92,10 @@ def test_members_are_a_deep_ensemble_and_themselves():
     logits = lambda kernel, x: x.reshape(len(x), -1) @ kernel
     rows = evaluate(
         logits,
-        kernels,
+        ensembles.stack(kernels),
         (IMAGES, LABELS),
         key=KEY,
+        num_members=2,
         prepare=prepare,
         batch_size=16,
         label="mine",
@@ -144,7 +146,8 @@ def test_temperature_and_out_of_distribution_detection():
         ({"data": (IMAGES,)}, "a pair of images and labels, got 1 values"),
         ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
         ({"sizes": (1, 9)}, "sizes must be between 1 and num_samples, 5, got 1, 9"),
-        ({"variables": []}, "variables is an empty list"),
+        ({"num_members": 2}, "variables of 2 members must have a leading axis"),
+        ({"num_members": 0}, "num_members must be at least 1, got 0"),
         ({"model": lambda v, x: x}, r"must return logits \[B, K\], got shape"),
         ({"batch_size": 12}, "batch_size 12 cannot be divided by 8 devices"),
     ],
