@@ -179,7 +179,8 @@ def test_robustness_compiles_once_and_equals_a_plain_loop(network):
     )
     rows = list(robustness())
     assert len(traces) == 1
-    assert list(robustness(done={None, 1.0})) == rows[2:]
+    # Scores above a confidence that no prediction reaches are NaN in both.
+    np.testing.assert_equal(list(robustness(done={None, 1.0})), rows[2:])
     noise_key = jax.random.split(jax.random.fold_in(KEY, 0))[0]
     apply = jax.jit(lambda x: jax.nn.log_softmax(model.apply(variables, x)))
     for f, row in zip((None, 1.0, 2.0), rows, strict=True):
