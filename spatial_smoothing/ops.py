@@ -330,9 +330,7 @@ def _check_temperature(
     t = np.asarray(temperature, np.float64)
     # A smaller one would be 0 in float32, and 0 / 0 is NaN.
     if not np.all(t >= _LEAST):
-        limit = (
-            "" if np.all(t <= 0) or np.isnan(t).any() else f", at least {_LEAST:.2g}"
-        )
+        limit = f", at least {_LEAST:.2g}" if np.all(t > 0) else ""
         raise ValueError(f"temperature must be positive{limit}, got {temperature}")
     if must_be_finite and not np.all(t < _INFINITE):
         raise ValueError(f"temperature must be finite, got {temperature}")

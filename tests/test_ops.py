@@ -250,6 +250,37 @@ def test_mistakes_are_explained(call, message):
         call(jnp.ones((2, 2, 3)))
 
 
+@modes
+@pytest.mark.parametrize("temperature", [np.inf, 1e39, 1e35, 1e8])
+def test_an_infinite_temperature_is_the_identity(mode, temperature):
+    x = feature_map(scale=5)
+    for squash, expected in (
+        ("tanh", np.maximum(x, 0)),
+        ("sigmoid", np.maximum(x, 0)),
+        ("clip", np.maximum(x, 0)),
+        ("none", x),
+    ):
+        smooth = functools.partial(ss.smooth, squash=squash, taps=None)
+        fixed = functools.partial(smooth, temperature=temperature)
+        assert_close(mode(fixed)(x), expected)
+        with np.errstate(over="ignore"):
+            given = np.float32(temperature)
+        assert_close(mode(smooth)(x, temperature=given), expected)
+    for function in (ss.scaled_tanh, ops.scaled_sigmoid):
+        assert_close(function(x.astype(np.float16), temperature), np.float16(x))
+        slope = jax.grad(lambda x: function(x, temperature).sum())(x)  # noqa: B023
+        np.testing.assert_allclose(slope, np.ones_like(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("squash", ["softmax", "scale"])
+def test_an_infinite_temperature_without_a_limit_is_refused(squash):
+    for temperature in (np.inf, jnp.float32(np.inf)):
+        with pytest.raises(ValueError, match="temperature must be finite, got inf"):
+            ss.smooth(feature_map(), temperature, squash=squash)
+    with pytest.raises(ValueError, match=r"positive, at least 1\.2e-38, got 1e-50"):
+        ss.smooth(feature_map(), 1e-50)
+
+
 def test_integer_maps_are_refused():
     with pytest.raises(AssertionError, match=r"type int32 but expected.*float"):
         ss.smooth(jnp.ones((2, 2, 3), jnp.int32))

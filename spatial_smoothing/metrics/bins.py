@@ -51,6 +51,7 @@ def inside_reference(confidence: jax.Array, bins: Sequence[float]) -> jax.Array:
     Returns:
       bool[bins, n]; a confidence of 1 is in no bin.
     """
+    # "Not below low" is "at least low"; the order of edges makes one bin of each pair.
     is_below = confidence[None] < _column(confidence, bins)
     return ~is_below[:-1] & is_below[1:]
 

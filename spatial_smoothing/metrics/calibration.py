@@ -91,10 +91,12 @@ def equal_mass_error(
     Returns:
       f[], in [0, 1].
     """
+    # Points of the curve: the mass down to each threshold, and the gaps until there.
     mass = jnp.pad(ranking.until(accepted), (1, 0))
     gap = jnp.pad(ranking.until(gaps), (1, 0))
     shares = jnp.arange(1, num_bins).astype(accepted.dtype) / num_bins
     at_edges = jnp.interp(accepted[-1] * shares, mass, gap)
+    # A bin's gap is the difference between its edges.
     at_edges = jnp.concatenate([gap[:1], at_edges, gap[-1:]])
     return ratio(jnp.abs(jnp.diff(at_edges)).sum(), accepted[-1], empty=jnp.nan)
 

@@ -212,5 +212,6 @@ def _aupr(curve: _Curve) -> jax.Array:
 def _fpr_at_tpr(curve: _Curve, tpr: float) -> jax.Array:
     """`fpr_at_tpr` of a curve."""
     rates = ratio(curve.until, curve.all[:, None], empty=jnp.nan)
+    # `until` increases along the ranking, so that the first to qualify is the lowest.
     lowest = jnp.where(rates[0] >= tpr, rates[1], 1).min()
     return jnp.where(curve.all[0] == 0, jnp.nan, lowest)

@@ -201,4 +201,5 @@ def largest_coverage(
     Returns:
       f[], in [0, 1].
     """
+    # NaN compares as False: where nothing is accepted, no threshold is found.
     return jnp.where(risk_left <= risk, coverage, 0).max()

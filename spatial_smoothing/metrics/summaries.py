@@ -59,20 +59,11 @@ def summary(result: Tally, *, definition: str = "fixed") -> dict[str, float]:
             "probabilities hold NaN, or labels lie outside [0, K); values far outside "
             "of [0, 1], such as logits or percentages, count as NaN"
         )
-    sums = Sums(
-        count=t.count,
-        nll=t.nll,
-        top5=t.top5,
-        brier=t.brier,
-        true=t.true,
-        labelled=t.labelled,
-        predicted=t.predicted,
-        bin_count=t.bin_count,
-        bin_gap=t.bin_confidence - t.bin_correct,
-    )
+    sums = _sums(t)
     if definition == "fixed":
         scores = formulas.scores(sums, cutoffs=t.cutoffs, xp=np)
     else:
+        # The formulas divide by the count, which the reference does not.
         sums = sums._replace(
             nll=t.batch_nll / t.batches * t.count, bin_gap=_reference_gap(t)
         )
@@ -112,6 +103,21 @@ def reliability(result: Tally) -> dict[str, list[float]]:
 def _precise(result: Tally) -> Tally:
     """The tally in float64."""
     return jax.tree.map(lambda value: np.asarray(value, np.float64), result)
+
+
+def _sums(t: Tally) -> Sums:
+    """What the formulas read of a tally, by the definition "fixed"."""
+    return Sums(
+        count=t.count,
+        nll=t.nll,
+        top5=t.top5,
+        brier=t.brier,
+        true=t.true,
+        labelled=t.labelled,
+        predicted=t.predicted,
+        bin_count=t.bin_count,
+        bin_gap=t.bin_confidence - t.bin_correct,
+    )
 
 
 def _reference_gap(t: Tally) -> np.ndarray:

@@ -156,6 +156,7 @@ def tally(
             )
         check_log_probs(log_probs, mask=mask)
         loss = -of_label(clipped_logs(log_probs), labels)
+    # Masked rows may hold NaN, which no product with 0 would remove.
     probs = jnp.where(mask[:, None], clipped(probs), 0)
     add_up = functools.partial(
         _sums, cutoffs=checked_cutoffs(cutoffs), bins=checked_bins(bins)

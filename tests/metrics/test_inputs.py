@@ -10,7 +10,7 @@ import scipy.special
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from spatial_smoothing import metrics, ops, report
-from spatial_smoothing.metrics import consistency
+from spatial_smoothing.metrics import consistency, inputs
 
 rng = np.random.default_rng(0)
 LOGITS = np.float32(3 * rng.standard_normal((20, 5)))
@@ -119,8 +119,11 @@ def test_under_jit_nothing_is_checked_unless_asked_for():
 def test_under_jit_a_summary_is_an_error_all_the_same(name):
     with pytest.raises(ValueError, match="such as logits or percentages, count as NaN"):
         metrics.summary(jax.jit(metrics.tally)(NO_PROBS[name][0], LABELS))
+
+
+def test_under_jit_a_table_of_logits_is_nan():
     examples = jax.jit(metrics.per_example)(LOGITS, LABELS)
-    scores = metrics.table(examples, num_classes=5)
+    scores = jax.jit(functools.partial(metrics.table, num_classes=5))(examples)
     assert np.isnan(list(scores.values())).all()
 
 
@@ -139,14 +142,12 @@ def test_probabilities_as_inexact_as_their_type_are_taken(dtype, classes):
         generator = np.random.default_rng(seed)
         logits = generator.standard_normal((50, classes)) * [[0], [1]][seed > 0]
         log_probs = scipy.special.log_softmax(logits, axis=1)
-        labels = generator.integers(0, classes, 50)
-        metrics.tally(np.exp(log_probs).astype(dtype), labels)
         logits = jnp.asarray(logits.astype(dtype))
-        metrics.tally(jax.nn.softmax(logits), labels)
-        metrics.per_example(log_probs.astype(dtype), labels)
-        metrics.per_example(jax.nn.log_softmax(logits), labels)
-        rounded = np.exp(log_probs).astype(jnp.bfloat16).astype(np.float32)
-        metrics.tally(rounded, labels)
+        inputs.check_probs(np.exp(log_probs).astype(dtype))
+        inputs.check_probs(jax.nn.softmax(logits))
+        inputs.check_probs(np.exp(log_probs).astype(jnp.bfloat16).astype(np.float32))
+        inputs.check_log_probs(log_probs.astype(dtype))
+        inputs.check_log_probs(jax.nn.log_softmax(logits))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_a_share_of_nothing_is_undefined(name):
     reference = metrics.summary(tally, definition="reference")
     with np.errstate(divide="ignore"):
         examples = metrics.per_example(np.log(probs), labels)
-    table = metrics.table(examples, num_classes=4)
+    table = jax.jit(functools.partial(metrics.table, num_classes=4))(examples)
     undefined = {name for name, value in fixed.items() if np.isnan(value)}
     assert undefined == set(names.split())
     assert undefined == {name for name, value in table.items() if np.isnan(value)}
@@ -252,7 +253,7 @@ def test_a_score_that_some_resamples_leave_undefined_has_no_interval():
     probs = np.full((40, 2), 0.5)
     probs[:2] = 0.99, 0.01
     examples = metrics.per_example(np.log(probs), np.zeros(40, int))
-    score = functools.partial(metrics.table, examples, num_classes=2)
+    score = jax.jit(functools.partial(metrics.table, examples, num_classes=2))
     assert score()["accuracy_90"] == 1
     ends = metrics.interval(
         metrics.bootstrap(jax.random.key(0), score, 40, num_replicates=100)
@@ -313,8 +314,7 @@ def test_sets_of_scores_of_two_types_are_ranked_together():
     assert low < high
 
 
-@pytest.mark.parametrize("mode", [lambda f: f, jax.jit], ids=["eager", "jit"])
-def test_strict_promotion_of_types_works(mode):
+def test_strict_promotion_of_types_works():
     """With JAX_NUMPY_DTYPE_PROMOTION=strict, mixed types are an error in JAX."""
     correct = PROBS.argmax(1) == LABELS
     confidence = PROBS.max(1)
@@ -350,9 +350,11 @@ def test_strict_promotion_of_types_works(mode):
     ]
     with jax.numpy_dtype_promotion("strict"):
         for function, *arguments in calls:
-            mode(function)(*map(jnp.asarray, arguments))
+            jax.jit(function)(*arguments)
+        metrics.tally(PROBS, LABELS)
+        metrics.nll(PROBS.astype(np.float64), LABELS)
         examples = metrics.per_example(np.log(PROBS), LABELS)
-        score = mode(functools.partial(metrics.table, examples, num_classes=5))
+        score = functools.partial(metrics.table, examples, num_classes=5)
         found = metrics.interval(
             metrics.bootstrap(jax.random.key(0), score, 20, num_replicates=3)
         )
