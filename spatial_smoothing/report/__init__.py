@@ -16,6 +16,7 @@ from etils import epath
 
 from spatial_smoothing.report import chapters, page
 from spatial_smoothing.report.comparisons import checked_differences, smoothing_pairs
+from spatial_smoothing.report.figures import pictures as figure_files
 from spatial_smoothing.report.figures.canvas import Looks
 from spatial_smoothing.report.figures.curves import (
     accuracy_nll_figure,
@@ -24,7 +25,6 @@ from spatial_smoothing.report.figures.curves import (
     risk_coverage_figure,
     time_figure,
 )
-from spatial_smoothing.report.figures.pictures import FILES, pictures
 from spatial_smoothing.report.figures.reliability import (
     confidence_figure,
     reliability_figure,
@@ -115,7 +115,7 @@ def write(
     shown = averaged(rows) if rows else []
     labels = [row["label"] for group in groups.values() for row in group]
     looks = Looks([*series(shown), *labels])
-    drawn = pictures(shown, published=beside, looks=looks) if shown else {}
+    drawn = figure_files.pictures(shown, published=beside, looks=looks) if shown else {}
     drawn_of = {
         suite: dict(chapters.CHAPTERS[suite].pictures(group, looks))
         for suite, group in groups.items()
@@ -178,7 +178,7 @@ def _data_files(
 
 def _known_files() -> list[str]:
     """The files that some report has and another has not."""
-    known = ["metrics.csv", *FILES]
+    known = ["metrics.csv", *figure_files.FILES]
     for suite, chapter in chapters.CHAPTERS.items():
         known += [f"{suite}.csv", f"{suite}.npz", *chapter.files]
     return known
