@@ -153,7 +153,7 @@ def test_a_killed_evaluation_continues(run, rows, tmp_path, monkeypatch):
     found = [json.loads(line) for line in done]
     assert [(row["corruption"], row["severity"]) for row in found] == PAIRS[:3]
     again = corruption([run], setting(tmp_path), **ASKED)
-    assert scores(again) == scores(rows)
+    np.testing.assert_equal(scores(again), scores(rows))
 
 
 def test_a_written_folder_gives_the_same(run, rows, tmp_path):
@@ -171,10 +171,10 @@ def test_a_written_folder_gives_the_same(run, rows, tmp_path):
     )
     for size in (1, 2):
         one, other = (scores(found)["contrast", 5, size] for found in (made, read))
-        assert one == other
+        np.testing.assert_equal(one, other)
         assert one["num_examples"] == 12
         one, other = (scores(found)["clean", 0, size] for found in (made, read))
-        assert one == other
+        np.testing.assert_equal(one, other)
 
     for name, message in (
         ("contrast", r"cannot read .*contrast.npy: .*truncated"),
@@ -334,7 +334,7 @@ def test_official_constants_know_the_error_alone():
         ({"severities": (1, 1)}, "each value once, got 1 more than once"),
         ({"severities": (6,)}, "unknown severity '6'; choices: 1, 2, 3, 4, 5"),
         ({"num_images": -1}, "num_images must be at least 0"),
-        ({"corrupted_dir": "nowhere"}, "no folder nowhere with corrupted images"),
+        ({"corrupted_dir": "nowhere"}, r"no folder .*nowhere with corrupted images"),
         ({"normalizer": "alexnet"}, "no scores of AlexNet for shapes"),
     ],
 )
