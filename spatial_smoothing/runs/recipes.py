@@ -37,6 +37,7 @@ MODEL_FIELDS = (
     "conv_bias",
     "dtype",
 )
+_FOLDER_SPLITS = ("train", "val", "test")  # folders in a folder of images
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 
 
@@ -68,27 +69,28 @@ def loader(
       config: Config with `dataset`; it may have `image_size`, `class_names`,
         `data_dir`, `augment` and `num_workers`.
       data_dir: Directory of TFDS, in place of the one in the config. If the config's
-        data set is a folder of images that is not there any more, the directory of
-        these images.
+        data set is a folder of images that is not there any more, either of the two
+        may be the directory in which these images are now.
       download: Whether to prepare a data set that is not there; see `sources.load`.
 
     Returns:
       A function of name and split to a data set.
     """
     own = source(config)
+    given = data_dir or config.get("data_dir")
 
     def load(name: str, split: str) -> AnyDataset:
         class_names = None
         place = name
         if name == own.name:
             class_names = own.class_names
-            if data_dir is not None and _has_moved(name):
-                place = f"{sources.FOLDER}{paths.absolute(data_dir)}"
+            if given and _has_moved(name, given):
+                place = f"{sources.FOLDER}{paths.absolute(given)}"
         with progress.status(f"reading {place}, {split} split"):
             return sources.load(
                 place,
                 split,
-                data_dir=data_dir or config.get("data_dir"),
+                data_dir=given,
                 download=download,
                 image_size=own.image_size,
                 class_names=class_names,
@@ -133,10 +135,12 @@ def is_same_dataset(name: str, other: str) -> bool:
     )
 
 
-def _has_moved(name: str) -> bool:
-    """Whether a data set is a folder of images that is not there."""
+def _has_moved(name: str, place: epath.PathLike) -> bool:
+    """Whether a data set is a folder of images that is not there, but at a place."""
     folder = name.removeprefix(sources.FOLDER)
-    return folder != name and not paths.absolute(folder).exists()
+    if folder == name or paths.absolute(folder).exists():
+        return False
+    return any((paths.absolute(place) / split).is_dir() for split in _FOLDER_SPLITS)
 
 
 def build_model(config: Mapping[str, Any]) -> Network:

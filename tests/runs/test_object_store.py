@@ -139,9 +139,15 @@ def local_only(path):
 
 def test_files_that_know_workdirs_leave_paths_to_epath():
     package = pathlib.Path(spatial_smoothing.__file__).parent
-    names = ("runs/workdirs", "training/logs", "training/checkpoints", "serving/runs")
+    names = (
+        "runs/workdirs",
+        "training/logs",
+        "training/checkpoints",
+        "serving/loading",
+    )
     files = [package / f"{name}.py" for name in names]
-    files += [*package.rglob("report/*.py"), *package.glob("evaluation/suites/*.py")]
+    files += [*package.glob("report/**/*.py")]
+    files += [*package.glob("evaluation/suites/*.py")]
     files += [package / "cli" / f"{name}.py" for name in ("train", "evaluate")]
     assert all(file.exists() for file in files)
     assert [what for path in files for what in local_only(path)] == []
