@@ -249,7 +249,7 @@ def test_initial_values_under_x64_are_those_without():
 
 @pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
 def test_layers_promote_no_types_by_themselves(dtype):
-    x = normal((6, 4, 4, 5)).astype(dtype or np.float32)
+    x = jnp.asarray(normal((6, 4, 4, 5)), dtype)
     with jax.numpy_dtype_promotion("strict"):
         for call in (
             lambda b: b.conv(2, 3, bias=True, name="layer"),

@@ -113,7 +113,10 @@ class Call:
           ValueError: for an insertion that found no place.
         """
         self._subsampling = Subsampling(inputs)
-        self._places = [_Place(model, self._path(model), current_trace())]
+        trace = current_trace()
+        self._places = [_Place(model, self._path(model), trace)]
+        with jax.ensure_compile_time_eval():
+            self._is_eager = trace == current_trace()  # under no transformation
         with contextlib.ExitStack() as stack:
             stack.enter_context(nn.intercept_methods(self._intercept))
             if any(i.where == SUBSAMPLING for i in self._insertions):
@@ -132,8 +135,8 @@ class Call:
                 return method(*args, **kwargs)
         path = self._path(module)
         other_trace = trace != self._places[-1].trace
-        if other_trace:
-            _tell_of_compilation(module, self._places[0].trace)
+        if other_trace and self._is_eager:
+            _tell_of_compilation(module)
         marks = self._subsampling.marks()
         with self._under_way(_Place(module, path, trace)):
             self._subsampling.module_reads((args, kwargs), other_trace=other_trace)
@@ -225,10 +228,9 @@ def _is_strided(module: nn.Module) -> bool:
     )
 
 
-def _tell_of_compilation(module: nn.Module, outer_trace: Any) -> None:
+def _tell_of_compilation(module: nn.Module) -> None:
     """Warns once if blocks in `nn.jit` are compiled in each call."""
-    compiled = any(name.startswith("jit(") for name in module.scope.debug_path)
-    if compiled and outer_trace == _EAGER:
+    if any(name.startswith("jit(") for name in module.scope.debug_path):
         _warn_of_compilation()
 
 
@@ -238,6 +240,3 @@ def _warn_of_compilation() -> None:
         "modules in nn.jit are compiled in each call of a wrapped model; "
         "call it under jax.jit to compile them once"
     )
-
-
-_EAGER = current_trace()
