@@ -197,10 +197,10 @@ def _from_network(network: Network, given: dict[str, Any]) -> ApplyFunction:
         run,
         _name(network),
         deterministic_part=lambda variables, images: run(
-            variables, images, None, half="fixed"
+            variables, images, None, half="deterministic"
         ),
         stochastic_part=lambda variables, features, key: run(
-            variables, features, key, half="random"
+            variables, features, key, half="stochastic"
         ),
         # A rate of 0 is said by name: its samples are equal, and that is no mistake.
         stochastic=network.rate > 0,

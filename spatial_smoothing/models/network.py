@@ -18,7 +18,7 @@ from spatial_smoothing.models import heads
 
 Function = Callable[[jax.Array], jax.Array]
 HEAD = "head"  # as an entry of `mc_stages`
-HALVES = ("fixed", "random")
+HALVES = ("deterministic", "stochastic")
 STEMS = {"cifar": "for images of about 32x32", "imagenet": "for about 224x224"}
 
 
@@ -102,13 +102,12 @@ class Network(nn.Module):
           images: f32[B, H, W, 3], normalised.
           train: Whether to normalise by the statistics of the batch.
           mask: bool[B], the examples that are not padding; None for all.
-          half: "fixed" runs the deterministic part only: what comes before the first
-            dropout and is the same for all samples. "random" runs the stochastic part
-            only: the rest, which takes the result of "fixed" in place of `images`. None
-            runs both.
+          half: "deterministic" runs the part before the first dropout only, which
+            is the same for all samples. "stochastic" runs the rest, which takes the
+            result of the former in place of `images`. None runs both.
 
         Returns:
-          Logits, f32[B, K]; with "fixed", a feature map `[B, H, W, C]`.
+          Logits, f32[B, K]; of the deterministic half, a feature map `[B, H, W, C]`.
 
         Raises:
           ValueError: if training has dropout to do and there is no rng "dropout", and
@@ -130,9 +129,9 @@ class Network(nn.Module):
             stage = _stage(name)
             if stage is not None and self._has_dropout(stage):
                 is_stochastic = True  # and so is all that follows
-            if half == "fixed" and is_stochastic:
+            if half == "deterministic" and is_stochastic:
                 break
-            if half == "random" and not is_stochastic:
+            if half == "stochastic" and not is_stochastic:
                 continue
             x = part(x)
             if 0 in x.shape[1:3]:
@@ -144,7 +143,7 @@ class Network(nn.Module):
             self.sow("intermediates", name, x)
             if stage is not None:
                 x = self._smooth(x, layers, stage, counts[stage])
-        if half == "fixed":
+        if half == "deterministic":
             return x
         logits = heads.head(
             self.head,

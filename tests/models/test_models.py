@@ -320,12 +320,14 @@ def test_state_dictionaries_that_do_not_fit_are_explained():
 def test_halves_make_the_whole(places):
     model, variables = small(mc_stages=places)
     apply = functools.partial(jax.jit(model.apply, static_argnames="half"), variables)
-    fixed = apply(images(), half="fixed")
+    fixed = apply(images(), half="deterministic")
     for rngs in (None, LIVE):
         whole = apply(images(), rngs=rngs)
-        np.testing.assert_array_equal(apply(images(), half="fixed", rngs=rngs), fixed)
+        np.testing.assert_array_equal(
+            apply(images(), half="deterministic", rngs=rngs), fixed
+        )
         np.testing.assert_allclose(
-            apply(fixed, half="random", rngs=rngs), whole, rtol=1e-5, atol=1e-6
+            apply(fixed, half="stochastic", rngs=rngs), whole, rtol=1e-5, atol=1e-6
         )
     assert np.abs(whole - apply(images())).max() > 1e-6
 
@@ -355,8 +357,8 @@ def test_unusable_places_of_dropout(places):
 
 def test_unknown_half():
     model, variables = small()
-    with pytest.raises(ValueError, match="unknown half 'fixd'; did you mean 'fixed'"):
-        model.apply(variables, images(), half="fixd")
+    with pytest.raises(ValueError, match="unknown half 'stocastic'; did you mean"):
+        model.apply(variables, images(), half="stocastic")
 
 
 @pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
