@@ -44,11 +44,12 @@ def test_means_over_runs_are_undefined_where_a_run_is(tmp_path):
     pair = [
         {**row, "label": "a", "run": run} for row, run in zip(rows(), "ab", strict=True)
     ]
-    page = Page(write(tmp_path, pair).read_text())
+    other = make_row("b", 1)
+    page = Page(write(tmp_path, [*pair, other]).read_text())
     assert page.texts.count("–") == 2
     assert page.texts.count("n = 1") == 2  # the mean of none and two
     pair[1]["frequency_90"] = 0.0005
-    page = Page(write(tmp_path, pair).read_text())
+    page = Page(write(tmp_path, [*pair, other]).read_text())
     assert page.texts.count("n = 0.5") == 2
 
 
@@ -63,9 +64,9 @@ def test_no_difference_of_what_is_undefined():
 def test_zeros_of_earlier_versions_are_undefined(tmp_path):
     old = rows()[0] | {"accuracy_90": 0.0, "iou_90": 0.0}
     old["intervals"] = {"accuracy_90": [0.0, 0.0], "nll": [0.8, 0.9]}
-    page = Page(write(tmp_path, [old]).read_text())
+    page = Page(write(tmp_path, [old, make_row("other", 1)]).read_text())
     assert page.texts.count("–") == 2
-    (found,), _ = report.read(tmp_path / "metrics.json")
+    (found, _), _ = report.read(tmp_path / "metrics.json")
     assert found["accuracy_90"] is found["iou_90"] is None
     assert found["intervals"] == {"nll": [0.8, 0.9]}
     assert found["unconfidence_90"] == old["unconfidence_90"]
