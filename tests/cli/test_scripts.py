@@ -9,7 +9,7 @@ import socket
 import jax
 import numpy as np
 import pytest
-from small_runs import prepare, run, start, train
+from small_runs import prepare, run, start, train, without_progress
 
 from spatial_smoothing import report
 from spatial_smoothing.cli import config_files
@@ -298,6 +298,7 @@ def test_two_processes_are_one_run_and_end_together(finished, home):
             break
     second.kill()
     _, err = first.communicate()
+    err = without_progress(err)
     second.communicate()
     if first.returncode == 3:
         assert re.fullmatch("error: another process is gone .*\n", err)
@@ -308,6 +309,7 @@ def test_two_processes_are_one_run_and_end_together(finished, home):
     (out, err), (silence, _) = [process.communicate() for process in pair]
     assert [process.returncode for process in pair] == [0, 0], err
     assert "finished: 4 epochs, 20 steps" in out
+    silence = without_progress(silence)
     assert all(line.startswith("[Gloo]") for line in silence.splitlines())
     for a, b in zip(weights(workdir), weights(finished), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4)
@@ -320,7 +322,7 @@ def test_processes_of_different_configs(home):
     for process in start_two(*command, home=home, second=("--config.seed=1",)):
         _, err = process.communicate()
         assert process.returncode == 2
-        assert err == (
+        assert without_progress(err) == (
             "error: seed is 0 on process 0 and 1 on process 1; "
             "all processes need the same\n"
         )
