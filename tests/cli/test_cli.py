@@ -88,7 +88,7 @@ TALKING = """
 from spatial_smoothing.cli import output, start
 def main():
     for number in range(100000):
-        print("a line of text", number, flush=True)
+        print("a line of text", number)
     {last}
 command = start.Command(main, start.new_flags(), about="A command.", ends_unread={ends})
 start.run(command)

@@ -249,6 +249,7 @@ def test_advice_names_flags_that_the_command_has():
     assert command_line.in_flags_of(evaluate.FLAGS, text) == advice
     values = start.new_flags()
     config_files.define(values, argv=[])
+    train.flags.DEFINE_string("data_dir", None, "A flag too.", flag_values=values)
     assert command_line.in_flags_of(values, text) == text
 
 
