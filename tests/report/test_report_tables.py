@@ -140,6 +140,11 @@ def test_conditional_scores_have_their_number_of_images_and_no_best():
     assert "82.00" not in best_cells(table)
     assert "80.00" in best_cells(table)  # the accuracy is of all images
     assert any("so that no value is bold" in note for note in table.notes)
+    defined = {"accuracy_90": 0.99, "iou_90": 0.98, "unconfidence_90": 0.97}
+    table = tables.results(
+        [make_row("a", 1), make_row("b", 1, accuracy=0.8, **defined)]
+    )
+    assert best_cells(table) == ["80.00"]
 
 
 def test_definitions_show_only_entries_that_differ():
