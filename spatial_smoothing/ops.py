@@ -236,7 +236,10 @@ def clip(x: jax.Array, temperature: float = 6.0) -> jax.Array:
     """
     _check_temperature(temperature)
     x = jnp.asarray(x)
-    return jnp.clip(x, 0, jnp.asarray(temperature, x.dtype))
+    wide = x.astype(_accumulator(x))
+    if isinstance(temperature, numbers.Real) and temperature >= _INFINITE:
+        temperature = math.inf  # it may be too large for float32
+    return jnp.clip(wide, 0, jnp.asarray(temperature, wide.dtype)).astype(x.dtype)
 
 
 def scale(x: jax.Array, temperature: float = 5.0) -> jax.Array:
