@@ -236,7 +236,7 @@ def clip(x: jax.Array, temperature: float = 6.0) -> jax.Array:
     """
     _check_temperature(temperature)
     x = jnp.asarray(x)
-    wide = x.astype(_accumulator(x))
+    wide = x.astype(at_least_float32(x.dtype))
     if isinstance(temperature, numbers.Real) and temperature >= _INFINITE:
         temperature = math.inf  # it may be too large for float32
     return jnp.clip(wide, 0, jnp.asarray(temperature, wide.dtype)).astype(x.dtype)

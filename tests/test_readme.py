@@ -13,7 +13,7 @@ def test_the_examples_run(tmp_path, monkeypatch):
     names = {}
     for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL):
         # Fewer samples and replicates, which take time and change nothing else.
-        block = block.replace("batch_size=64)", "batch_size=64, num_samples=3)")
+        block = block.replace("batch_size=64", "batch_size=64, num_samples=3")
         exec(block, names)
     stage, maps = names["Stage"](), names["images"][:1]
     key = jax.random.key(0)

@@ -113,10 +113,9 @@ class Call:
           ValueError: for an insertion that found no place.
         """
         self._subsampling = Subsampling(inputs)
-        trace = current_trace()
-        self._places = [_Place(model, self._path(model), trace)]
-        with jax.ensure_compile_time_eval():
-            self._is_eager = trace == current_trace()  # under no transformation
+        self._places = [_Place(model, self._path(model), current_trace())]
+        arrays = jax.tree.leaves((inputs, model.variables))
+        self._is_eager = not any(isinstance(x, jax.core.Tracer) for x in arrays)
         with contextlib.ExitStack() as stack:
             stack.enter_context(nn.intercept_methods(self._intercept))
             if any(i.where == SUBSAMPLING for i in self._insertions):

@@ -61,7 +61,7 @@ def test_other_pools_are_not_shown():
 
 @pytest.mark.parametrize("maps", [MAP, MAP[0]], ids=["batch", "one map"])
 def test_an_average_that_counts_sees_ones_of_the_new_size(maps):
-    grown = lambda x: jnp.concatenate([x, x[..., :1, :]], axis=-2)
+    grown = lambda x: 2 * jnp.concatenate([x, x[..., :1, :]], axis=-2)
     options = {"padding": "SAME", "count_include_pad": False}
     pool = lambda x: nn.avg_pool(x, (3, 3), (2, 2), **options)
     with pools.watched(grown):

@@ -1,5 +1,4 @@
 import csv
-import importlib
 import json
 import math
 import resource
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 from report_rows import PROVENANCE, Page, curve, demo, with_intervals, write
 
-from spatial_smoothing import _moved, report
+from spatial_smoothing import report
 
 
 @pytest.fixture(scope="module")
@@ -216,11 +215,3 @@ def test_further_files_are_replaced_with_the_report_or_not_at_all(tmp_path):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     write(tmp_path, demo(), files={"examples.npz": b"new"})
     assert (tmp_path / "examples.npz").read_bytes() == b"new"
-
-
-def test_modules_keep_their_old_names():
-    old = [name for name in _moved.MOVED if name.startswith("report.")]
-    assert len(old) > 10
-    for name in old:
-        module = importlib.import_module(f"spatial_smoothing.{name}")
-        assert module.__name__ == f"spatial_smoothing.{_moved.MOVED[name]}"

@@ -1,7 +1,5 @@
 import jax
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from spatial_smoothing.runtime import compilation
 
@@ -18,8 +16,6 @@ def settings(tmp_path, monkeypatch):
     monkeypatch.setenv("SPATIAL_SMOOTHING_CACHE", str(tmp_path / "cache"))
     before = {name: getattr(jax.config, name) for name in NAMES}
     jax.config.update("jax_compilation_cache_dir", None)
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
     yield lambda: [getattr(jax.config, name) for name in NAMES[:2]]
     for name, value in before.items():
         jax.config.update(name, value)
@@ -38,8 +34,7 @@ def test_the_users_own_choice_comes_first(settings, tmp_path):
 
 
 def test_it_can_be_switched_off(settings):
-    with flagsaver.flagsaver(compilation_cache=False):
-        compilation.keep_programs()
+    compilation.forget_programs()
     assert settings() == [None, False]
 
 
