@@ -102,7 +102,9 @@ def noise():
 ANALYSES = (variance, spectra, eigenvalues, densities, scan, noise)
 
 
-@pytest.mark.parametrize("switch", SWITCHES)
+@pytest.mark.parametrize(
+    "switch", ["x64", pytest.param("strict", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("analysis", ANALYSES, ids=lambda function: function.__name__)
 def test_switches_for_types_change_no_result(analysis, switch):
     expected = analysis()

@@ -167,6 +167,7 @@ def test_mistakes_are_one_line(changes, message):
         evaluate(*inputs, key=KEY, **given)
 
 
+@pytest.mark.slow
 def test_the_documentation_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {}

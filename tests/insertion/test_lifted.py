@@ -281,8 +281,10 @@ class Normalised(nn.Module):
 @pytest.mark.parametrize(
     "make",
     [
-        *(Decorated, Branches, Frames, Members, Shared, given, shared_attribute),
-        *(Normalised, lambda before=identity: nn.jit(Network)(before=before)),
+        *(Decorated, Branches, Shared, given, shared_attribute, Normalised),
+        pytest.param(Frames, marks=pytest.mark.slow),
+        pytest.param(Members, marks=pytest.mark.slow),
+        lambda before=identity: nn.jit(Network)(before=before),
         lambda before=identity: nn.remat(Network)(before=before),
     ],
 )

@@ -67,7 +67,14 @@ def assert_close(a, b):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"temperature": 3.0, "taps": [1, 2, 1], "padding": "reflect"}]
+    "options",
+    [
+        {},
+        pytest.param(
+            {"temperature": 3.0, "taps": [1, 2, 1], "padding": "reflect"},
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_smoothing_is_what_one_would_write_before_each_subsampling(options):
     by_hand = Network(lambda x: ss.smooth(x, **options))

@@ -109,7 +109,12 @@ class Attributes(nn.Module):
     [
         Network(),
         nn.Sequential([nn.Conv(4, (3, 3)), nn.relu, nn.Conv(5, (3, 3), strides=2)]),
-        Attributes(nn.Sequential([nn.Conv(4, (3, 3)), nn.Conv(5, (3, 3), strides=2)])),
+        pytest.param(
+            Attributes(
+                nn.Sequential([nn.Conv(4, (3, 3)), nn.Conv(5, (3, 3), strides=2)])
+            ),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_initial_values_are_those_of_the_model(model):
