@@ -102,7 +102,7 @@ def variables_of(model: Any, variables: Variables | None) -> Variables:
     """Returns the variables to apply a network with.
 
     Args:
-      model: As for `as_apply`.
+      model: A network of any kind that `as_apply` takes.
       variables: Those given. None is for an NNX module, which carries its own; a
         function may take None as well.
 

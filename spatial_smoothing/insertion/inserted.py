@@ -103,7 +103,7 @@ def matches(where: Where, path: str, module: Any) -> list[str | None]:
     """Returns what chooses a module: its patterns, or [None] for a function.
 
     Args:
-      where: As `normalise_where` returns it.
+      where: Places to insert at, as `normalise_where` returns them.
       path: Path of the module in the model, such as "layer1/conv".
       module: The module, for a function to look at.
 

@@ -92,7 +92,7 @@ def calibration_errors(sums: Sums, *, xp: ModuleType) -> dict[str, Array]:
     """ECE, signed ECE and MCE from the sums of gaps in the bins.
 
     Args:
-      sums: Of which `count`, `bin_count` and `bin_gap` are read.
+      sums: Sums over examples; `count`, `bin_count` and `bin_gap` are read.
       xp: numpy or jax.numpy.
 
     Returns:
@@ -111,8 +111,8 @@ def mean_iou(sums: Sums, row: int, *, xp: ModuleType, undefined: float) -> Array
     """Intersection over union, averaged over the classes that have examples.
 
     Args:
-      sums: Of which `true`, `labelled` and `predicted` are read.
-      row: Of these; 0 for all examples, i for those above the i-th cut-off.
+      sums: Sums over examples; `true`, `labelled` and `predicted` are read.
+      row: Row of these sums: 0 for all examples, i for those above the i-th cut-off.
       xp: numpy or jax.numpy.
       undefined: Value where no class has examples.
 

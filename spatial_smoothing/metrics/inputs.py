@@ -162,7 +162,7 @@ def check_batch(name: str, scores: jax.Array, **arrays: jax.Array) -> None:
     """Refuses scores of classes that are not [n, K], and arrays beside them not [n].
 
     Args:
-      name: Of the scores, for the message.
+      name: What the scores are called in the message.
       scores: Should be [n, K].
       **arrays: Name -> array that should be [n].
 

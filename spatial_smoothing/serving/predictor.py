@@ -109,6 +109,21 @@ class Predictor:
             *(np.concatenate(fields) for fields in zip(*parts, strict=True))
         )
 
+    def warmup(self, batch_sizes: Sequence[int] = (1,)) -> None:
+        """Compiles for some batch sizes now, so that no later call waits for it.
+
+        Args:
+          batch_sizes: Numbers of uint8 images of calls to come, each at least 1.
+
+        Raises:
+          ValueError: for a batch size below 1.
+        """
+        size = self.description.image_size
+        for count in batch_sizes:
+            if count < 1:
+                raise ValueError(f"batch_sizes must be at least 1, got {count}")
+            self(np.zeros((count, size, size, 3), np.uint8))
+
     def _predict_batch(self, images: np.ndarray, seed: int) -> Prediction:
         bucket = min(1 << max(len(images) - 1, 0).bit_length(), self._batch_size)
         padding = [(0, bucket - len(images)), (0, 0), (0, 0), (0, 0)]

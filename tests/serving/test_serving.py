@@ -136,6 +136,25 @@ def test_batches_of_many_sizes_are_compiled_for_few():
     assert set(seen) == {1, 2, 4, 6}
 
 
+def test_warming_up_compiles_what_later_calls_need():
+    traced = []
+
+    @jax.jit
+    def predict(images, seed):
+        traced.append(len(images))
+        values = images.astype(np.float32).mean((1, 2, 3)) + seed
+        return {"probs": values, "entropy": values, "mutual_information": values}
+
+    predictor = Predictor(predict, Description("", "", 0, 1, 2, (), (), ()))
+    predictor.warmup((1, 7))
+    assert traced == [1, 8]
+    for count in (1, 5, 8):
+        predictor(np.zeros((count, 2, 2, 3), np.uint8))
+    assert traced == [1, 8]
+    with pytest.raises(ValueError, match="batch_sizes must be at least 1, got 0"):
+        predictor.warmup((0,))
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [

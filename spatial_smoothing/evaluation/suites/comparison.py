@@ -140,8 +140,8 @@ def earlier(
 
     Args:
       output: Directory of the report, if there is one.
-      where: Of the new rows: `runs`, `split` and `config`. What the report says of
-        other steps of the same runs is of no use any more, and left out.
+      where: What the new rows are of: `runs`, `split` and `config`. What the report
+        says of other steps of the same runs is out of date, and left out.
       without: Suites that are evaluated anew.
 
     Returns:
