@@ -109,7 +109,7 @@ class Predictor:
             *(np.concatenate(fields) for fields in zip(*parts, strict=True))
         )
 
-    def warmup(self, batch_sizes: Sequence[int] = (1,)) -> None:
+    def warmup(self, batch_sizes: Sequence[int]) -> None:
         """Compiles for some batch sizes now, so that no later call waits for it.
 
         Args:
