@@ -1,7 +1,8 @@
 """Import paths of version 0.1 that still work in this one.
 
 Code that imports one of these names gets the module at its new place. The table will go
-with the next release.
+with the next release. It leaves out what only this package used, such as the parts of
+the report.
 """
 
 import importlib
@@ -63,18 +64,35 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         path: Sequence[str] | None,
         target: types.ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
-        """Returns a spec for names in the table; see `importlib`."""
-        if fullname.removeprefix(f"{_PACKAGE}.") in MOVED:
-            return importlib.machinery.ModuleSpec(fullname, self)
-        return None
+        """Returns a spec for old names; see `importlib`."""
+        if _new_name(fullname) is None:
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self)
 
     def exec_module(self, module: types.ModuleType) -> None:
         """Puts the module of the new name in the place of `module`."""
-        new = MOVED[module.__name__.removeprefix(f"{_PACKAGE}.")]
-        sys.modules[module.__name__] = importlib.import_module(f"{_PACKAGE}.{new}")
+        name = module.__name__
+        sys.modules[name] = importlib.import_module(_new_name(name))
+
+
+def _new_name(fullname: str) -> str | None:
+    """The name of a module today; None for one that has kept its name.
+
+    A module of a package that moved has moved with it.
+    """
+    if not fullname.startswith(f"{_PACKAGE}."):
+        return None
+    parts = fullname.removeprefix(f"{_PACKAGE}.").split(".")
+    for size in range(len(parts), 0, -1):
+        new = MOVED.get(".".join(parts[:size]))
+        if new is not None:
+            return ".".join([_PACKAGE, new, *parts[size:]])
+    return None
 
 
 def keep_old_names() -> None:
     """Makes the names in the table importable; calling it again changes nothing."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.append(_Finder())
+        # First: the usual finders would load a module of a package that moved again,
+        # under its old name, with classes of its own.
+        sys.meta_path.insert(0, _Finder())

@@ -13,6 +13,7 @@ import pytest
 from checkout import ROOT
 
 import spatial_smoothing as ss
+from spatial_smoothing import _moved
 
 PACKAGE = "spatial_smoothing"
 
@@ -248,3 +249,15 @@ def test_keys_do_not_depend_on_the_generator_that_the_process_is_set_to(name):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "jax.random.key":
             given = [word.arg for word in node.keywords]
             assert isinstance(node.args[0], ast.Constant) or "impl" in given, name
+
+
+@pytest.mark.parametrize(
+    "old", [*_moved.MOVED, "suites.settings", "data.corruptions.blur"]
+)
+def test_old_names_are_the_modules_at_their_new_places(old):
+    """Not second copies of them, whose classes would be others."""
+    head = next(name for name in (old, old.rpartition(".")[0]) if name in _moved.MOVED)
+    new = f"{PACKAGE}.{_moved.MOVED[head]}{old.removeprefix(head)}"
+    module = importlib.import_module(f"{PACKAGE}.{old}")
+    assert module is importlib.import_module(new)
+    assert module.__name__ == module.__spec__.name == new
