@@ -44,9 +44,10 @@ lint: $(INSTALLED)
 test: lint
 	$(BIN)/pytest $(PARALLEL)
 
-# Runs the slow tests too, such as those of the largest networks.
+# Runs the slow tests too, such as those of the largest networks, and compiles programs as
+# those of users are compiled (see tests/helpers/compiler_flags.py).
 test-all: lint
-	$(BIN)/pytest $(PARALLEL) -m "slow or not slow"
+	OPTIMIZED=1 $(BIN)/pytest $(PARALLEL) -m "slow or not slow"
 
 chaos: $(INSTALLED)
 	$(BIN)/python tests/chaos.py --trials=20

@@ -3,10 +3,12 @@
 import os
 import subprocess
 
+import compiler_flags
+
 # Read when jax is imported.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = " ".join(
+    (os.environ.get("XLA_FLAGS", ""), compiler_flags.flags(num_devices=8))
 )
 
 import jax

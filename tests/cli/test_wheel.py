@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import compiler_flags
 import pytest
 from checkout import ROOT
 from small_runs import without_progress
@@ -51,7 +52,7 @@ def run(installed, folder, *arguments):
         **os.environ,
         "PYTHONPATH": str(installed),
         "SPATIAL_SMOOTHING_CACHE": str(installed.parent / "cache"),
-        "XLA_FLAGS": "",
+        "XLA_FLAGS": compiler_flags.flags(num_devices=1),
     }
     command = [installed / "bin" / "spatial-smoothing", *arguments]
     done = subprocess.run(

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import compiler_flags
 import pytest
 from checkout import ROOT
 from cifar_archive import random_content, tar_gz
@@ -66,7 +67,7 @@ def start(
     environment = {
         **os.environ,
         "SPATIAL_SMOOTHING_CACHE": str(home.parent / "cache"),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+        "XLA_FLAGS": compiler_flags.flags(num_devices=num_devices),
         "COLUMNS": "100",
     }
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)

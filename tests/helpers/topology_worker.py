@@ -10,9 +10,11 @@ import os
 import pathlib
 import sys
 
+import compiler_flags
+
 if __name__ == "__main__":
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+    os.environ["XLA_FLAGS"] = compiler_flags.flags(num_devices=2)
 
 import flax.linen as nn
 import jax
