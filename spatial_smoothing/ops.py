@@ -3,8 +3,8 @@
 Contract of this file: feature maps are `[..., H, W, C]` (NHWC with any number of
 leading axes) of any floating dtype; the result has the input's dtype, while sums are
 accumulated in at least float32. Every function works under `jit`, `vmap`, `grad`,
-`scan` and sharding, and is linear-time: blurs are shifted adds, because XLA compiles a
-depthwise convolution to something many times slower.
+``scan`, sharding and export, and is linear-time. How a blur is computed depends on the
+platform, and its result only to rounding; see `blurs`.
 
 Reference: Park & Kim, "Blurs Behave Like Ensembles: Spatial Smoothings to Improve
 Accuracy, Uncertainty, and Robustness", ICML 2022, section 2.
@@ -19,18 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spatial_smoothing.lookup import lookup, unknown
+from spatial_smoothing.forms import blurs
+from spatial_smoothing.lookup import lookup
 
-PADDINGS = ("full", "zero", "reflect", "edge", "wrap")
+PADDINGS = blurs.PADDINGS
 """Names that `blur` takes for `padding`; "same" is another name for "zero"."""
-
-_PAD_MODES = {
-    "zero": "constant",
-    "same": "constant",
-    "reflect": "reflect",
-    "edge": "edge",
-    "wrap": "wrap",
-}
 
 # Temperatures at which x / t would leave float32: there, squashing functions are their
 # limits.
@@ -81,75 +74,17 @@ def blur(
       ValueError: for unusable taps, an unknown padding, or a map too small to reflect.
     """
     x = _checked_map(x)
+    return blurs.blur(x, _weights(taps), padding=padding, dtype=x.dtype)
+
+
+def _weights(taps: Sequence[float]) -> tuple[float, ...]:
+    """Returns taps that sum to one."""
     taps = tuple(float(tap) for tap in taps)
     if not taps or sum(taps) == 0 or not math.isfinite(sum(taps)):
         raise ValueError(
             f"taps {taps} cannot be normalised; give numbers with a non-zero sum"
         )
-    weights = [tap / sum(taps) for tap in taps]
-    y = x.astype(at_least_float32(x.dtype))
-    # A kernel of two taps is applied to both axes at once, which saves one pass over
-    # memory, and two for the gradient. Longer ones are cheaper one axis at a time.
-    for axes in [(-3, -2)] if len(taps) == 2 else [(-3,), (-2,)]:
-        y = _correlate(_pad(y, len(taps), axes, padding), weights, axes)
-    return y.astype(x.dtype)
-
-
-def _pad(x: jax.Array, size: int, axes: Sequence[int], padding: str) -> jax.Array:
-    """Adds to some axes what a kernel sees outside the map.
-
-    Args:
-      x: Feature map, `[..., H, W, C]`.
-      size: Number of taps of the kernel.
-      axes: Axes to pad, of -3 (rows) and -2 (columns).
-      padding: See `blur`.
-
-    Returns:
-      The map, longer along `axes` by `size - 1`.
-    """
-    extra = size - 1
-    if padding == "full":
-        width, mode = (extra, extra), "constant"
-    elif padding in _PAD_MODES:
-        width, mode = (extra // 2, extra - extra // 2), _PAD_MODES[padding]
-    else:
-        raise unknown("padding", padding, PADDINGS)
-    if mode == "reflect" and width[1] >= min(x.shape[axis] for axis in axes):
-        raise ValueError(
-            f"padding 'reflect' with {size} taps needs a map larger than {width[1]}, "
-            f"got shape {x.shape}; use 'edge' or 'zero'"
-        )
-    widths = [(0, 0)] * x.ndim
-    for axis in axes:
-        widths[axis] = width
-    return jnp.pad(x, widths, mode=mode)
-
-
-def _correlate(
-    x: jax.Array, weights: Sequence[float], axes: Sequence[int]
-) -> jax.Array:
-    """Correlates with the outer product of `weights` over `axes`, inside the map.
-
-    Args:
-      x: Padded feature map, `[..., H, W, C]`.
-      weights: k weights of the kernel.
-      axes: Axes of the kernel, of -3 (rows) and -2 (columns).
-
-    Returns:
-      The map, shorter along `axes` by k - 1.
-    """
-    # Pairs of a weight and the map shifted by one of the kernel's offsets.
-    parts = [(1.0, x)]
-    for axis in axes:
-        size = x.shape[axis] - len(weights) + 1
-        parts = [
-            (factor * w, jax.lax.slice_in_dim(part, start, start + size, axis=axis))
-            for factor, part in parts
-            for start, w in enumerate(weights)
-        ]
-    if len(set(weights)) == 1:  # one product, not one for each tap
-        return sum(part for _, part in parts) * parts[0][0]
-    return sum(part * factor for factor, part in parts)
+    return tuple(tap / sum(taps) for tap in taps)
 
 
 def scaled_tanh(x: jax.Array, temperature: float = 10.0) -> jax.Array:
@@ -311,17 +246,14 @@ def smooth(
     function, default = lookup(SQUASHES, squash, "squash")
     t = default if temperature is None else temperature
     _check_temperature(t)
+    # The squashed map is not rounded here: only some platforms gain from that.
     y = function(x.astype(at_least_float32(x.dtype)), t)
-    y = y if taps is None else blur(y, taps, padding=padding)
-    return y.astype(x.dtype)
+    if taps is None:
+        return y.astype(x.dtype)
+    return blurs.blur(y, _weights(taps), padding=padding, dtype=x.dtype)
 
 
-def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
-    """Returns the type to compute in: float64 for float64, else float32.
-
-    `jnp.promote_types` is no help where JAX_NUMPY_DTYPE_PROMOTION is "strict".
-    """
-    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+at_least_float32 = blurs.at_least_float32
 
 
 def _check_temperature(

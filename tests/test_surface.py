@@ -31,7 +31,7 @@ def table():
 # What may import what: a file imports from lower layers and its own, never from higher
 # ones. In the lowest, each file or folder stands on its own.
 LAYERS = table()
-ANYONE = {"lookup", "runtime"}
+ANYONE = {"lookup", "forms", "runtime"}
 # In no layer: the surface, the command that calls all others, and the configs, which
 # import nothing of the package.
 TOP = ("__init__", "__main__", "_moved", "configs")
