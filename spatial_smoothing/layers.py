@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from spatial_smoothing import ops
+from spatial_smoothing.forms import batch_statistics
 
 # Uniform in +-1/sqrt(fan_in): variance 1 / (3 fan_in).
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -70,6 +71,8 @@ class BatchNorm(nn.Module):
       momentum: Weight of the old running statistics, in [0, 1].
       epsilon: Is added to the variance before its root is taken.
       dtype: Type of the result; statistics are computed in at least float32.
+      relu: Whether the result is rectified. Values are those of a ReLU behind the
+        layer; accelerators need fewer bytes for the gradient.
     """
 
     use_running_average: bool
@@ -77,6 +80,7 @@ class BatchNorm(nn.Module):
     momentum: float = 0.9
     epsilon: float = 1e-5
     dtype: Any = None
+    relu: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -89,44 +93,29 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, *typed)
         running_var = self.variable("batch_stats", "var", jnp.ones, *typed)
         wide = ops.at_least_float32(x.dtype)
-        dtype = self.dtype or wide
-        x = x.astype(wide)
+        options = batch_statistics.Options(
+            self.epsilon, self.relu, compute_dtype=wide, dtype=self.dtype or wide
+        )
         if self.use_running_average:
             mean, var = running_mean.value, running_var.value
-        else:
-            mean, var, count = self._statistics(x)
-            if not self.is_initializing():
-                unbiased = var * count / jnp.maximum(count - 1, 1)
-                self._update(running_mean, mean)
-                self._update(running_var, unbiased)
-        # In the type of `x`, which is wider than that of the parameters if it differs.
-        mean, var, scale, bias = (v.astype(x.dtype) for v in (mean, var, scale, bias))
-        factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        return (_row(factor, x) * (x - _row(mean, x)) + _row(bias, x)).astype(dtype)
+            x = x.astype(wide)
+            return batch_statistics.affine(x, mean, var, scale, bias, options)
+        mask = jnp.ones(len(x), bool) if self.mask is None else self.mask
+        normalized = batch_statistics.normalize(
+            x, scale, bias, mask, running_mean.value, options
+        )
+        if not self.is_initializing():
+            count = normalized.count
+            unbiased = normalized.var * count / jnp.maximum(count - 1, 1)
+            self._update(running_mean, normalized.mean)
+            self._update(running_var, unbiased)
+        return normalized.values
 
     def _update(self, running: nn.Variable, value: jax.Array) -> None:
         """Moves a running statistic towards the value of a batch; its type stays."""
         old, new = self.momentum, 1 - self.momentum
         wide = old * running.value.astype(value.dtype) + new * value
         running.value = wide.astype(running.value.dtype)
-
-    def _statistics(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns mean, biased variance and the number of values of each channel."""
-        mask = jnp.ones(len(x), bool) if self.mask is None else self.mask
-        count = mask.sum(dtype=x.dtype) * (x[0].size // x.shape[-1])
-
-        def mean_of(values: jax.Array) -> jax.Array:
-            # Examples one by one, then the mask: no masked copy of the map is made.
-            each = values.sum(tuple(range(1, x.ndim - 1)))
-            return (each * mask[:, None].astype(each.dtype)).sum(0) / count
-
-        mean = mean_of(x)
-        return mean, mean_of(jnp.square(x - _row(mean, x))), count
-
-
-def _row(values: jax.Array, x: jax.Array) -> jax.Array:
-    """Gives `values[C]` the rank of `x`."""
-    return values.reshape((1,) * (x.ndim - 1) + values.shape)
 
 
 class Dense(nn.Module):
@@ -156,7 +145,7 @@ class Dense(nn.Module):
         dtype = ops.at_least_float32(x.dtype)
         x, kernel, bias = (value.astype(dtype) for value in (x, kernel, bias))
         y = x @ kernel
-        return y + _row(bias, y)
+        return y + batch_statistics.row(bias, y)
 
 
 class Layers(NamedTuple):
@@ -181,8 +170,8 @@ def bind(
 
     Returns:
       Constructors `conv(features, size, stride=1, groups=1)` (explicit symmetric
-      padding, no bias unless asked for), `norm()`, and `dropout()`, live exactly when
-      the rng is given.
+      padding, no bias unless asked for), `norm(relu=False)`, and `dropout()`, live
+      exactly when the rng is given.
 
     Raises:
       ValueError: if training has dropout to do and no rng to do it with.

@@ -59,7 +59,7 @@ class Head(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, C]` to logits `[B, K]`."""
         if self.norm:
-            x = nn.relu(self.layers.norm(name="norm")(x))
+            x = self.layers.norm(name="norm", relu=True)(x)
         x = x.astype(ops.at_least_float32(x.dtype))
         x = _POOLS[self.pool](x, self.grid)
         if self.squash:

@@ -57,7 +57,7 @@ class Block(nn.Module):
         for number, (features, size, stride, groups) in enumerate(convolutions, 1):
             last = number == len(convolutions)
             if self.preactivation:
-                y = nn.relu(norm(name=f"norm{number}")(y))
+                y = norm(name=f"norm{number}", relu=True)(y)
             if number == 1:
                 projected = y  # what a projection acts on: activated if the block is
             if last:
@@ -66,8 +66,8 @@ class Block(nn.Module):
                 features, size, stride=stride, groups=groups, name=f"conv{number}"
             )(y)
             if not self.preactivation:
-                y = norm(name=f"norm{number}")(y)
-                y = y if last else nn.relu(y)
+                # The last one is rectified after the shortcut is added.
+                y = norm(name=f"norm{number}", relu=not last)(y)
         if y.shape != x.shape:
             features = y.shape[-1]
             shortcut = conv(features, 1, stride=self.stride, name="shortcut_conv")(
@@ -121,7 +121,7 @@ class ResNet(Network):
         size, stride = (7, 2) if imagenet else (3, 1)
         functions = [layers.conv(self.width, size, stride=stride, name="stem_conv")]
         if not self.preactivation:
-            functions += [layers.norm(name="stem_norm"), nn.relu]
+            functions.append(layers.norm(name="stem_norm", relu=True))
         if imagenet:
             functions.append(lambda x: max_pool(x, 3, padding=1))
         return chain(*functions)

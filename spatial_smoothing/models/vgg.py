@@ -29,7 +29,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, C']` to `[B, H, W, features]`."""
-        norm = chain(self.layers.norm(name="norm"), nn.relu)
+        norm = self.layers.norm(name="norm", relu=True)
         conv = self.layers.conv(self.features, 3, name="conv")
         dropout = self.layers.dropout()
         order = (norm, conv) if self.preactivation else (conv, norm)
