@@ -51,11 +51,20 @@ class Options(NamedTuple):
 
 
 class Uses(NamedTuple):
-    """The same batch for each of its uses, f[B, ..., C], in the type to compute in."""
+    """The batch, once for each of its uses, and what is added to the result.
+
+    Attributes:
+      values: f[B, ..., C], the batch, in the type to compute in.
+      variance: The same.
+      mean: The same.
+      shortcut: f[B, ..., C], is added to the result before that is rectified; None for
+        nothing.
+    """
 
     values: jax.Array
     variance: jax.Array
     mean: jax.Array
+    shortcut: jax.Array | None
 
 
 def normalize(
@@ -65,6 +74,8 @@ def normalize(
     mask: jax.Array,
     near: jax.Array,
     options: Options,
+    *,
+    shortcut: jax.Array | None = None,
 ) -> Normalized:
     """Returns `(x - mean) / sqrt(var + epsilon) * scale + bias` for each channel.
 
@@ -76,6 +87,8 @@ def normalize(
       near: f32[C], a guess of the mean, such as the running mean. It changes no more
         than the rounding, and is not differentiated.
       options: Types, epsilon, and whether to rectify.
+      shortcut: f[B, ..., C], is added to the result before that is rectified; None for
+        nothing.
     """
     # bfloat16 has 8 bits; see `one_pass`.
     near = None if x.dtype != jnp.bfloat16 else jax.lax.stop_gradient(near)
@@ -84,7 +97,7 @@ def normalize(
     # the bits of training on a CPU depend on it.
     wide = x.astype(options.compute_dtype)
     return jax.lax.platform_dependent(
-        Uses(wide, wide, wide),
+        Uses(wide, wide, wide, shortcut),
         scale,
         bias,
         mask,
@@ -121,7 +134,9 @@ def two_passes(
 
     mean = mean_of(uses.mean)
     var = mean_of(jnp.square(uses.variance - row(mean, uses.variance)))
-    values = affine(uses.values, mean, var, scale, bias, options)
+    values = affine(
+        uses.values, mean, var, scale, bias, options, shortcut=uses.shortcut
+    )
     return Normalized(values, mean, var, count)
 
 
@@ -163,8 +178,10 @@ def one_pass(
     factor = scale.astype(x.dtype) * jax.lax.rsqrt(var + options.epsilon)
     bias = bias.astype(x.dtype) - factor * (mean - center)
     values = row(factor, x) * (x - row(center, x)) + row(bias, x)
-    # Rectified before it is rounded: the compiler for GPUs then keeps the sign beside
-    # the value. The other way round it writes the gradient once more.
+    # All before it is rounded: the compiler for GPUs then keeps the sign beside the
+    # value. The other way round it writes the gradient once more.
+    if uses.shortcut is not None:
+        values = values + uses.shortcut.astype(values.dtype)
     values = jax.nn.relu(values) if options.relu else values
     return Normalized(values.astype(options.dtype), mean, var, count)
 
@@ -176,6 +193,8 @@ def affine(
     scale: jax.Array,
     bias: jax.Array,
     options: Options,
+    *,
+    shortcut: jax.Array | None = None,
 ) -> jax.Array:
     """Normalises by given statistics.
 
@@ -186,6 +205,8 @@ def affine(
       scale: f32[C], factor of each channel.
       bias: f32[C], what is added to each channel.
       options: See `Options`.
+      shortcut: f[B, ..., C], is added to the result before that is rectified; None for
+        nothing.
 
     Returns:
       f[B, ..., C], in the type of the result.
@@ -195,6 +216,7 @@ def affine(
     factor = scale * jax.lax.rsqrt(var + options.epsilon)
     values = row(factor, x) * (x - row(mean, x)) + row(bias, x)
     values = values.astype(options.dtype)
+    values = values if shortcut is None else values + shortcut
     return jax.nn.relu(values) if options.relu else values
 
 

@@ -19,6 +19,7 @@ import optax
 from jax.sharding import Mesh
 
 from spatial_smoothing.data.batches import Batch
+from spatial_smoothing.forms import gradients
 from spatial_smoothing.runtime import cpu, processes, random_bits, sharding
 from spatial_smoothing.training.input_pipeline import InputPipeline
 
@@ -251,6 +252,7 @@ def train_step(
     params = state.variables["params"]
     grads_of = jax.value_and_grad(loss_fn, has_aux=True)
     (loss, outputs), grads = grads_of(params)
+    grads = gradients.for_update(grads)
     changes, opt_state = optimizer.update(grads, state.opt_state, params)
     # The record of an epoch weights each example the same: batches count by their size.
     mask, labels = batch["mask"], batch["label"]
