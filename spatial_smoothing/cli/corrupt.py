@@ -10,7 +10,7 @@ import shlex
 from absl import flags
 from etils import epath
 
-from spatial_smoothing.cli import commands, start
+from spatial_smoothing.cli import commands, devices, start
 from spatial_smoothing.data import datasets, sources
 from spatial_smoothing.data.corruption import corrupted_sets, transforms
 from spatial_smoothing.data.corruption.writer import write_cifar_c
@@ -82,6 +82,7 @@ def corrupt() -> None:
         )
     numbers = datasets.choose(dataset.num_examples, _NUM_IMAGES.value)
     output = paths.absolute(_OUTPUT.value)
+    devices.warn()
     for name in progress.track(names, total=len(names), name="Corruptions"):
         write_cifar_c(
             random_bits.key(transforms.SEED),

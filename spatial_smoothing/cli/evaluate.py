@@ -13,7 +13,7 @@ from absl import flags
 from etils import epath
 
 from spatial_smoothing import report
-from spatial_smoothing.cli import config_fields, folders, options, start
+from spatial_smoothing.cli import config_fields, devices, folders, options, start
 from spatial_smoothing.evaluation import suites
 from spatial_smoothing.lookup import lookup
 from spatial_smoothing.runs import locks, recipes, workdirs
@@ -138,6 +138,7 @@ def evaluate() -> None:
         report.check(output)
         setting = load_setting(runs, output, chosen)
     processes.check_same({_SPLIT.value: setting.dataset.checksum})
+    devices.announce()
     # Another evaluation into the same report would lose the rows of one of the two.
     with locks.locked(output, make=True):
         with processes.together():

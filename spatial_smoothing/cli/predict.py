@@ -9,12 +9,13 @@ of frames, or one image, across which the view moves.
 """
 
 import math
+import sys
 
 import numpy as np
 from absl import flags
 
 from spatial_smoothing import serving
-from spatial_smoothing.cli import config_fields, start
+from spatial_smoothing.cli import config_fields, devices, start
 from spatial_smoothing.data import streams
 from spatial_smoothing.data.images import image_files
 from spatial_smoothing.metrics import consistency
@@ -79,6 +80,7 @@ def predict_images(paths: list[str]) -> None:
     size = about.image_size
     files = [image_files.read(path, size=size, resize=about.resize) for path in paths]
     result = predictor(np.stack([file.pixels for file in files]), seed=_SEED.value)
+    devices.announce(file=sys.stderr)  # stdout has the predictions alone
     print(f"{about.model} on {about.dataset}, {_samples(about)}")
     for path, file, probs, entropy, information in zip(
         paths, files, *result, strict=True
@@ -106,6 +108,7 @@ def predict_frames() -> None:
     frames = streams.read_frames(
         _FRAMES.value, size=about.image_size, resize=about.resize
     )
+    devices.announce(file=sys.stderr)
     print(f"{about.model} on {about.dataset}, {_samples(about)} a frame")
     smoothed, single = [], []
     for number, result in enumerate(predictor(frames, seed=_SEED.value), 1):

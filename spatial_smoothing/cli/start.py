@@ -32,6 +32,9 @@ _GONE = re.compile(
     r"(connection|socket) (was |is )?(closed|reset))"
 )
 _NO_MEMORY = "RESOURCE_EXHAUSTED"
+# How JAX's RuntimeError begins where a platform does not work: one of JAX_PLATFORMS, or
+# one whose plugin is installed.
+_NO_DEVICE = ("Unable to initialize backend", "Unknown backend")
 
 
 def new_flags() -> flags.FlagValues:
@@ -187,6 +190,8 @@ def _guarded(command: Command, arguments: list[list[str]]) -> int:
             _fail(command_line.in_flags_of(command.flag_values, str(error)))
         if isinstance(error, NonFiniteLossError):
             _fail(error, code=1)
+        if no_device := _no_device(error):
+            _fail(no_device)
         if isinstance(error, MemoryError) or _NO_MEMORY in str(error):
             _fail(
                 f"not enough memory ({paths.first_line(error)}); use a smaller batch "
@@ -196,6 +201,21 @@ def _guarded(command: Command, arguments: list[list[str]]) -> int:
             raise
         traceback.print_exc()
         processes.leave(1)
+
+
+def _no_device(error: Exception) -> str:
+    """Returns why JAX has no device to compute on; "" for other errors."""
+    if isinstance(error, RuntimeError) and str(error).startswith(_NO_DEVICE):
+        return str(error)
+    asked = jax.config.jax_platforms
+    if isinstance(error, AssertionError) and asked:
+        # JAX leaves out a platform without a device file, and asserts that others are
+        # left. Only then it asserts again.
+        try:
+            jax.devices()
+        except AssertionError:
+            return f"JAX finds no device of JAX_PLATFORMS={asked}; choose another one"
+    return ""
 
 
 def _lost(error: BaseException | None) -> str:

@@ -15,7 +15,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from spatial_smoothing import evaluation
-from spatial_smoothing.cli import config_fields, help_texts, output, start
+from spatial_smoothing.cli import config_fields, devices, help_texts, output, start
 from spatial_smoothing.data import augment, batches, datasets
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.models.network import Network
@@ -222,6 +222,7 @@ def main() -> int:
     path = workdirs.claim(_WORKDIR.value, config)
     if processes.is_first():
         print(describe(job))
+    devices.announce()
     with (
         locks.locked(path),
         Interrupts() as interrupts,

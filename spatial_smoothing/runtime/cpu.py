@@ -5,8 +5,6 @@ nothing has an effect on accelerators. docs/performance.md has the measurements.
 """
 
 import ctypes
-import importlib.metadata
-import importlib.util
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +12,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 from jax.sharding import Mesh
+
+from spatial_smoothing.runtime import devices
 
 _OPTIONS = {
     # By default XLA gives convolutions to the library YNNPACK, whose gradients of
@@ -74,9 +74,7 @@ def keep_memory() -> None:
     without the C library of GNU.
     """
     # Asking JAX for its devices would start threads.
-    plugins = importlib.metadata.entry_points(group="jax_plugins")
-    # JAX finds TPUs by the module `libtpu`, not by a plugin.
-    if sys.platform != "linux" or plugins or importlib.util.find_spec("libtpu"):
+    if sys.platform != "linux" or devices.plugins():
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -1,5 +1,7 @@
 """Flags of commands: how they are read, and what is said of mistakes in them."""
 
+import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -34,6 +36,7 @@ def read(*arguments, required=("config", "workdir")):
     return {**config_fields.read(config), "fast": values["fast"].value}
 
 
+NVIDIA = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg")
 SHAPES = ("--config=shapes", "--workdir=x")
 
 
@@ -324,3 +327,22 @@ def test_a_command_does_not_import_what_others_need(name, others):
     loaded = set(done.stdout.split())
     assert f"spatial_smoothing.cli.{name}" in loaded
     assert not {f"spatial_smoothing.{other}" for other in others.split()} & loaded
+
+
+def test_a_platform_that_does_not_work_is_one_line(tmp_path):
+    error = RuntimeError("Unable to initialize backend 'rocm': not in the list")
+    assert start._no_device(error) == str(error)
+    assert start._no_device(RuntimeError("a defect")) == ""
+    assert start._no_device(AssertionError("a defect")) == ""
+    if any(pathlib.Path(name).exists() for name in NVIDIA):
+        pytest.skip("there is a GPU")
+    done = subprocess.run(
+        [sys.executable, "train.py", *SHAPES, f"--workdir={tmp_path / 'run'}"],
+        cwd=ROOT,
+        env={**os.environ, "JAX_PLATFORMS": "cuda"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: JAX finds no device of JAX_PLATFORMS=cuda")

@@ -34,6 +34,7 @@ def finished(home):
     assert out.startswith(
         "resnet_mcdo_smoothing_18 on cifar10: 1 warm-up + 3 epochs of 5 steps\n"
     )
+    assert re.search(r"^devices: \d+ CPUs? \(.+ cores?\)$", out, re.M)
     assert "finished: 4 epochs, 20 steps" in out
     return home / "straight"
 
