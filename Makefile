@@ -1,24 +1,28 @@
-# make demo   trains two small networks and compares them: a few minutes on a CPU
-# make test   checks the format, lints, and runs the tests
-# make chaos  kills 20 trainings at random moments, and compares their results
-# make lock   resolves the dependencies of setup.cfg again, into requirements.lock
+# make demo    trains two small networks and compares them: a few minutes on a CPU
+# make test    checks the format, lints, and runs the tests
+# make chaos   kills 20 trainings at random moments, and compares their results
+# make gpu     checks and times a GPU, then reproduces the paper's figures; it continues
+# make wheels  downloads what a machine with JAX and without a network lacks
+# make lock    resolves the dependencies of setup.cfg again, into requirements*.lock
+# GPU=1 installs CUDA's libraries too, as in make GPU=1 install
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
-INSTALLED := $(VENV)/.installed
+LOCK := requirements$(if $(GPU),-gpu).lock
+INSTALLED := $(VENV)/.installed$(if $(GPU),-gpu)
 # Files are in the order of tests/conftest.py, and not those with most tests first.
 PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
-.PHONY: install demo test test-all chaos lint lock clean
+.PHONY: install demo test test-all chaos gpu lint lock wheels clean
 
 install: $(INSTALLED)
 
-$(INSTALLED): requirements.lock setup.cfg pyproject.toml
+$(INSTALLED): requirements.lock $(LOCK) setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; use make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --requirement $(LOCK)
 	$(BIN)/pip install --quiet --no-deps --editable .
 	@touch $@
 
@@ -52,12 +56,51 @@ test-all: lint
 chaos: $(INSTALLED)
 	$(BIN)/python tests/chaos.py --trials=20
 
+# With a Python that has the package: make gpu GPU_PYTHON=python3
+GPU_PYTHON ?= $(BIN)/python
+gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(INSTALLED))
+	$(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
+
+# The second lock has what the first one does not: pip resolves the extra where the
+# first one is installed, and downloads nothing.
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/pip install --quiet --upgrade '.[test]'
 	$(VENV)-lock/bin/pip freeze --all --exclude pip --exclude spatial-smoothing \
 	  > requirements.lock
+	$(VENV)-lock/bin/pip install --quiet --dry-run --report $(VENV)-lock/gpu.json '.[gpu]'
+	echo '--requirement requirements.lock' > requirements-gpu.lock
+	$(VENV)-lock/bin/python -c "$$PINS" < $(VENV)-lock/gpu.json | sort \
+	  >> requirements-gpu.lock
 	rm -r $(VENV)-lock
+
+define PINS
+import json, sys
+for each in json.load(sys.stdin)["install"]:
+    if each["metadata"]["name"] != "spatial-smoothing":
+        print("{name}=={version}".format(**each["metadata"]))
+endef
+export PINS
+
+# What images with JAX, Flax and PyTorch do not have; versions are those of the lock.
+# There: pip install --no-index --no-deps --target=DIR wheels/*.whl
+WHEELS ?= array_record docstring_parser dm-tree googleapis-common-protos grain \
+  immutabledict importlib_resources ml_collections portpicker promise simple-parsing \
+  tensorboardX tensorflow-datasets tensorflow-metadata termcolor toml
+WHEELS_PYTHON ?= 3.12
+wheels:
+	mkdir -p wheels
+	grep -iE "^($$(echo $(WHEELS) | tr ' ' '|'))==" requirements.lock > wheels/all.txt
+	test $$(wc -l < wheels/all.txt) = $(words $(WHEELS))  # all of them are in the lock
+	grep -v ^promise wheels/all.txt > wheels/binary.txt
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: \
+	  --implementation cp --python-version $(WHEELS_PYTHON) \
+	  $(foreach n,17 24 27 28 31 34 35,--platform manylinux_2_$(n)_x86_64) \
+	  --platform manylinux2014_x86_64 --dest wheels --requirement wheels/binary.txt
+	# This one has no wheel of its own; it is Python alone.
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir wheels \
+	  $$(grep ^promise wheels/all.txt)
+	du -sh wheels
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -85,6 +85,8 @@ SCALES = {
         side=64,
     ),
     "cpu": Scale(),
+    # What both devices of `benchmarks.agreement` compute.
+    "agreement": Scale(width=64, batch_sizes=(32,)),
     "gpu": Scale(
         width=64,
         batch_sizes=(128, 512),
@@ -99,5 +101,15 @@ SCALES = {
         copied=2**32,
         side=8192,
         torch_compile=True,
+    ),
+    # For a device that one has for minutes, without what compiles for minutes.
+    "gpu_minutes": Scale(
+        width=64,
+        batch_sizes=(512,),
+        eval_batch=500,
+        steps=20,
+        rounds=5,
+        copied=2**32,
+        side=8192,
     ),
 }

@@ -1,39 +1,146 @@
+import json
+import pathlib
+
 import pytest
 
 from benchmarks import reproduce
 from configs import cifar100
 
 
-def planned(scale, tmp_path, **options):
-    options = {"seeds": (1, 2), "data_dir": "data", "num_samples": 50, **options}
-    return list(reproduce.commands(scale, runs=tmp_path, **options))
+class Recorder:
+    """Runs nothing: writes what the commands would, and remembers them.
+
+    Args:
+      codes: Exit code of a script, by its number among those of its name; 0 without.
+    """
+
+    def __init__(self, codes=None):
+        self.commands, self.limits, self._codes = [], [], codes or {}
+
+    def __call__(self, command, *, seconds):
+        script, option = (
+            command[0],
+            dict(c.split("=", 1) for c in command[1:] if "=" in c),
+        )
+        number = sum(each[0] == script for each in self.commands)
+        self.commands.append(command)
+        self.limits.append(seconds)
+        code = self._codes.get((script, number), 0)
+        if script == "evaluate.py" and code == 0:
+            folder = pathlib.Path(
+                option["--output"]
+                if "--output" in option
+                else f"{option['--workdir']}/evaluation"
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in (*reproduce._TEXTS, *reproduce._FIGURES, "examples.npz"):
+                (folder / name).write_text(json.dumps([str(folder)]))
+        return code
+
+    @property
+    def scripts(self):
+        return [command[0] for command in self.commands]
+
+
+def reproduced(tmp_path, *arguments, codes=None, scale="small", seeds="1,2"):
+    """Returns the exit code, and what was run."""
+    recorder = Recorder(codes)
+    code = reproduce.main(
+        [
+            *(f"--scale={scale}", f"--seeds={seeds}", "--data_dir=/data"),
+            *(f"--runs={tmp_path / 'runs'}", f"--output={tmp_path / 'results'}"),
+            *arguments,
+        ],
+        execute=recorder,
+    )
+    return code, recorder
+
+
+def names(*seeds, models=reproduce.MODELS):
+    return [f"{model}-seed{seed}" for seed in seeds for model in models]
 
 
 @pytest.mark.parametrize("scale", reproduce.SCALES)
 def test_every_run_is_trained_then_evaluated_then_all_are_compared(scale, tmp_path):
-    plan = planned(scale, tmp_path)
-    scripts = [command[0] for command in plan]
-    assert scripts == ["train.py", "evaluate.py"] * 8 + ["evaluate.py"]
-    assert ("--published" in plan[-1]) == (scale == "full")
-    workdirs = [f"{model}-seed{s}" for s in (1, 2) for model in reproduce.MODELS]
-    compared = plan[-1][1].removeprefix("--compare=").split(",")
-    assert compared == [str(tmp_path / workdir) for workdir in workdirs]
+    code, done = reproduced(tmp_path, scale=scale)
+    assert code == 0
+    assert done.scripts == ["train.py", "evaluate.py"] * 8 + ["evaluate.py"]
+    for name, train, evaluate in zip(
+        names(1, 2), done.commands[:-1:2], done.commands[1:-1:2], strict=True
+    ):
+        workdir = f"--workdir={tmp_path / 'runs' / name}"
+        assert train[1:3] == ["--config=configs/cifar100.py", workdir]
+        assert {"--config.data_dir=/data", f"--config.seed={name[-1]}"} <= set(train)
+        assert evaluate[1:] == [workdir, "--data_dir=/data", "--num_samples=50"]
+    assert ("--published" in done.commands[-1]) == (scale == "full")
+    compared = done.commands[-1][1].removeprefix("--compare=").split(",")
+    assert compared == [str(tmp_path / "runs" / name) for name in names(1, 2)]
+    assert done.limits == [None] * 17
 
 
 def test_the_full_scale_is_the_recipe_of_the_paper():
     _, fields = reproduce.SCALES["full"]
-    assert fields == {}
+    # How often it is evaluated and saved changes nothing that is trained.
+    assert fields.keys() == {"eval_every", "checkpoint_every"}
     config = cifar100.get_config()
     assert (config.epochs, config.milestones) == (200, (60, 120, 160))
 
 
-def test_what_is_evaluated_is_not_evaluated_again(tmp_path):
-    done = tmp_path / "resnet_mcdo_18-seed1" / "evaluation" / "metrics.json"
-    done.parent.mkdir(parents=True)
-    done.write_text("[]")
-    workdir = f"--workdir={done.parent.parent}"
-    scripts = [c[0] for c in planned("small", tmp_path) if workdir in c]
-    assert scripts == ["train.py"]  # which knows by itself that it is finished
+def test_what_is_finished_is_kept_as_a_small_file_and_not_done_again(tmp_path):
+    # The fourth training ends with an error.
+    code, first = reproduced(tmp_path, codes={("train.py", 3): 1})
+    assert code == 1
+    assert first.scripts == ["train.py", "evaluate.py"] * 3 + ["train.py"]
+    kept = tmp_path / "results" / "runs"
+    assert sorted(p.name for p in kept.iterdir()) == sorted(names(1)[:3])
+    for folder in kept.iterdir():
+        assert {path.name for path in folder.iterdir()} == set(reproduce._TEXTS)
+        assert str(tmp_path) not in (folder / "metrics.json").read_text()
+    # Another machine has the results, and not the workdirs.
+    (tmp_path / "runs").rename(tmp_path / "gone")
+    code, second = reproduced(tmp_path, seeds="1")
+    assert code == 0
+    assert second.scripts == ["train.py", "evaluate.py", "evaluate.py"]
+    assert f"--workdir={tmp_path / 'runs' / names(1)[3]}" in second.commands[0]
+    compared = second.commands[-1][1].removeprefix("--compare=").split(",")
+    assert compared == [
+        *(str(kept / name) for name in names(1)[:3]),
+        str(tmp_path / "runs" / names(1)[3]),
+    ]
+
+
+def test_an_evaluation_that_is_there_is_not_made_again(tmp_path):
+    done = tmp_path / "runs" / "resnet_mcdo_18-seed1" / "evaluation"
+    Recorder()(["evaluate.py", f"--workdir={done.parent}"], seconds=None)
+    _, recorder = reproduced(tmp_path, "--models=resnet_mcdo_18", seeds="1")
+    # train.py knows by itself that it is finished.
+    assert recorder.scripts == ["train.py", "evaluate.py"]
+    assert recorder.commands[-1][1].startswith("--compare=")
+
+
+def test_a_training_whose_time_is_over_is_no_error(tmp_path, capsys):
+    code, done = reproduced(tmp_path, "--minutes=10", codes={("train.py", 1): None})
+    assert code == 0
+    assert done.scripts == ["train.py", "evaluate.py", "train.py", "evaluate.py"]
+    # What follows the training has a minute.
+    assert 9 * 60 - 5 < done.limits[0] <= 9 * 60
+    # What is finished is drawn.
+    compared = done.commands[-1][1]
+    assert compared == f"--compare={tmp_path / 'runs' / names(1)[0]}"
+    assert "results of 1 of 8 runs" in capsys.readouterr().out
+    # No training begins that has no time for a step.
+    code, done = reproduced(tmp_path, "--minutes=1")
+    assert (code, done.scripts) == (0, ["evaluate.py"])
+
+
+def test_runs_in_another_type_are_other_runs(tmp_path):
+    _, done = reproduced(tmp_path, "--dtype=bfloat16", seeds="1")
+    assert "--config.dtype=bfloat16" in done.commands[0]
+    assert (
+        f"--workdir={tmp_path}/runs/resnet_mcdo_18-bfloat16-seed1" in done.commands[0]
+    )
+    _, done = reproduced(tmp_path, seeds="1")
+    assert len(done.scripts) == 9
 
 
 def test_small_files_of_a_report_are_kept_without_paths_of_the_machine(tmp_path):
