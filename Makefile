@@ -9,6 +9,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+GPU ?= $(filter gpu,$(MAKECMDGOALS))
 LOCK := requirements$(if $(GPU),-gpu).lock
 INSTALLED := $(VENV)/.installed$(if $(GPU),-gpu)
 # Files are in the order of tests/conftest.py, and not those with most tests first.
@@ -82,8 +83,8 @@ for each in json.load(sys.stdin)["install"]:
 endef
 export PINS
 
-# What images with JAX, Flax and PyTorch do not have; versions are those of the lock.
-# There: pip install --no-index --no-deps --target=DIR wheels/*.whl
+# This package, and what images with JAX, Flax and PyTorch do not have, in the versions
+# of the lock. docs/gpu.md says what to do with them.
 WHEELS ?= array_record docstring_parser dm-tree googleapis-common-protos grain \
   immutabledict importlib_resources ml_collections portpicker promise simple-parsing \
   tensorboardX tensorflow-datasets tensorflow-metadata termcolor toml
@@ -97,9 +98,9 @@ wheels:
 	  --implementation cp --python-version $(WHEELS_PYTHON) \
 	  $(foreach n,17 24 27 28 31 34 35,--platform manylinux_2_$(n)_x86_64) \
 	  --platform manylinux2014_x86_64 --dest wheels --requirement wheels/binary.txt
-	# This one has no wheel of its own; it is Python alone.
+	# These have no wheels on the index; they are Python alone.
 	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir wheels \
-	  $$(grep ^promise wheels/all.txt)
+	  . $$(grep ^promise wheels/all.txt)
 	du -sh wheels
 
 clean:
