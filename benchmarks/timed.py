@@ -8,7 +8,6 @@ again. Those that tell most come first: training steps and the op in bfloat16.
 
 import argparse
 import importlib.util
-import inspect
 import pathlib
 import re
 import sys
@@ -72,23 +71,18 @@ def measure(row: Any, device: jax.Device, *, rounds: int) -> Row:
       it has to; `compile_seconds`.
 
     Raises:
-      RuntimeError: if a loop over steps made none, because a loss was not finite.
+      RuntimeError: if a loop over steps ended early, because a loss was not finite.
     """
     from benchmarks import compiled_programs
 
     program = compiled_programs.build(row, types.SimpleNamespace(devices=(device,)))
-    arguments = list(_filled(program.arguments))
-    if program.loops:  # (state, number of the step to stop at, ...)
-        arguments[1] = jnp.int32(_STEPS)
-    # Without donation, so that each call has the same arguments.
-    function = jax.jit(inspect.unwrap(program.function))
     begin = time.perf_counter()
-    compiled = function.lower(*arguments).compile()
+    compiled = program.traced.lower().compile()
     compile_seconds = time.perf_counter() - begin
-    if program.loops and int(compiled(*arguments).step) != _STEPS:
-        raise RuntimeError(f"{row.key}: a step was not finite")
-    rivals = {"": lambda: jax.block_until_ready(compiled(*arguments))}
-    taken = timing.in_turns(rivals, rounds=rounds, turn=0.1)[""]
+    calls = Calls(compiled, program.traced.args_info, loops=program.loops)
+    taken = timing.in_turns({"": calls}, rounds=rounds, turn=0.1)[""]
+    if program.loops and int(calls.arguments[0].step) != calls.steps:
+        raise RuntimeError("a loss was not finite")
     spread = timing.spread([t / (_STEPS if program.loops else 1) for t in taken])
     found = {"name": row.key, "seconds": spread, "compile_seconds": compile_seconds}
     if program.ideal:
@@ -96,29 +90,72 @@ def measure(row: Any, device: jax.Device, *, rounds: int) -> Row:
     return {**found, "images_per_second": row.size / spread["median"]}
 
 
-def _filled(tree: Any) -> Any:
-    """Returns arrays of the shapes and shardings of a tree.
+class Calls:
+    """Calls of a compiled program, each with what the one before has returned.
+
+    A program that is given the memory of its arguments may use it for its results: each
+    call needs new arguments, which are the results of the call before.
+
+    Attributes:
+      arguments: The arguments of the next call.
+      steps: For a loop over steps, the number of the step at which the last call has
+        stopped.
+
+    Args:
+      compiled: The program.
+      args_info: Its arguments, as `jax.stages.Traced.args_info` describes them.
+      loops: Whether it is a loop `(state, stop, ...) -> state` over steps.
+    """
+
+    def __init__(self, compiled: jax.stages.Compiled, args_info: Any, *, loops: bool):
+        infos, _ = args_info
+        shardings, _ = compiled.input_shardings
+        self.arguments = list(filled(infos, shardings))
+        self.steps = 0
+        self._compiled, self._loops = compiled, loops
+        self._given_away = [
+            position
+            for position, info in enumerate(infos)
+            if any(leaf.donated for leaf in jax.tree.leaves(info))
+        ]
+
+    def __call__(self) -> None:
+        """Calls the program, and waits for it."""
+        if self._loops:
+            self.steps += _STEPS
+            self.arguments[1] = np.int32(self.steps)
+        results = jax.block_until_ready(self._compiled(*self.arguments))
+        for number, position in enumerate(self._given_away):
+            before = jax.tree.structure(self.arguments[position])
+            is_all = jax.tree.structure(results) == before
+            self.arguments[position] = results if is_all else results[number]
+
+
+def filled(infos: Any, shardings: Any) -> Any:
+    """Returns arrays of given shapes and shardings.
 
     Floats are small, positive and random, because variances are among them. Integers
     are zeros, which are valid labels and numbers of steps; those of images are random.
+
+    Args:
+      infos: Pytree of what has a shape and a dtype.
+      shardings: Pytree of their shardings.
     """
     rng = np.random.default_rng(0)
 
-    def fill(leaf: Any) -> Any:
-        if not isinstance(leaf, jax.ShapeDtypeStruct):
-            return leaf
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    def fill(info: Any, sharding: Any) -> jax.Array:
+        if jax.dtypes.issubdtype(info.dtype, jax.dtypes.prng_key):
             key = jax.random.key(0)
-            array = jax.random.split(key, leaf.shape) if leaf.shape else key
-        elif leaf.dtype == jnp.uint8:
-            array = rng.integers(0, 256, leaf.shape, np.uint8)
-        elif jnp.issubdtype(leaf.dtype, jnp.floating):
-            array = rng.uniform(0.01, 0.1, leaf.shape).astype(leaf.dtype)
+            array = jax.random.split(key, info.shape) if info.shape else key
+        elif info.dtype == jnp.uint8:
+            array = rng.integers(0, 256, info.shape, np.uint8)
+        elif jnp.issubdtype(info.dtype, jnp.floating):
+            array = rng.uniform(0.01, 0.1, info.shape).astype(info.dtype)
         else:  # labels and counters; a mask is of True, as is whether all is finite
-            array = np.full(leaf.shape, leaf.dtype == bool, leaf.dtype)
-        return jax.device_put(array, leaf.sharding)
+            array = np.full(info.shape, info.dtype == bool, info.dtype)
+        return jax.device_put(array, sharding)
 
-    return jax.tree.map(fill, tree)
+    return jax.tree.map(fill, infos, shardings)
 
 
 def line(row: Row) -> str:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -77,33 +78,66 @@ def test_programs_are_timed_as_they_are_compiled(tmp_path, capsys):
         assert timed.main(arguments) == 0
     rows = json.loads(path.read_text())["rows"]
     assert [row["name"] for row in rows] == keys
-    for row, moved in zip(rows, (2 * 25 + 36, 25 + 36), strict=True):
+    for row, moved in zip(rows, (25 + 36, 2 * 25 + 36), strict=True):
         speed = 128 * 512 * 4 * moved / row["seconds"]["median"]
         np.testing.assert_allclose(row["bytes_per_second"], speed)
 
 
 def test_arguments_of_a_program_are_valid():
-    shapes = {
+    infos = {
         "image": jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.uint8),
         "label": jax.ShapeDtypeStruct((2,), jnp.int32),
         "mask": jax.ShapeDtypeStruct((2,), bool),
         "key": jax.eval_shape(lambda: jax.random.key(0)),
         "var": jax.ShapeDtypeStruct((4,), jnp.bfloat16),
-        "stop": 3,
     }
-    filled = timed._filled(shapes)
-    for name, shape in shapes.items():
-        if name != "stop":
-            assert (filled[name].shape, filled[name].dtype) == (
-                shape.shape,
-                shape.dtype,
-            )
-    assert filled["stop"] == 3
-    assert len(np.unique(filled["image"])) > 50
-    assert np.all(filled["mask"])
-    assert not np.any(filled["label"])
-    assert np.all(np.asarray(filled["var"], np.float32) > 0)
-    jax.random.bits(filled["key"])
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[1])
+    found = timed.filled(infos, dict.fromkeys(infos, device))
+    for name, info in infos.items():
+        assert (found[name].shape, found[name].dtype) == (info.shape, info.dtype)
+        assert found[name].sharding == device
+    assert len(np.unique(found["image"])) > 50
+    assert np.all(found["mask"])
+    assert not np.any(found["label"])
+    assert np.all(np.asarray(found["var"], np.float32) > 0)
+    jax.random.bits(found["key"])
+
+
+class State(NamedTuple):
+    step: jax.Array
+    x: jax.Array
+
+
+def loop(state, stop, change):
+    return jax.lax.while_loop(
+        lambda state: state.step < stop,
+        lambda state: State(state.step + 1, state.x + change),
+        state,
+    )
+
+
+def test_a_program_is_called_with_what_it_has_returned():
+    x = jax.ShapeDtypeStruct((3,), jnp.float32)
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    traced = jax.jit(loop, donate_argnums=0).trace(State(step, x), 0, x)
+    calls = timed.Calls(traced.lower().compile(), traced.args_info, loops=True)
+    before = np.array(calls.arguments[0].x)
+    calls()
+    calls()  # the memory of the first state is gone
+    assert int(calls.arguments[0].step) == calls.steps == 20
+    change = np.asarray(calls.arguments[2])
+    np.testing.assert_allclose(calls.arguments[0].x, before + 20 * change, rtol=1e-5)
+
+    def several(x, y, z):
+        return x + z, y - z, z.sum()
+
+    traced = jax.jit(several, donate_argnums=(0, 1)).trace(x, x, x)
+    calls = timed.Calls(traced.lower().compile(), traced.args_info, loops=False)
+    first, second, third = map(np.array, calls.arguments)
+    calls()
+    calls()
+    np.testing.assert_allclose(calls.arguments[0], first + 2 * third, rtol=1e-6)
+    np.testing.assert_allclose(calls.arguments[1], second - 2 * third, rtol=1e-5)
 
 
 class Recorder:

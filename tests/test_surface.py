@@ -195,6 +195,27 @@ def test_libraries_are_imported_where_they_belong(name):
             assert other == "flax.struct"
 
 
+# Names under which files import the libraries that change most.
+CHANGING = {
+    *("jax", "jnp", "flax", "nn", "nnx", "optax", "orbax", "ocp", "grain", "chex"),
+    *("etils", "epath", "tfds", "tensorflow_datasets"),
+}
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, "benchmarks"])
+def test_no_private_names_of_libraries_are_used(folder):
+    """Other versions of a library may have other private names, or none."""
+    for path in (ROOT / folder).rglob("*.py"):
+        used = set(imports(path))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                used.add(ast.unparse(node))
+        for name in used:
+            first, *rest = name.split(".")
+            private = [part for part in rest if re.match("_[^_]", part)]
+            assert not (first in CHANGING and private), f"{path.name}: {name}"
+
+
 def test_the_surface_imports_no_more_than_it_needs():
     used = own_imports(ROOT / PACKAGE / "__init__.py")
     assert max(layer(name) for name in used if name) == 1
