@@ -32,23 +32,33 @@ from spatial_smoothing.training import optim, steps
 _MODEL = "resnet_mcdo_smoothing_18"
 _SIZES = (1, 2, 5)
 _KEY_SEED = 3
+_ALL_BITS = "highest"
+"""Precision of products in which float32 has all its bits, as JAX calls it."""
 
 
 class Case(NamedTuple):
     """Something that both devices compute.
 
     Attributes:
-      name: Name of its row.
+      name: What it is called.
       compute: A function without arguments that returns a pytree of arrays; it
         computes on JAX's default device.
-      limit: Largest error that is rounding; None where there is none to be expected.
-      precision: Precision of products of matrices and convolutions, as JAX calls it.
+      limit: Largest error that is rounding.
+      precisions: Precisions of products of matrices and convolutions, as JAX calls
+        them, with which the device computes; () where there are none.
     """
 
     name: str
     compute: Callable[[], Any]
-    limit: float | None
-    precision: str = "highest"
+    limit: float
+    precisions: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> dict[str, str]:
+        """Name of a row -> precision with which the device computes."""
+        if not self.precisions:
+            return {self.name: _ALL_BITS}
+        return {f"{self.name}, {each}": each for each in self.precisions}
 
 
 def small_cases(scale: Scale) -> Iterator[Case]:
@@ -77,46 +87,46 @@ def network_cases(scale: Scale) -> Iterator[Case]:
         variables = jax.device_get(
             jax.jit(model.init)(_key(), jnp.zeros((1, 32, 32, 3)))
         )
-    for precision in ("highest", "default"):
-        limits = (1e-4, 1e-3, 1e-4) if precision == "highest" else (None,) * 3
-        for name, function, limit in zip(
-            ("forward pass", "training step", "evaluation"),
-            (_forward, _training_step, _evaluation),
-            limits,
-            strict=True,
-        ):
-            compute = function(model, variables, *data)
-            yield Case(f"{name}, {precision}", compute, limit, precision)
+    for name, function, limit in (
+        ("forward pass", _forward, 1e-4),
+        ("training step", _training_step, 1e-3),
+        ("evaluation", _evaluation, 1e-4),
+    ):
+        compute = function(model, variables, *data)
+        yield Case(name, compute, limit, (_ALL_BITS, "default"))
 
 
-def compare(case: Case, device: jax.Device, reference: jax.Device) -> Row:
-    """Computes a case on both devices.
+def compare(case: Case, device: jax.Device, reference: jax.Device) -> Iterator[Row]:
+    """Computes a case on both devices, on the second one with all bits.
 
     Args:
       case: What is computed.
       device: The device in question.
       reference: The device that it is compared with, a CPU.
 
-    Returns:
-      A row: `error`, the largest difference of two values divided by the largest
-      value, over the arrays in which that is worst; `limit`; `agrees`, whether the
-      error is within the limit, None without one; `seconds`, with compilation.
+    Yields:
+      A row for each precision: `error`, the largest difference of two values divided by
+      the largest value, in the array in which that is worst; `limit`, and whether the
+      error `agrees` with it, both None for fewer than all bits; `seconds` of the
+      device, with compilation.
     """
-    begin = time.perf_counter()
-    found, expected = (_on(each, case) for each in (device, reference))
-    errors = jax.tree.leaves(jax.tree.map(_error, found, expected))
-    error = float(max(errors))
-    return {
-        "name": case.name,
-        "error": error,
-        "limit": case.limit,
-        "agrees": None if case.limit is None else error <= case.limit,
-        "seconds": round(time.perf_counter() - begin, 2),
-    }
+    expected = _on(reference, case, _ALL_BITS)
+    for name, precision in case.rows.items():
+        begin = time.perf_counter()
+        found = _on(device, case, precision)
+        error = max(jax.tree.leaves(jax.tree.map(_error, found, expected)))
+        limit = case.limit if precision == _ALL_BITS else None
+        yield {
+            "name": name,
+            "error": error,
+            "limit": limit,
+            "agrees": None if limit is None else error <= limit,
+            "seconds": round(time.perf_counter() - begin, 2),
+        }
 
 
-def _on(device: jax.Device, case: Case) -> Any:
-    with jax.default_device(device), jax.default_matmul_precision(case.precision):
+def _on(device: jax.Device, case: Case, precision: str) -> Any:
+    with jax.default_device(device), jax.default_matmul_precision(precision):
         return jax.device_get(case.compute())
 
 
@@ -234,9 +244,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     file = RowFile(given.output)
     scale = SCALES[given.scale]
     for case in itertools.chain(small_cases(scale), network_cases(scale)):
-        if not file.has(case.name):
-            file.add(compare(case, device, reference))
-            print(line(file.rows[-1]), flush=True)
+        if all(map(file.has, case.rows)):
+            continue
+        for row in compare(case, device, reference):
+            if not file.has(row["name"]):
+                file.add(row)
+                print(line(row), flush=True)
     beyond = [row["name"] for row in file.rows if row["agrees"] is False]
     print(f"beyond their limits: {', '.join(beyond) or 'none'}")
     return 1 if beyond else 0

@@ -29,8 +29,8 @@ from benchmarks.commands import ROOT
 from benchmarks.reproduce import Execute
 
 _PAIR = "resnet_mcdo_18,resnet_mcdo_smoothing_18"
-# Suites of `benchmarks.run` -> seconds, most of which compile. Others time what is among
-# the programs of `benchmarks.compiled` too.
+# Suites of `benchmarks.run` -> seconds, most of which compile. The other suites time
+# what is among the programs of `benchmarks.compiled` too.
 _SUITES = {"training": 60, "mc_dropout": 75}
 # Scale -> scales of `agreement` and of `run`, rows of `timed`, and type of training.
 SCALES: dict[str, tuple[str, str, str, str | None]] = {

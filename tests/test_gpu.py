@@ -22,17 +22,21 @@ def test_devices_agree_or_are_told_apart(tmp_path, capsys):
     device, reference = jax.devices()[0], jax.devices()[-1]
     found = {case.name: case for case in agreement.small_cases(SCALES["tiny"])}
     assert len(found) == 5
-    row = agreement.compare(found["smooth, stage 4"], device, reference)
+    (row,) = agreement.compare(found["smooth, stage 4"], device, reference)
     assert (row["name"], row["agrees"]) == ("smooth, stage 4", True)
 
     def differs():  # between the devices
         (where,) = jax.device_put(jnp.zeros(())).devices()
         return np.array([1.0, 2.0]), np.array([1.0 + 1e-3 * (where == device), 4.0])
 
-    row = agreement.compare(agreement.Case("x", differs, 1e-4), device, reference)
-    assert row["agrees"] is False
-    np.testing.assert_allclose(row["error"], 1e-3 / 4)
-    assert "DOES NOT AGREE" in agreement.line(row)
+    case = agreement.Case("x", differs, 1e-4, ("highest", "default"))
+    rows = list(agreement.compare(case, device, reference))
+    # Fewer bits than all have no limit.
+    assert [row["name"] for row in rows] == ["x, highest", "x, default"]
+    assert [row["agrees"] for row in rows] == [False, None]
+    for row in rows:
+        np.testing.assert_allclose(row["error"], 1e-3 / 4)
+    assert "DOES NOT AGREE" in agreement.line(rows[0])
     assert agreement._error(np.array([np.nan]), np.array([1.0])) == np.inf
 
 
@@ -42,7 +46,7 @@ def test_numbers_of_networks_agree_and_are_kept(tmp_path, capsys):
     arguments = [f"--output={path}", "--scale=tiny"]
     assert agreement.main(arguments) == 0
     rows = json.loads(path.read_text())["rows"]
-    assert [row["agrees"] for row in rows] == [True] * 8 + [None] * 3
+    assert [row["agrees"] for row in rows] == [True] * 5 + [True, None] * 3
     assert agreement.main(arguments) == 0  # nothing is computed again
     assert json.loads(path.read_text())["rows"] == rows
 
