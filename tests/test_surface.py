@@ -51,6 +51,7 @@ LIBRARIES = {
     "rich": {"report", "runtime", "training"},
     "tensorboardX": {"training"},
     "tensorflow_datasets": {"data"},
+    "datasets": {"data"},
     "PIL": {"data"},
     "flax": set.union(*LAYERS[1:3]) | {"runtime", "metrics", "analysis"},
 }

@@ -6,6 +6,12 @@
 | `shapes` | `shapes.py` | made by this package, in host memory |
 | `imagenet` | `tfds/read_imagenet.py`, `images/pipeline.py` | decoded when needed |
 | `folder:PATH` | `images/folders.py`, `images/pipeline.py` | decoded when needed |
+| `tfds:NAME` | `tfds/read_set.py` | in memory where they are small, else when needed |
+| `npz:FILE` | `npz.py` | in memory where they are small, else when needed |
+| `hf:NAME` | `huggingface.py` | in memory where they are small, else when needed |
+
+A name may end with a subset in brackets, and so may a split: `test[:500]` (see
+`subsets.py`). `other_sets.py` loads what a network was not trained on.
 
 Contract of this file: labels are i32 in [0, num_classes). What is held in memory is
 cached on the disk (see `runtime/cache.py`).
@@ -13,21 +19,30 @@ cached on the disk (see `runtime/cache.py`).
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from etils import epath
 
-from spatial_smoothing.data import shapes
+from spatial_smoothing.data import image_sets, shapes, statistics, subsets
 from spatial_smoothing.data.datasets import AnyDataset, Dataset
+from spatial_smoothing.data.huggingface import open_hub
+from spatial_smoothing.data.image_sets import ImageSet
 from spatial_smoothing.data.images import folders, image_files
 from spatial_smoothing.data.images.pipeline import EncodedDataset
+from spatial_smoothing.data.npz import open_npz
 from spatial_smoothing.data.tfds.read_cifar import read_cifar
 from spatial_smoothing.data.tfds.read_imagenet import read_imagenet
+from spatial_smoothing.data.tfds.read_set import open_tfds
 from spatial_smoothing.lookup import lookup, unknown
 from spatial_smoothing.runtime import cache
 
 FOLDER = "folder:"
+NPZ = "npz:"
+HF = "hf:"
+TFDS = "tfds:"
 SPLITS = ("train", "test")
+_LARGE_SIZE = 224  # pixels to which images of many sizes are cropped
 TFDS_NAMES = {"imagenet": "imagenet2012"}  # ours -> TFDS's, where they differ
 
 
@@ -36,7 +51,8 @@ class Source:
     """A data set as it is known before it is loaded.
 
     Attributes:
-      name: Name of the data set, a key of `SOURCES` or "folder:PATH".
+      name: Name of the data set, a key of `SOURCES`, "folder:PATH", "tfds:NAME",
+        "npz:FILE" or "hf:NAME".
       num_classes: Number of classes.
       image_size: Height and width in pixels.
       mean: Mean of the training images per channel (RGB), images scaled to [0, 1].
@@ -45,7 +61,8 @@ class Source:
       loader: Called as `loader(source, split, data_dir=..., download=...)`.
       class_names: Names of a folder's classes, in the order of their labels; None where
         names are found beside the data.
-      splits: Names of the splits that the data set may have.
+      splits: Names of the splits that the data set may have; None where only the data
+        tell.
       augments_on_host: Whether images to train on are cropped and flipped as they are
         decoded, and not on the device.
     """
@@ -58,7 +75,7 @@ class Source:
     stem: str
     loader: Callable[..., AnyDataset]
     class_names: tuple[str, ...] | None = None
-    splits: tuple[str, ...] = SPLITS
+    splits: tuple[str, ...] | None = SPLITS
     augments_on_host: bool = False
 
     @property
@@ -67,6 +84,25 @@ class Source:
         if self.augments_on_host:
             return image_files.shorter_side(self.image_size)
         return None
+
+    def facts(self) -> dict[str, Any]:
+        """Returns what a run keeps, to be used where the data are not at hand.
+
+        Returns:
+          The arguments of `source` of these names. Built-in data sets have none, and
+          folders have `class_names` only.
+        """
+        if self.name in SOURCES:
+            return {}
+        if self.name.startswith(FOLDER):
+            return {"class_names": self.class_names}
+        return {
+            "class_names": self.class_names,
+            "image_size": self.image_size,
+            "mean": self.mean,
+            "std": self.std,
+            "in_memory": not self.augments_on_host,
+        }
 
 
 def names() -> list[str]:
@@ -79,24 +115,48 @@ def source(
     *,
     image_size: int | None = None,
     class_names: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    in_memory: bool | None = None,
+    data_dir: epath.PathLike | None = None,
 ) -> Source:
     """Returns the data set of this name.
 
+    Where class names, size, mean, standard deviation and `in_memory` are all given, no
+    data are looked at.
+
     Args:
-      name: One of `names()`, or "folder:PATH" of a folder with train/CLASS/*.jpg.
-      image_size: Height and width to which ImageNet's or a folder's images are
-        cropped, in pixels; None for 224.
-      class_names: Names of a folder's classes, where they are known; None to list the
-        folder.
+      name: One of `names()`; "folder:PATH" of a folder with train/CLASS/*.jpg;
+        "tfds:NAME", "npz:FILE" or "hf:NAME".
+      image_size: Height and width to which images are cropped, in pixels; None for that
+        of the images where they are of one size, else 224.
+      class_names: Names of the classes, where they are known; None to find them in the
+        data.
+      mean: Mean of each channel (RGB), in [0, 1]; None for that of the data set.
+      std: Standard deviation of each channel, in [0, 1]; None for that of the data set.
+      in_memory: Whether images are held in memory, where it is known; None to find out.
+      data_dir: Directory of TFDS; None for TFDS's default.
 
     Raises:
       ValueError: There is no such data set, it has images of another size, or the name
         of a class is not UTF-8.
     """
+    if any(name.startswith(prefix) for prefix in _OPENERS):
+        given = {
+            "class_names": class_names,
+            "image_size": image_size,
+            "mean": mean,
+            "std": std,
+            "in_memory": in_memory,
+        }
+        return _set_source(name, given, data_dir)
     if name.startswith(FOLDER):
         spec = _folder_source(name, class_names)
     else:
         spec = lookup(SOURCES, name, "data set")
+    spec = dataclasses.replace(
+        spec, mean=tuple(mean or spec.mean), std=tuple(std or spec.std)
+    )
     if image_size in (None, spec.image_size):
         return spec
     if not spec.augments_on_host:
@@ -124,6 +184,70 @@ def _folder_source(name: str, class_names: Sequence[str] | None) -> Source:
     )
 
 
+def open_set(name: str, *, data_dir: epath.PathLike | None = None) -> ImageSet:
+    """Opens a data set of a kind that is described by its own files.
+
+    Args:
+      name: "tfds:NAME", "npz:FILE" or "hf:NAME".
+      data_dir: Directory of TFDS; None for TFDS's default.
+
+    Raises:
+      ValueError: There is no such data set, or it cannot be read.
+    """
+    prefix = f"{name.partition(':')[0]}:"
+    place = name.removeprefix(prefix)
+    if not place:
+        raise ValueError(f"{prefix} has no name; give {prefix}NAME")
+    return lookup(_OPENERS, prefix, "kind of data set")(place, data_dir)
+
+
+def _set_source(
+    name: str, given: Mapping[str, Any], data_dir: epath.PathLike | None
+) -> Source:
+    """Returns a data set that its own files describe, by what is given or found.
+
+    Args:
+      name: "tfds:NAME", "npz:FILE" or "hf:NAME".
+      given: The facts of `Source.facts`; None for what the data tell.
+      data_dir: Directory of TFDS; None for TFDS's default.
+    """
+    facts = dict(given)
+    found = None
+    if any(value is None for value in facts.values()):
+        found = open_set(name, data_dir=data_dir)
+        facts["class_names"] = facts["class_names"] or found.class_names
+        native, wanted = found.image_size, facts["image_size"]
+        if facts["in_memory"] is None:
+            small = native is not None and native <= image_sets.MAX_SIZE_IN_MEMORY
+            facts["in_memory"] = small and wanted in (None, native)
+        facts["image_size"] = wanted or native or _LARGE_SIZE
+    if facts["image_size"] < 1:
+        raise ValueError(f"image_size must be at least 1, got {facts['image_size']}")
+    in_memory = facts["in_memory"]
+    spec = Source(
+        name=name,
+        num_classes=len(facts["class_names"]),
+        image_size=facts["image_size"],
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        stem="cifar" if in_memory else "imagenet",
+        loader=_load_set,
+        class_names=tuple(facts["class_names"]),
+        splits=None,
+        augments_on_host=not in_memory,
+    )
+    mean, std = facts["mean"], facts["std"]
+    if mean is None or std is None:
+        split = found.native_split("train")
+        own_mean, own_std = statistics.cached_mean_and_std(
+            _load_set(spec, split, data_dir=data_dir),
+            label="statistics",
+            key=[name, spec.image_size, in_memory, found.version(split)],
+        )
+        mean, std = mean or own_mean, std or own_std
+    return dataclasses.replace(spec, mean=tuple(mean), std=tuple(std))
+
+
 def load(
     name: str,
     split: str,
@@ -138,9 +262,10 @@ def load(
     """Loads a split.
 
     Args:
-      name: One of `names()`, or "folder:PATH"; see `source`.
+      name: Name of the data set; see `source`.
       split: "train" or "test", which of ImageNet is TFDS's "validation"; of a folder
-        also "val".
+        also "val"; of "tfds:", "npz:" and "hf:" any split that they have. It may end
+        with a subset, as in "test[:500]".
       data_dir: Directory of TFDS, which holds NAME/VERSION; None for TFDS's default,
         $TFDS_DATA_DIR or ~/tensorflow_datasets. Not used by `shapes` and folders.
       download: Whether to download and prepare a data set of which the directory holds
@@ -157,10 +282,56 @@ def load(
     Raises:
       ValueError: There is no such data set or split, or the data are absent or damaged.
     """
-    spec = source(name, image_size=image_size, class_names=class_names)
-    if split not in spec.splits:
+    # Reading images takes no mean; any keeps `source` from computing one.
+    unused = (0.5, 0.5, 0.5)
+    spec = source(
+        name,
+        image_size=image_size,
+        class_names=class_names,
+        mean=unused,
+        std=unused,
+        data_dir=data_dir,
+    )
+    return load_source(
+        spec,
+        split,
+        data_dir=data_dir,
+        download=download,
+        augment=augment,
+        num_workers=num_workers,
+    )
+
+
+def load_source(
+    spec: Source,
+    split: str,
+    *,
+    data_dir: epath.PathLike | None = None,
+    download: bool = False,
+    augment: bool = True,
+    num_workers: int = 0,
+) -> AnyDataset:
+    """Loads a split of a data set that is known.
+
+    Args:
+      spec: The data set.
+      split: Name of the split, which may end with a subset; see `load`.
+      data_dir: Directory of TFDS; None for TFDS's default.
+      download: Whether to prepare a data set that is not there.
+      augment: Whether training takes random crops of images that are decoded when they
+        are needed.
+      num_workers: Number of processes that decode such images; 0 for threads of this
+        process.
+
+    Raises:
+      ValueError: There is no such split, or the data are absent or damaged.
+    """
+    split, subset = subsets.split_name(split)
+    if spec.splits is not None and split not in spec.splits:
         raise unknown("split", split, spec.splits)
     dataset = spec.loader(spec, split, data_dir=data_dir, download=download)
+    if subset is not None:
+        dataset = dataset.subset(subset.rows(dataset.num_examples))
     if isinstance(dataset, EncodedDataset):
         return dataclasses.replace(dataset, augment=augment, num_workers=num_workers)
     return dataset
@@ -202,6 +373,31 @@ def _load_folder(spec: Source, split: str, **_) -> EncodedDataset:
     return EncodedDataset(records, spec.image_size, upright=True)
 
 
+def _load_set(
+    spec: Source, split: str, *, data_dir: epath.PathLike | None = None, **_
+) -> AnyDataset:
+    found = open_set(spec.name, data_dir=data_dir)
+    if found.class_names != spec.class_names:
+        raise ValueError(
+            f"{found.name} has other classes ({len(found.class_names)}) than those "
+            f"trained on ({spec.num_classes}); give the data that were trained on"
+        )
+    split = found.native_split(split)
+    dataset = EncodedDataset(
+        found.open(split), spec.image_size, resize=spec.resize or spec.image_size
+    )
+    if spec.augments_on_host:
+        return dataset
+    key = [spec.image_size, found.version(split)]
+    return image_sets.in_memory(dataset, label=f"{spec.name}-{split}", key=key)
+
+
+# Prefix of a name -> function of the rest of the name and the directory of TFDS.
+_OPENERS: dict[str, Callable[[str, epath.PathLike | None], ImageSet]] = {
+    TFDS: lambda place, data_dir: open_tfds(place, data_dir=data_dir),
+    NPZ: lambda place, data_dir: open_npz(place),
+    HF: lambda place, data_dir: open_hub(place),
+}
 _cifar = functools.partial(Source, image_size=32, stem="cifar", loader=_load_cifar)
 # Means and standard deviations are the published ones of the training images.
 SOURCES = {

@@ -4,6 +4,7 @@ Contract of this file: a config is a flat dict of JSON's types, as `configs/` ma
 and `workdirs` keep it. Nothing is written.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from spatial_smoothing.data import sources
+from spatial_smoothing.data import other_sets, sources, subsets
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.data.sources import Source
 from spatial_smoothing.lookup import unknown
@@ -45,7 +46,8 @@ def source(config: Mapping[str, Any]) -> Source:
     """Returns what is known of the data set of a config before it is loaded.
 
     Args:
-      config: Config with `dataset`; it may have `image_size` and `class_names`.
+      config: Config with `dataset`; it may have `image_size`, `class_names`, `mean`,
+        `std`, `in_memory` and `data_dir`.
 
     Raises:
       ValueError: if there is no such data set, or it has images of another size.
@@ -54,7 +56,29 @@ def source(config: Mapping[str, Any]) -> Source:
         config["dataset"],
         image_size=config.get("image_size"),
         class_names=config.get("class_names"),
+        mean=config.get("mean"),
+        std=config.get("std"),
+        in_memory=config.get("in_memory"),
+        data_dir=config.get("data_dir"),
     )
+
+
+def with_facts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a config with what its data set tells, to be used without the data.
+
+    Args:
+      config: Config with `dataset`. Fields that it has stay as they are.
+    """
+    return {**config, **source(config).facts()}
+
+
+def train_split(config: Mapping[str, Any]) -> str:
+    """Returns the split that a network is trained on, such as "train[:10%]".
+
+    Args:
+      config: Config that may have `train_split`; None, or none, is all of "train".
+    """
+    return config.get("train_split") or "train"
 
 
 def loader(
@@ -65,38 +89,53 @@ def loader(
 ) -> Callable[[str, str], AnyDataset]:
     """Returns a function that loads data sets for the networks of a config.
 
+    The data set of the config has its labels. Others are resized as it is, and their
+    labels are all 0; see `data.other_sets`.
+
     Args:
-      config: Config with `dataset`; it may have `image_size`, `class_names`,
-        `data_dir`, `augment` and `num_workers`.
+      config: Config with `dataset`; it may have the other fields that `source` uses,
+        `augment` and `num_workers`.
       data_dir: Directory of TFDS, in place of the one in the config. If the config's
         data set is a folder of images that is not there any more, either of the two
         may be the directory in which these images are now.
       download: Whether to prepare a data set that is not there; see `sources.load`.
 
     Returns:
-      A function of name and split to a data set.
+      A function `load(name, split="test")` to a data set. Name and split may end with a
+      subset, as in `load("cifar10[:500]")`.
     """
     own = source(config)
     given = data_dir or config.get("data_dir")
+    num_workers = config.get("num_workers") or 0
 
-    def load(name: str, split: str) -> AnyDataset:
-        class_names = None
-        place = name
-        if name == own.name:
-            class_names = own.class_names
-            if given and _has_moved(name, given):
-                place = f"{sources.FOLDER}{paths.absolute(given)}"
-        with progress.status(f"reading {place}, {split} split"):
-            return sources.load(
+    def load(name: str, split: str = "test") -> AnyDataset:
+        set_name, subset = subsets.split_name(name)
+        if not is_same_dataset(set_name, own.name):
+            with progress.status(f"reading {name}, {split} split"):
+                return other_sets.load_other(
+                    name,
+                    split,
+                    own=own,
+                    data_dir=given,
+                    download=download,
+                    num_workers=num_workers,
+                )
+        place = own
+        if given and _has_moved(set_name, given):
+            moved = f"{sources.FOLDER}{paths.absolute(given)}"
+            place = dataclasses.replace(own, name=moved)
+        with progress.status(f"reading {place.name}, {split} split"):
+            dataset = sources.load_source(
                 place,
                 split,
                 data_dir=given,
                 download=download,
-                image_size=own.image_size,
-                class_names=class_names,
                 augment=config.get("augment", True),
-                num_workers=config.get("num_workers") or 0,
+                num_workers=num_workers,
             )
+        if subset is None:
+            return dataset
+        return dataset.subset(subset.rows(dataset.num_examples))
 
     return load
 
@@ -111,10 +150,8 @@ def located(config: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(config)
     if found.get("data_dir"):
         found["data_dir"] = str(paths.absolute(found["data_dir"]))
-    name = found.get("dataset") or ""
-    if name.startswith(sources.FOLDER):
-        folder = paths.absolute(name.removeprefix(sources.FOLDER))
-        found["dataset"] = f"{sources.FOLDER}{folder}"
+    if found.get("dataset"):
+        found["dataset"] = other_sets.located(found["dataset"])
     return found
 
 
@@ -122,17 +159,11 @@ def is_same_dataset(name: str, other: str) -> bool:
     """Returns whether two names are of one data set; a folder may have several names.
 
     Args:
-      name: Value of `dataset` in a config.
+      name: Value of `dataset` in a config, or another name of a data set. A subset
+        behind it makes no difference.
       other: Value of `dataset` in another config.
     """
-    if name == other:
-        return True
-    if not (name.startswith(sources.FOLDER) and other.startswith(sources.FOLDER)):
-        return False
-    # One may go through a link, or be a relative path that an older version kept.
-    return paths.is_same(
-        name.removeprefix(sources.FOLDER), other.removeprefix(sources.FOLDER)
-    )
+    return other_sets.is_same(name, other)
 
 
 def _has_moved(name: str, place: epath.PathLike) -> bool:

@@ -19,18 +19,33 @@ class Written:
     labels: dict[str, np.ndarray]
 
 
-def write(root, *, splits=sources.SPLITS, size=32, num_classes=10, label=None, seed=0):
-    """Prepares random images with TFDS, in each split 300 in two shards."""
+def write(
+    root,
+    *,
+    splits=sources.SPLITS,
+    size=32,
+    num_classes=10,
+    label=None,
+    seed=0,
+    title="cifar10",
+    count=300,
+    grey=False,
+    names=None,
+):
+    """Prepares random images with TFDS, in each split `count` in two shards."""
     rng = np.random.default_rng(seed)
+    shape = (size, size) if grey else (size, size, 3)
+    classes = {"names": names} if names else {"num_classes": num_classes}
+    num_classes = len(names) if names else num_classes
 
     class Random(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        name = "cifar10"
+        name = title
         VERSION = tfds.core.Version("3.0.2")
 
         def _info(self):
             features = {
-                "image": tfds.features.Image(shape=(size, size, 3)),
-                "label": tfds.features.ClassLabel(num_classes=num_classes),
+                "image": tfds.features.Image(shape=(*shape, 1) if grey else shape),
+                "label": tfds.features.ClassLabel(**classes),
             }
             features = tfds.features.FeaturesDict(features)
             return tfds.core.DatasetInfo(builder=self, features=features)
@@ -39,8 +54,8 @@ def write(root, *, splits=sources.SPLITS, size=32, num_classes=10, label=None, s
             return {split: self._generate_examples() for split in splits}
 
         def _generate_examples(self):
-            for i in range(300):
-                image = rng.integers(0, 256, (size, size, 3), np.uint8)
+            for i in range(count):
+                image = rng.integers(0, 256, shape, np.uint8)
                 value = int(rng.integers(num_classes)) if label is None else label
                 yield i, {"image": PIL.Image.fromarray(image), "label": value}
 

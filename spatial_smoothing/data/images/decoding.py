@@ -1,10 +1,11 @@
 """Decodes, crops, resizes and flips images on the host, as ImageNet is trained on.
 
-Contract of this file: content is a file's bytes, in any format of Pillow; pixels are
-u8[S, S, 3], RGB. Geometry and interpolation (bilinear, antialiased) are those of
-torchvision on Pillow images, and pixels are equal to theirs unless a docstring says
-otherwise. What cannot be decoded raises whatever its decoder raises. Images that fit in
-memory, such as CIFAR's, are cropped and flipped on the device by `data/augment.py`.
+Contract of this file: content is a file's bytes, in any format of Pillow, or the
+decoded pixels of an image, u8[H, W, 3] or grey u8[H, W]; pixels are u8[S, S, 3], RGB.
+Geometry and interpolation (bilinear, antialiased) are those of torchvision on Pillow
+images, and pixels are equal to theirs unless a docstring says otherwise. What cannot be
+decoded raises whatever its decoder raises. Images that fit in memory, such as CIFAR's,
+are cropped and flipped on the device by `data/augment.py`.
 """
 
 import contextlib
@@ -18,17 +19,18 @@ import PIL.ImageOps
 from spatial_smoothing.data.images import image_files
 
 Box = tuple[int, int, int, int]
+Content = bytes | np.ndarray
 _BILINEAR = PIL.Image.Resampling.BILINEAR
 _ATTEMPTS = 10
 
 
 def center_crop(
-    content: bytes, *, size: int, resize: int | None = None, upright: bool = False
+    content: Content, *, size: int, resize: int | None = None, upright: bool = False
 ) -> np.ndarray:
     """Resizes the shorter side, and takes the square in the middle.
 
     Args:
-      content: Content of an image file.
+      content: Content of an image file, or decoded pixels.
       size: S, height and width of the square in pixels.
       resize: Length of the shorter side in pixels, at least S; None for S * 256 / 224.
       upright: Whether to turn the image upright, as its EXIF metadata say.
@@ -42,7 +44,7 @@ def center_crop(
 
 
 def random_crop(
-    content: bytes, rng: np.random.Generator, *, size: int, upright: bool = False
+    content: Content, rng: np.random.Generator, *, size: int, upright: bool = False
 ) -> np.ndarray:
     """Takes a random box, resizes it, and mirrors it with probability one half.
 
@@ -50,7 +52,7 @@ def random_crop(
     eighth of its size, which is faster; pixels then differ by a level or so.
 
     Args:
-      content: Content of an image file.
+      content: Content of an image file, or decoded pixels.
       rng: Generator that draws the box and whether to mirror.
       size: S, height and width of the result in pixels.
       upright: Whether to turn the image upright, as its EXIF metadata say.
@@ -104,8 +106,10 @@ def random_box(
     return left, top, left + w, top + h
 
 
-def _open(content: bytes, upright: bool) -> PIL.Image.Image:
+def _open(content: Content, upright: bool) -> PIL.Image.Image:
     """Opens an image, without decoding it where it is upright."""
+    if isinstance(content, np.ndarray):
+        return PIL.Image.fromarray(content)
     image = image_files.open_content(content)
     if upright and image.getexif().get(PIL.ExifTags.Base.Orientation, 1) != 1:
         return PIL.ImageOps.exif_transpose(image)

@@ -31,11 +31,11 @@ _log = logging.getLogger(__name__)
 
 
 class Records(Protocol):
-    """Encoded images by number. Workers get a pickled copy."""
+    """Images by number, encoded or decoded. Workers get a pickled copy."""
 
     def __len__(self) -> int: ...
 
-    def read(self, number: int) -> tuple[bytes, int]:
+    def read(self, number: int) -> tuple[decoding.Content, int]:
         """Returns content and label of a record."""
 
     def describe(self, number: int) -> str:

@@ -37,11 +37,14 @@ class EncodedRecords:
       source: TFDS's examples by number; `image` is the content of an image file.
       name: Split and folder, for messages.
       num_classes: K; labels are in [0, K).
+      feature: Name of the feature that is the label; None where labels are not used,
+        and all are 0.
     """
 
     source: Sequence[Mapping[str, Any]]
     name: str
     num_classes: int
+    feature: str | None = "label"
 
     def __len__(self) -> int:
         return len(self.source)
@@ -49,7 +52,9 @@ class EncodedRecords:
     def read(self, number: int) -> tuple[bytes, int]:
         """Returns content and label of a record; ValueError if the label is none."""
         example = self.source[number]
-        label = int(example["label"])
+        if self.feature is None:
+            return example["image"], 0
+        label = int(example[self.feature])
         if not 0 <= label < self.num_classes:
             raise ValueError(f"label {label} is not in 0 to {self.num_classes - 1}")
         return example["image"], label
@@ -163,7 +168,12 @@ def local_copy(folder: epath.Path, split: str) -> Iterator[epath.Path]:
 
 
 def open_split(
-    folder: epath.Path, split: str, *, num_classes: int, encoded: bool = False
+    folder: epath.Path,
+    split: str,
+    *,
+    num_classes: int,
+    encoded: bool = False,
+    feature: str = "label",
 ) -> Split:
     """Opens a split of a version.
 
@@ -172,6 +182,7 @@ def open_split(
       split: Name of the split in TFDS.
       num_classes: K; data with another number of classes are refused.
       encoded: Whether images are left as the bytes of their files.
+      feature: Name of the feature that is the label.
 
     Raises:
       ValueError: There is no such split, the data are damaged, or they have another
@@ -182,7 +193,7 @@ def open_split(
     decoders = {"image": tfds.decode.SkipDecoding()} if encoded else None
     try:
         builder = tfds.builder_from_directory(folder)
-        found = builder.info.features["label"].num_classes
+        found = builder.info.features[feature].num_classes
         records = builder.as_data_source(file_format="array_record", decoders=decoders)
     except Exception as error:  # TFDS, protobuf and json each raise their own
         raise unreadable(folder, error) from error
@@ -199,7 +210,12 @@ def open_split(
 
 
 def encoded_records(
-    folder: epath.Path, split: str, *, num_classes: int
+    folder: epath.Path,
+    split: str,
+    *,
+    num_classes: int,
+    feature: str = "label",
+    labelled: bool = True,
 ) -> EncodedRecords:
     """Opens a split and leaves its images encoded.
 
@@ -207,6 +223,8 @@ def encoded_records(
       folder: Folder of the version, not in a bucket.
       split: Name of the split in TFDS.
       num_classes: K; data with another number of classes are refused.
+      feature: Name of the feature that is the label.
+      labelled: Whether labels are read; if not, all are 0.
 
     Raises:
       ValueError: The folder is in a bucket, there is no such split, or the data are
@@ -218,8 +236,12 @@ def encoded_records(
             "file system (gcsfuse), or copy the folder to a disk, and pass that as "
             "--config.data_dir"
         )
-    records, _ = open_split(folder, split, num_classes=num_classes, encoded=True)
-    return EncodedRecords(records, f"{split} in {folder}", num_classes)
+    records, _ = open_split(
+        folder, split, num_classes=num_classes, encoded=True, feature=feature
+    )
+    return EncodedRecords(
+        records, f"{split} in {folder}", num_classes, feature if labelled else None
+    )
 
 
 def unreadable(path: epath.Path, error: Exception) -> ValueError:
