@@ -47,7 +47,8 @@ def get_config() -> ConfigDict:
 
     # The data.
 
-    # Data set: cifar10, cifar100, shapes, imagenet or folder:PATH, a folder of images.
+    # Data set: cifar10, cifar100, shapes, imagenet, folder:PATH (a folder of images),
+    # tfds:NAME (a set that TFDS prepared), npz:FILE or hf:NAME (of Hugging Face).
     config.dataset = "cifar100"
     # Directory of TFDS; None is its default, ~/tensorflow_datasets.
     config.data_dir = config_dict.placeholder(str)
@@ -58,8 +59,25 @@ def get_config() -> ConfigDict:
     config.augment = True
     # Height and width in pixels to which images of ImageNet and folders are resized.
     config.image_size = config_dict.placeholder(int)
+    # Part of the training split that is trained on, as in train[:10%]; None is all.
+    config.train_split = config_dict.placeholder(str)
+    # Mean of each channel, in [0, 1], to normalise by; None is that of the data set, or
+    # of the run or data set that init_from was trained on.
+    config.mean = config_dict.placeholder(tuple)
+    # Standard deviation of each channel, in [0, 1]; None as for the mean.
+    config.std = config_dict.placeholder(tuple)
     # Fraction of the training split that is held out for validation.
     config.val_fraction = 0.0
+
+    # Fine-tuning.
+
+    # Workdir of a run, or file with PyTorch weights, to start from; None starts from
+    # random values. Where the number of classes differs, the head is drawn anew.
+    config.init_from = config_dict.placeholder(str)
+    # Parts of the network that keep their weights, as in stem,stage1.
+    config.freeze = config_dict.placeholder(tuple)
+    # Factor of the learning rate of all parts of the network but the head.
+    config.backbone_factor = 1.0
 
     # The optimisation.
 

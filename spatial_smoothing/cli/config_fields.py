@@ -131,7 +131,13 @@ FIELDS = {
     "download": Field(bool),
     "augment": Field(bool),
     "image_size": _whole(1),
+    "train_split": Field(str),
+    "mean": Field(float, is_list=True, least=0, most=1),
+    "std": Field(float, is_list=True, above=0),
     "val_fraction": Field(float, least=0, below=1),
+    "init_from": Field(str),
+    "freeze": Field(str, is_list=True),
+    "backbone_factor": Field(float, least=0),
     "seed": Field(int, least=0, most=MAX_SEED),
     "members": _whole(1),
     "epochs": _whole(1),
@@ -191,6 +197,12 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
             remedy = f"; {_REMEDIES[name]}" if name in _REMEDIES else ""
             raise ValueError(
                 f"{name} must be {field.describe()}, got {_shown(value)}{remedy}"
+            )
+    for name in ("mean", "std"):
+        if config[name] is not None and len(config[name]) != 3:
+            raise ValueError(
+                f"{name} must have three numbers, of red, green and blue, got "
+                f"{_shown(config[name])}"
             )
     last = config["seed"] + config["members"] - 1
     if last > MAX_SEED:

@@ -11,7 +11,6 @@ caller's mistake, which is one line on stderr and leaves OUT as it was.
 import argparse
 import hashlib
 import pathlib
-import re
 import shlex
 import sys
 import tempfile
@@ -19,11 +18,10 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import jax
-import numpy as np
 
 from spatial_smoothing.cli import commands
 from spatial_smoothing.convert.files import StateDict, load_state_dict
-from spatial_smoothing.convert.names import LAST_BIAS, known_layouts
+from spatial_smoothing.convert.names import count_classes, known_layouts
 from spatial_smoothing.convert.weights import from_pytorch
 from spatial_smoothing.data import sources
 from spatial_smoothing.models.network import HEAD
@@ -152,8 +150,7 @@ def convert(
 
 def _dataset(source: pathlib.Path, state_dict: StateDict) -> str:
     """Returns the only data set with as many classes as the weights."""
-    biases = [v for key, v in state_dict.items() if re.fullmatch(LAST_BIAS, key)]
-    count = len(biases[0]) if biases and np.ndim(biases[0]) == 1 else None
+    count = count_classes(state_dict)
     fitting = [n for n in sources.names() if sources.source(n).num_classes == count]
     if len(fitting) == 1:
         return fitting[0]
@@ -185,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         "source",
         metavar="IN",
         type=pathlib.Path,
-        help="file with weights: .pth, .pth.tar, .pt, .safetensors or .npz",
+        help="file with weights: .pth, .pth.tar, .pt, .ckpt, .safetensors or .npz",
     )
     parser.add_argument(
         "out", metavar="OUT", type=pathlib.Path, help="the workdir, new or empty"

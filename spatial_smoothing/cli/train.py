@@ -19,10 +19,11 @@ from spatial_smoothing.cli import config_fields, devices, help_texts, output, st
 from spatial_smoothing.data import augment, batches, datasets
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.models.network import Network
-from spatial_smoothing.runs import labels, locks, recipes, workdirs
+from spatial_smoothing.runs import initial_weights, labels, locks, recipes, workdirs
+from spatial_smoothing.runs.initial_weights import InitialWeights, Pretrained
 from spatial_smoothing.runtime import processes, sharding
 from spatial_smoothing.runtime.interrupts import Interrupts
-from spatial_smoothing.training import logs, optim, profiling
+from spatial_smoothing.training import freezing, logs, optim, profiling
 from spatial_smoothing.training.checkpoints import Checkpoints
 from spatial_smoothing.training.loop import check_batch_size, fit
 from spatial_smoothing.training.options import (
@@ -64,6 +65,8 @@ class Job:
       mesh: The devices.
       normalize: `images u8[B, H, W, C] -> f32[B, H, W, C]`, for evaluation.
       prepare: The same with augmentation, for training.
+      initial: Weights to start from; None for random values, and for a run that
+        continues.
     """
 
     config: Mapping[str, Any]
@@ -73,6 +76,7 @@ class Job:
     mesh: Mesh
     normalize: Callable[..., Any]
     prepare: Callable[..., Any]
+    initial: InitialWeights | None = None
 
     @property
     def epochs(self) -> int:
@@ -90,11 +94,13 @@ class Job:
         return batches.num_batches(self.train.num_examples, self.config["batch_size"])
 
 
-def load(config: Mapping[str, Any]) -> Job:
+def load(config: Mapping[str, Any], pretrained: Pretrained | None = None) -> Job:
     """Builds the network of a config and loads its data sets. Writes nothing.
 
     Args:
       config: A config with all fields of `configs/common.py`.
+      pretrained: Weights to start from; None for random values, and for a run that
+        continues.
 
     Raises:
       ValueError: for a config whose parts do not fit together, or another data set than
@@ -103,13 +109,24 @@ def load(config: Mapping[str, Any]) -> Job:
     """
     with processes.together():
         model, source = recipes.build_model(config), recipes.source(config)
+        shapes = recipes.abstract_variables(model, image_size=source.image_size)
+        freezing.check_parts(shapes["params"], config["freeze"] or ())
+        initial = None
+        if pretrained is not None:
+            initial = initial_weights.choose(
+                pretrained,
+                shapes,
+                num_classes=source.num_classes,
+                members=config["members"],
+            )
         mesh = sharding.mesh(members=config["members"])
         sharding.check_batch_size(
             config["eval_batch_size"], mesh, name="eval_batch_size"
         )
         read = recipes.loader(config, download=config["download"])
         train, held_out = datasets.hold_out(
-            read(source.name, "train"), fraction=config["val_fraction"]
+            read(source.name, recipes.train_split(config)),
+            fraction=config["val_fraction"],
         )
         check_batch_size(config["batch_size"], train, mesh)
         splits = {"test": read(source.name, "test")}
@@ -121,7 +138,7 @@ def load(config: Mapping[str, Any]) -> Job:
     prepare = augment.preparation(
         normalize, augment=config["augment"] and not source.augments_on_host
     )
-    job = Job(config, model, train, splits, mesh, normalize, prepare)
+    job = Job(config, model, train, splits, mesh, normalize, prepare, initial)
     if job.num_steps > config_fields.MAX_INT:
         raise ValueError(
             f"{job.epochs} epochs of {job.steps_per_epoch} steps are more than "
@@ -151,7 +168,7 @@ def train(
       The last state; its `step` tells whether all epochs are over.
     """
     config = job.config
-    schedule = _schedule(job)
+    schedule, frozen = _schedule(job), tuple(config["freeze"] or ())
     profile = None
     if _PROFILE.value:
         profile = functools.partial(
@@ -163,15 +180,21 @@ def train(
         Hyperparameters(
             prepare=job.prepare,
             schedule=schedule,
-            optimizer=optim.sgd(
-                schedule,
-                momentum=config["momentum"],
-                weight_decay=config["weight_decay"],
+            optimizer=optim.by_part(
+                optim.sgd(
+                    schedule,
+                    momentum=config["momentum"],
+                    weight_decay=config["weight_decay"],
+                ),
+                frozen=frozen,
+                backbone_factor=config["backbone_factor"],
             ),
             epochs=job.epochs,
             batch_size=config["batch_size"],
             seed=config["seed"],
             members=config["members"],
+            initial=job.initial and job.initial.values,
+            frozen=frozen,
         ),
         placement=Placement(job.mesh, config["shard_state"]),
         saving=Saving(
@@ -216,12 +239,16 @@ def _monitor(job: Job, should_stop: Callable[[], bool]) -> Callable[..., Any]:
 
 def main() -> int:
     """Trains by the config in the workdir; returns the exit code."""
-    config = config_fields.read(FLAGS["config"].value.to_dict())
-    job = load(config)
+    config, pretrained = resolve(
+        config_fields.read(FLAGS["config"].value.to_dict()), _WORKDIR.value
+    )
+    job = load(config, pretrained)
     # The workdir is made last, so that bad input leaves nothing behind.
     path = workdirs.claim(_WORKDIR.value, config)
     if processes.is_first():
         print(describe(job))
+        if job.initial is not None:
+            print(job.initial.text)
     devices.announce()
     with (
         locks.locked(path),
@@ -230,7 +257,7 @@ def main() -> int:
             path / "checkpoints", max_to_keep=config["max_to_keep"]
         ) as checkpoints,
     ):
-        workdirs.sign(path)
+        workdirs.sign(path, initial_weights=job.initial and job.initial.about)
         log = Log()  # of several processes, the first one logs
         if processes.is_first():
             name = labels.label(job.model, num_members=config["members"])
@@ -256,6 +283,36 @@ def main() -> int:
         print(f"stopped at step {step}; the same command continues")
     # Without a signal here, another process has received one.
     return interrupts.exit_code or 128 + signal.SIGTERM
+
+
+def resolve(
+    config: Mapping[str, Any], workdir: epath.PathLike
+) -> tuple[dict[str, Any], Pretrained | None]:
+    """Finds out what a config leaves to its data, and reads the weights it names.
+
+    Args:
+      config: A config with all fields of `configs/common.py`.
+      workdir: Folder of the run, which need not be there.
+
+    Returns:
+      The config with the facts of its data set; and the weights to start from, None
+      where there are none, or the run continues from a checkpoint of its own.
+
+    Raises:
+      ValueError: if the data or the weights are not there, or cannot be read.
+    """
+    continues = workdirs.has_checkpoint(workdir)
+    pretrained = None
+    with processes.together():
+        config = workdirs.with_held_facts(workdir, config)
+        if config["init_from"] and not continues:
+            pretrained = initial_weights.read(config)
+            # The weights expect images that are normalised as theirs were.
+            for field in ("mean", "std"):
+                config[field] = config[field] or getattr(pretrained, field)
+        config = recipes.with_facts(config)
+    processes.check_same({"init_from": pretrained and pretrained.digest})
+    return config, pretrained
 
 
 def describe(job: Job) -> str:

@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 
 StateDict = dict[str, np.ndarray]
+# Keys of a checkpoint under which the state dictionary may be.
+_WRAPPERS = ("state_dict", "model")
 
 
 def load_state_dict(path: str | pathlib.Path) -> tuple[str | None, StateDict]:
     """Reads a state dictionary.
 
     Args:
-      path: A file `.pth`, `.pth.tar` or `.pt` (a state dictionary, or a checkpoint
-        `{"name", "state_dict", ...}`; needs torch), `.safetensors` (needs
-        safetensors) or `.npz`.
+      path: A file `.pth`, `.pth.tar`, `.pt`, `.ckpt` or `.bin` (a state dictionary, or
+        a checkpoint `{"name", "state_dict", ...}` or `{"model", ...}`, as Lightning and
+        others write; needs torch), `.safetensors` (needs safetensors) or `.npz`.
 
     Returns:
       The name of the model, None where the file has none, and PyTorch name -> array.
@@ -56,8 +58,10 @@ def _read_pytorch(path: pathlib.Path) -> tuple[str | None, StateDict]:
             ) from None
         raise _unreadable(path, error) from None
     name, state = None, content
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        name, state = content.get("name"), content["state_dict"]
+    for wrapper in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
+            name, state = content.get("name"), content[wrapper]
+            break
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         held = state if isinstance(state, dict) else [type(state).__name__]
         raise ValueError(
@@ -114,6 +118,8 @@ _READERS: dict[str, Callable[[pathlib.Path], tuple[str | None, StateDict]]] = {
     ".pth": _read_pytorch,
     ".pth.tar": _read_pytorch,
     ".pt": _read_pytorch,
+    ".ckpt": _read_pytorch,
+    ".bin": _read_pytorch,
     ".safetensors": _read_safetensors,
     ".npz": _read_npz,
 }

@@ -7,7 +7,10 @@ torchvision's ResNet, ResNeXt, WideResNet, AlexNet and VGG with batch normalisat
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
 
 from spatial_smoothing.lookup import lookup
 from spatial_smoothing.models.network import Network
@@ -104,7 +107,45 @@ def _residual_blocks(shortcut: str) -> Rules:
 
 
 # Name of the last layer's bias in any naming; its length is the number of classes.
-LAST_BIAS = r"(module\.)?(fc|classifier\.6|classifier\.\d\.dense3?)\.bias"
+LAST_BIAS = r"(fc|classifier\.6|classifier\.\d\.dense3?)\.bias"
+# What wrappers of networks put in front of all names: DataParallel, torch.compile,
+# Lightning and others that hold the network in an attribute.
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
+
+
+def without_prefixes(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a state dictionary without the prefixes that all of its names have.
+
+    Args:
+      state_dict: PyTorch name -> array.
+    """
+    found = dict(state_dict)
+    for prefix in _shared_prefixes(found):
+        found = {key.removeprefix(prefix): value for key, value in found.items()}
+    return found
+
+
+def _shared_prefixes(names: Iterable[str]) -> Iterator[str]:
+    """Yields the prefixes, outermost first, that all names share."""
+    names = list(names)
+    while names:
+        shared = [p for p in PREFIXES if all(name.startswith(p) for name in names)]
+        if not shared:
+            return
+        yield shared[0]
+        names = [name.removeprefix(shared[0]) for name in names]
+
+
+def count_classes(state_dict: Mapping[str, Any]) -> int | None:
+    """Returns the number of classes of weights; None where no last layer is known.
+
+    Args:
+      state_dict: PyTorch name -> array, in any naming, with prefixes or without.
+    """
+    named = without_prefixes(state_dict).items()
+    biases = [value for key, value in named if re.fullmatch(LAST_BIAS, key)]
+    return len(biases[0]) if biases and np.ndim(biases[0]) == 1 else None
+
 
 # Name of a layout -> function from a network to its rules, of which the first that
 # matches holds.

@@ -21,6 +21,7 @@ from spatial_smoothing.convert.names import (
     Path,
     known_layouts,
     pytorch_key,
+    without_prefixes,
 )
 from spatial_smoothing.models import zoo
 from spatial_smoothing.models.network import Network
@@ -64,8 +65,9 @@ def from_pytorch(
     Args:
       name: One of `models.names()`.
       state_dict: PyTorch name -> array (anything NumPy takes), in PyTorch's layout.
-        A prefix "module." of all names is dropped. Counters of batches, kernels of
-        blurs and biases of torchvision's convolutions may be left out.
+        Prefixes of all names that wrappers make, such as "module.", are dropped.
+        Counters of batches, kernels of blurs and biases of torchvision's convolutions
+        may be left out.
       num_classes: K, number of classes.
       stem: "cifar" or "imagenet".
       **overrides: Other arguments of `models.build`.
@@ -150,16 +152,13 @@ def to_pytorch(
 
 
 def _arrays(state_dict: Mapping[str, Any]) -> StateDict:
-    """Returns arrays under names without the prefix of DataParallel.
+    """Returns arrays under names without the prefixes of wrappers.
 
     Floating-point arrays become f32, as variables are. Counters of batches become
     scalars: some writers store them with the shape (1,).
     """
-    prefix = "module."
-    if not all(key.startswith(prefix) for key in state_dict):
-        prefix = ""
     arrays = {}
-    for key, value in state_dict.items():
+    for key, value in without_prefixes(state_dict).items():
         array = np.asarray(value)
         if jnp.issubdtype(array.dtype, jnp.floating):
             # Values beyond f32 become infinite, which `_problems` refuses by name.
@@ -167,7 +166,7 @@ def _arrays(state_dict: Mapping[str, Any]) -> StateDict:
                 array = array.astype(np.float32, copy=False)
         if key.endswith(_COUNTER) and array.size == 1:
             array = array.reshape(())
-        arrays[key.removeprefix(prefix)] = array
+        arrays[key] = array
     return arrays
 
 

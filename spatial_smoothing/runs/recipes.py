@@ -150,6 +150,8 @@ def located(config: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(config)
     if found.get("data_dir"):
         found["data_dir"] = str(paths.absolute(found["data_dir"]))
+    if found.get("init_from"):
+        found["init_from"] = str(paths.absolute(found["init_from"]))
     if found.get("dataset"):
         found["dataset"] = other_sets.located(found["dataset"])
     return found
@@ -184,16 +186,10 @@ def build_model(config: Mapping[str, Any]) -> Network:
       ValueError: for an unknown model, data set or type, or fields that do not fit each
         other.
     """
-    fields = {name: config.get(name) for name in MODEL_FIELDS}
-    dtype = fields.pop("dtype") or "float32"
+    given = model_arguments(config)
+    dtype = given.pop("dtype", "float32")
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    # Flax modules must be hashable, so lists of JSON and of configs become tuples.
-    given = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in fields.items()
-        if value is not None
-    }
     dataset = source(config)
     model = zoo.build(
         config["model"],
@@ -204,6 +200,20 @@ def build_model(config: Mapping[str, Any]) -> Network:
     # Tracing finds fields that do not fit each other, at no cost.
     abstract_variables(model, image_size=dataset.image_size)
     return model
+
+
+def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of `MODEL_FIELDS` that a config gives, with their values.
+
+    Args:
+      config: A config; fields that are None are left out.
+    """
+    # Flax modules must be hashable, so lists of JSON and of configs become tuples.
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name in MODEL_FIELDS
+        if (value := config.get(name)) is not None
+    }
 
 
 def abstract_variables(model: Network, *, image_size: int) -> dict[str, Any]:

@@ -22,7 +22,12 @@ from spatial_smoothing.runs import recipes
 from spatial_smoothing.runs.provenance import provenance
 from spatial_smoothing.runtime import paths, processes, random_bits, sharding
 from spatial_smoothing.training import input_pipeline
-from spatial_smoothing.training.checkpoints import Checkpoints, abstract, fingerprint
+from spatial_smoothing.training.checkpoints import (
+    Checkpoints,
+    abstract,
+    fingerprint,
+    saved_steps,
+)
 
 FREE = frozenset(
     {
@@ -38,9 +43,21 @@ FREE = frozenset(
     }
 )
 # Fields that configs of older runs lack, and what these mean.
-_SINCE = {"members": 1, "shard_state": False}
+SINCE = {
+    "members": 1,
+    "shard_state": False,
+    "train_split": None,
+    "mean": None,
+    "std": None,
+    "init_from": None,
+    "freeze": None,
+    "backbone_factor": 1.0,
+}
+# What the data set tells, which a run keeps; see `Source.facts`.
+_FACTS = ("class_names", "image_size", "mean", "std", "in_memory")
 # Smallest value of the fields that are numbers.
 _AT_LEAST = {
+    "backbone_factor": 0,
     "batch_size": 1,
     "checkpoint_every": 1,
     "checkpoint_minutes": 0,
@@ -137,9 +154,8 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
 
 
 def _claim(path: epath.Path, config: Mapping[str, Any]) -> None:
-    config = {**_SINCE, **recipes.located(config)}
-    if names := recipes.source(config).class_names:
-        config["class_names"] = names  # so that a run can be used without the folder
+    # What the data tell is kept, so that a run can be used without them.
+    config = recipes.with_facts({**SINCE, **recipes.located(config)})
     config = json.loads(json.dumps(config))  # tuples become lists, as when read
     # A workdir that holds this config already is the run that continues.
     if (path / "config.json").exists():
@@ -172,7 +188,47 @@ def _is_same(name: str, held: Any, new: Any) -> bool:
     return held == new
 
 
-def sign(workdir: epath.PathLike) -> None:
+def with_held_facts(
+    workdir: epath.PathLike, config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns a config with what the first start of its run found out of its data.
+
+    A run that continues needs neither the weights that it started from, nor another
+    look at the data, to know how images are normalised.
+
+    Args:
+      workdir: A path; the workdir need not be there.
+      config: Config of this start. Fields that it gives stay as they are.
+    """
+    path = paths.absolute(workdir)
+    if not (path / "config.json").exists():
+        return dict(config)
+    held = read_config(path)
+    same_data = recipes.is_same_dataset(held.get("dataset", ""), config["dataset"])
+    if not same_data:
+        return dict(config)
+    # Folders are listed anew, so that a class that was added is noticed.
+    names = _FACTS if held.get("in_memory") is not None else ("mean", "std")
+    known = {name: held[name] for name in names if held.get(name) is not None}
+    return {**config, **{n: v for n, v in known.items() if config.get(n) is None}}
+
+
+def has_checkpoint(workdir: epath.PathLike) -> bool:
+    """Returns whether a training in a workdir would continue from a checkpoint.
+
+    Of several processes, all are told what the first one sees.
+
+    Args:
+      workdir: A path; the workdir need not be there.
+    """
+    return bool(
+        processes.of_first(saved_steps(paths.absolute(workdir) / "checkpoints"))
+    )
+
+
+def sign(
+    workdir: epath.PathLike, *, initial_weights: Mapping[str, Any] | None = None
+) -> None:
     """Adds this start to `provenance.json`, if it differs from the one before.
 
     The file holds the provenance of the first start. It lists later ones under
@@ -181,6 +237,8 @@ def sign(workdir: epath.PathLike) -> None:
 
     Args:
       workdir: Workdir that this run has claimed and locked.
+      initial_weights: What the run starts from, as values for JSON, which is kept as
+        `initial_weights`; None for random values, or where the run continues.
 
     Raises:
       ValueError: if the file is there and not JSON.
@@ -188,15 +246,19 @@ def sign(workdir: epath.PathLike) -> None:
     """
     with processes.together():
         if processes.is_first():
-            _sign(epath.Path(workdir))
+            _sign(epath.Path(workdir), initial_weights)
 
 
-def _sign(workdir: epath.Path) -> None:
+def _sign(
+    workdir: epath.Path, initial_weights: Mapping[str, Any] | None = None
+) -> None:
     path, now = workdir / "provenance.json", provenance()
     if not path.exists():
         write_json(path, now)
-        return
     held = _read_json(path)
+    if initial_weights is not None:
+        held = {**held, "initial_weights": dict(initial_weights)}
+        write_json(path, held)
     # Compared with the newest start, not with the first one.
     continued = held.get("continued", [])
     last = continued[-1] if continued else held
@@ -209,7 +271,7 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     path = paths.absolute(workdir) / "config.json"
     if not path.exists():
         raise ValueError(f"no run in workdir {workdir}: there is no {path}")
-    return {**_SINCE, **_read_json(path)}
+    return {**SINCE, **_read_json(path)}
 
 
 def _read_json(path: epath.Path) -> dict[str, Any]:

@@ -223,7 +223,9 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # orbax, tensorstore and the system raise their own
-            complete = [step for step in _saved(self.directory) if step != self._saving]
+            complete = [
+                step for step in saved_steps(self.directory) if step != self._saving
+            ]
             kept = f"{complete[-1]} is complete" if complete else "there is none before"
             raise OSError(
                 f"cannot save checkpoint {self._saving} in {self.directory}: "
@@ -232,8 +234,12 @@ class Checkpoints:
             ) from error
 
 
-def _saved(directory: epath.Path) -> list[int]:
-    """The steps of the complete checkpoints, without a manager."""
+def saved_steps(directory: epath.Path) -> list[int]:
+    """Returns the steps of the complete checkpoints, increasing.
+
+    Args:
+      directory: Directory of the checkpoints, which need not be there.
+    """
     return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
 
 

@@ -34,6 +34,7 @@ from spatial_smoothing.training.steps import (
     init_state,
     place_state,
     steps_made,
+    with_values,
 )
 
 # A chunk of steps takes about so long. Between two of them the host reports progress,
@@ -182,6 +183,9 @@ def _prepare_run(
         )
         # The oldest checkpoints do not say it: they were saved after the record.
         epoch_to_log = not restored.metadata.get("recorded", True)
+    elif hyperparameters.initial is not None:
+        variables = with_values(state.variables, hyperparameters.initial)
+        state = state.replace(variables=variables)
     # The last batch of an epoch may be short.
     batch_size = hyperparameters.batch_size
     steps_per_epoch = num_batches(dataset.num_examples, batch_size)
@@ -214,6 +218,7 @@ def _compile(
             prepare=hyperparameters.prepare,
             seed=hyperparameters.seed,
             mesh=mesh,
+            frozen=hyperparameters.frozen,
         )
     if monitoring.profile is None:
         return advance

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from spatial_smoothing.training import freezing
+
 
 def warmup_multistep(
     learning_rate: float,
@@ -69,4 +71,37 @@ def sgd(
         optax.add_decayed_weights(weight_decay),
         optax.trace(momentum),
         optax.scale_by_learning_rate(schedule),
+    )
+
+
+def by_part(
+    optimizer: optax.GradientTransformation,
+    *,
+    frozen: Sequence[str] = (),
+    backbone_factor: float = 1.0,
+) -> optax.GradientTransformation:
+    """Returns an optimiser with other learning rates for some parts of a network.
+
+    Args:
+      optimizer: The optimiser of the head, and of the rest but for the factor.
+      frozen: Names of the parts that are not changed, such as "stem" and "stage1". They
+        have no optimiser state.
+      backbone_factor: Factor, at least 0, of the learning rate of all parts but the
+        head.
+    """
+    if not frozen and backbone_factor == 1:
+        return optimizer  # its state is that of earlier checkpoints
+
+    def group(part: str) -> str:
+        if part in frozen:
+            return "frozen"
+        return "head" if part == "head" else "backbone"
+
+    return optax.multi_transform(
+        {
+            "head": optimizer,
+            "backbone": optax.chain(optimizer, optax.scale(backbone_factor)),
+            "frozen": optax.set_to_zero(),
+        },
+        lambda params: freezing.label(params, group),
     )

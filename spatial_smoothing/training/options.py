@@ -7,9 +7,10 @@ rounding of it.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -85,6 +86,12 @@ class Hyperparameters:
       seed: Seed of initial values, order, augmentation and dropout, in [0, 2**32).
       members: M, members of a deep ensemble that are trained at once; member m has
         the seed `seed + m`. 1 for a single network.
+      initial: Path of a variable, such as ("params", "stem_conv", "kernel"), -> the
+        value that it starts from, of its shape. With several members, a value has the
+        shape of one network and is that of all, or an axis of members. Variables that
+        are left out are drawn from the seed. A run that continues does not use it.
+      frozen: Names of the parts of the network that keep their weights, such as "stem"
+        and "stage1"; see `freezing`. The optimiser has to know of them too.
     """
 
     prepare: Prepare
@@ -94,6 +101,8 @@ class Hyperparameters:
     batch_size: int = 128
     seed: int = 0
     members: int = 1
+    initial: Mapping[tuple[str, ...], np.ndarray] | None = None
+    frozen: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

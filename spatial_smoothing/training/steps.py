@@ -7,11 +7,12 @@ state of one network with a leading axis of M on every array; member m trains as
 single network with the seed `seed + m` does. Batches are those of `data.batches`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +22,7 @@ from jax.sharding import Mesh
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.forms import gradients
 from spatial_smoothing.runtime import cpu, processes, random_bits, sharding
+from spatial_smoothing.training import freezing
 from spatial_smoothing.training.input_pipeline import InputPipeline
 
 Prepare = Callable[[jax.Array, jax.Array], jax.Array]
@@ -158,6 +160,35 @@ def place_state(
     return jax.jit(init, out_shardings=out_shardings)()
 
 
+def with_values(
+    variables: dict[str, Any], values: Mapping[tuple[str, ...], np.ndarray]
+) -> dict[str, Any]:
+    """Returns variables with some values in place of those that were drawn.
+
+    Args:
+      variables: Variables on the devices; stacked where there are members.
+      values: Path of a variable -> its new value, of its shape. A value without the
+        axis of members is that of all members.
+
+    Raises:
+      ValueError: There is no such variable, or it has another shape.
+    """
+    leaves = flax.traverse_util.flatten_dict(variables, keep_empty_nodes=True)
+    for path, value in values.items():
+        name = "/".join(path)
+        if path not in leaves:
+            raise ValueError(f"the network has no variable {name} to start from")
+        leaf = leaves[path]
+        if leaf.shape not in (value.shape, (*leaf.shape[:1], *value.shape)):
+            raise ValueError(f"{name} has the shape {leaf.shape}, not {value.shape}")
+        whole = np.broadcast_to(np.asarray(value, leaf.dtype), leaf.shape)
+        # Each process gives its devices the part of the array that they hold.
+        leaves[path] = jax.make_array_from_callback(
+            leaf.shape, leaf.sharding, lambda index, whole=whole: whole[index]
+        )
+    return flax.traverse_util.unflatten_dict(leaves)
+
+
 def steps_made(state: TrainState) -> int:
     """Returns the number of steps that all members have made; waits for the devices."""
     return int(np.min(sharding.gather(state.step)))
@@ -182,6 +213,7 @@ def training_loss(
     *,
     dropout_key: jax.Array,
     train: bool = True,
+    frozen: Sequence[str] = (),
 ) -> tuple[jax.Array, LossOutputs]:
     """Returns the loss of a step: the mean cross-entropy of the examples in the mask.
 
@@ -195,6 +227,8 @@ def training_loss(
       dropout_key: PRNG key of the dropout masks.
       train: Whether batch normalisation uses the statistics of the batch, and updates
         the running ones. If False, it uses the running ones, and dropout stays on.
+      frozen: Names of the parts whose batch normalisation does not train; see
+        `freezing`.
 
     Returns:
       f32[], the loss in nats, and what it finds on the way.
@@ -202,14 +236,15 @@ def training_loss(
     mask, labels = batch["mask"], batch["label"]
     rngs = {"dropout": random_bits.fused(dropout_key)}
     if train:
-        logits, updates = model.apply(
-            variables,
-            batch["image"],
-            train=True,
-            mask=mask,  # padding takes no part in the statistics of a batch
-            rngs=rngs,
-            mutable=["batch_stats"],
-        )
+        with freezing.evaluating(frozen):
+            logits, updates = model.apply(
+                variables,
+                batch["image"],
+                train=True,
+                mask=mask,  # padding takes no part in the statistics of a batch
+                rngs=rngs,
+                mutable=["batch_stats"],
+            )
         batch_stats = updates.get("batch_stats", {})
     else:
         logits = model.apply(variables, batch["image"], train=False, rngs=rngs)
@@ -229,6 +264,7 @@ def train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     dropout_key: jax.Array,
+    frozen: Sequence[str] = (),
 ) -> TrainState:
     """Makes one step of one network.
 
@@ -238,6 +274,8 @@ def train_step(
       model: The network.
       optimizer: An optax transformation.
       dropout_key: PRNG key of the dropout masks of this step.
+      frozen: Names of the parts that are not differentiated; the optimiser has to leave
+        them as they are too, because weight decay would change them.
 
     Returns:
       The state after the step.
@@ -246,8 +284,11 @@ def train_step(
     # The gradient is with respect to the parameters alone. The statistics are an input
     # beside them, and come back updated.
     def loss_fn(params: Any) -> tuple[jax.Array, LossOutputs]:
+        params = freezing.without_gradient(params, frozen)
         variables = {**state.variables, "params": params}
-        return training_loss(model, variables, batch, dropout_key=dropout_key)
+        return training_loss(
+            model, variables, batch, dropout_key=dropout_key, frozen=frozen
+        )
 
     params = state.variables["params"]
     grads_of = jax.value_and_grad(loss_fn, has_aux=True)
@@ -282,6 +323,7 @@ def compile_steps(
     seed: int,
     mesh: Mesh,
     on_device: bool | None = None,
+    frozen: Sequence[str] = (),
 ) -> Advance:
     """Compiles `advance(state, stop, should_stop)`, which makes steps.
 
@@ -298,6 +340,7 @@ def compile_steps(
         saves a round trip through Python for each step. None chooses True, except on
         CPUs, where XLA runs gradients of convolutions 15 to 115 times more slowly
         inside a loop, and where batches come from the host.
+      frozen: Names of the parts of the network that keep their weights.
 
     Returns:
       `advance(state, stop, should_stop) -> state`. It makes steps until the state has
@@ -319,7 +362,15 @@ def compile_steps(
     streams = jax.jit(
         lambda: Streams.of(seed, members=num_members), out_shardings=stream_sharding
     )()
-    step = _member_step(model, optimizer, state, pipeline, prepare=prepare, mesh=mesh)
+    step = _member_step(
+        model,
+        optimizer,
+        state,
+        pipeline,
+        prepare=prepare,
+        mesh=mesh,
+        frozen=tuple(frozen),
+    )
     loop = _device_loop if on_device else _host_loop
     advance = loop(
         step,
@@ -342,6 +393,7 @@ def _member_step(
     *,
     prepare: Prepare,
     mesh: Mesh,
+    frozen: tuple[str, ...],
 ) -> _MemberStep:
     """Returns a function, to be traced, that makes one step of one member a group.
 
@@ -375,6 +427,7 @@ def _member_step(
             model=model,
             optimizer=optimizer,
             dropout_key=dropout_key,
+            frozen=frozen,
         )
 
     if state.step.ndim:

@@ -69,7 +69,7 @@ def test_an_npz_of_objects_is_not_unpickled(tmp_path):
 def test_unknown_suffix(tmp_path):
     message = (
         r"cannot tell the format of .*net\.h5; "
-        r"suffixes: \.pth, \.pth\.tar, \.pt, \.safetensors, \.npz$"
+        r"suffixes: \.pth, \.pth\.tar, \.pt, \.ckpt, \.bin, \.safetensors, \.npz$"
     )
     with pytest.raises(ValueError, match=message):
         ss.convert.load_state_dict(tmp_path / "net.h5")

@@ -1,6 +1,8 @@
 """Data sets that their own files describe: tfds:NAME, npz:FILE and hf:NAME."""
 
 import io
+import json
+import sys
 
 import numpy as np
 import PIL.Image
@@ -165,13 +167,16 @@ def test_a_damaged_npz(tmp_path):
 
 
 def test_without_the_library_of_hugging_face(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"pip install 'spatial-smoothing\[hf\]'"):
         sources.source("hf:mnist")
 
 
+@pytest.mark.filterwarnings("ignore")  # the library and what it needs warn
 def test_a_folder_of_parquet(tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets")
+    pytest.importorskip("datasets")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     pixels, labels = images(9, 8, 3), np.arange(9) % 3
 
@@ -180,19 +185,23 @@ def test_a_folder_of_parquet(tmp_path, monkeypatch):
         PIL.Image.fromarray(image).save(file, "PNG")
         return file.getvalue()
 
-    features = datasets.Features(
-        {
-            "image": datasets.Image(),
-            "label": datasets.ClassLabel(names=["a", "b", "c"]),
-        }
+    features = {
+        "image": {"_type": "Image"},
+        "label": {"_type": "ClassLabel", "names": ["a", "b", "c"]},
+    }
+    file = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    schema = pyarrow.schema(
+        [("image", file), ("label", pyarrow.int64())],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
     )
     rows = {
         "image": [{"bytes": content(image), "path": None} for image in pixels],
         "label": labels.tolist(),
     }
-    table = datasets.Dataset.from_dict(rows, features=features)
+    (tmp_path / "set").mkdir()
     for split in ("train", "test"):
-        table.to_parquet(tmp_path / "set" / f"{split}.parquet")
+        table = pyarrow.table(rows, schema=schema)
+        parquet.write_table(table, tmp_path / "set" / f"{split}.parquet")
     name = f"hf:{tmp_path}/set"
     source = sources.source(name)
     assert (source.class_names, source.image_size) == (("a", "b", "c"), 8)

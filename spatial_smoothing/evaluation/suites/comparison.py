@@ -14,7 +14,7 @@ from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.settings import SMOOTHED, recipe
 from spatial_smoothing.metrics import Examples
 from spatial_smoothing.runs import workdirs
-from spatial_smoothing.runs.workdirs import FREE
+from spatial_smoothing.runs.workdirs import FREE, SINCE
 from spatial_smoothing.runtime import paths
 
 _FILE = "examples.npz"
@@ -162,10 +162,12 @@ def earlier(
             f"{output} holds an evaluation of {there}, which one of {here} would "
             "replace; choose another --output=DIR"
         )
+    # Reports of older versions lack the newer fields of a config.
+    old_config, new_config = ({**SINCE, **each["config"]} for each in (before, where))
     different = [
         name
-        for name in sorted({*before["config"], *where["config"]} - FREE)
-        if before["config"].get(name) != where["config"].get(name)
+        for name in sorted({*old_config, *new_config} - FREE)
+        if old_config.get(name) != new_config.get(name)
     ]
     if different:
         raise ValueError(

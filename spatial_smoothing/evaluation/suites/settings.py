@@ -17,9 +17,10 @@ from spatial_smoothing.data import datasets
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.partial import Partial
+from spatial_smoothing.runs import recipes
 from spatial_smoothing.runs.labels import SMOOTHED as SMOOTHED
 from spatial_smoothing.runs.labels import label as label
-from spatial_smoothing.runs.workdirs import FREE, Run
+from spatial_smoothing.runs.workdirs import FREE, SINCE, Run
 
 # Fields of a config in which seeds of one thing may differ.
 _SEEDS = FREE | {"members", "seed"}
@@ -134,7 +135,8 @@ def held_out(
     fractions = {run.config.get("val_fraction") or 0.0 for run in runs}
     if fractions == {0.0} or len(fractions) > 1:
         return None
-    dataset = load(runs[0].config["dataset"], "train")
+    config = runs[0].config
+    dataset = load(config["dataset"], recipes.train_split(config))
     return datasets.hold_out(dataset, fraction=fractions.pop())[1]
 
 
@@ -147,7 +149,12 @@ def recipe(config: Mapping[str, Any], *, smoothing: bool = True) -> str:
         with and one without smoothing that are alike in all else have the same text.
     """
     ignored = _SEEDS if smoothing else _SEEDS | _SMOOTHING
-    fields = {name: value for name, value in config.items() if name not in ignored}
+    # A field with the meaning of older runs, which lack it, makes no other recipe.
+    fields = {
+        name: value
+        for name, value in config.items()
+        if name not in ignored and (name not in SINCE or value != SINCE[name])
+    }
     if not smoothing and "model" in fields:
         fields["model"] = fields["model"].replace("_smoothing", "")
     return f"{zlib.crc32(json.dumps(fields, sort_keys=True).encode()):08x}"

@@ -11,6 +11,7 @@ from spatial_smoothing.data import augment, datasets
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.evaluation.suites.settings import Setting, label
 from spatial_smoothing.models.network import Network
+from spatial_smoothing.runs import recipes
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import sharding
 
@@ -98,7 +99,7 @@ def training_images(
       seed: Seed of the choice and of the order.
     """
     config = runs[0].config
-    train = setting.load(config["dataset"], "train")
+    train = setting.load(config["dataset"], recipes.train_split(config))
     fraction = config.get("val_fraction") or 0.0
     train, _ = datasets.hold_out(train, fraction=fraction)
     chosen = datasets.choose(train.num_examples, count, seed=seed)
