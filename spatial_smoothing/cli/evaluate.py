@@ -14,9 +14,11 @@ from etils import epath
 
 from spatial_smoothing import report
 from spatial_smoothing.cli import config_fields, devices, folders, options, start
+from spatial_smoothing.data import class_names, labelled_sets, other_sets, real_labels
+from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.evaluation import suites
 from spatial_smoothing.lookup import lookup
-from spatial_smoothing.runs import locks, recipes, workdirs
+from spatial_smoothing.runs import locks, recipes, restricted, workdirs
 from spatial_smoothing.runs.provenance import provenance
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import paths, processes, progress
@@ -55,7 +57,22 @@ _SUITE = flags.DEFINE_list(
 _SPLIT = flags.DEFINE_string(
     "split",
     "test",
-    "Split of the data set that is scored, such as test or train.",
+    "Split of the data set that is scored, such as test, train or test[:500].",
+    flag_values=FLAGS,
+)
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "Another data set with classes of the run's own, to be scored in place of it: "
+    "tfds:NAME, folder:PATH, npz:FILE, hf:NAME or list:FILE. Logits of classes that it "
+    "does not have are left out.",
+    flag_values=FLAGS,
+)
+_REAL_LABELS = flags.DEFINE_string(
+    "real_labels",
+    None,
+    "File real.json with reassessed labels (ReaL) of the validation images of "
+    "ImageNet; a prediction is right if it is one of an image's labels.",
     flag_values=FLAGS,
 )
 _DATA_DIR = flags.DEFINE_string(
@@ -118,8 +135,8 @@ _PUBLISHED = flags.DEFINE_bool(
 _OPTIONS = options.define(suites.SUITES, FLAGS)
 # Flags that a comparison has no use for.
 _OF_EVALUATION = (
-    *("suite", "split", "data_dir", "download", "num_samples", "batch_size", "chunk"),
-    *("ood", *_OPTIONS),
+    *("suite", "split", "dataset", "real_labels", "data_dir", "download"),
+    *("num_samples", "batch_size", "chunk", "ood", *_OPTIONS),
 )
 
 
@@ -131,12 +148,22 @@ def evaluate() -> None:
     runs = [run for path in folder_names for run in workdirs.load_members(path)]
     check_number_of_runs(runs, chosen)
     check_ood(runs[0].config)
+    check_other_labels(runs[0].config, chosen)
+    trained, labelled = runs, None
+    if _DATASET.value:
+        with processes.together():
+            runs, labelled = on_another_set(runs)
     beside = published([runs[0].config])
-    output = paths.absolute(_OUTPUT.value or suites.default_output(folder_names))
+    output = paths.absolute(
+        _OUTPUT.value
+        or suites.default_output(
+            folder_names, dataset=_DATASET.value or _REAL_LABELS.value
+        )
+    )
     where = about(runs)
     with processes.together():
         report.check(output)
-        setting = load_setting(runs, output, chosen)
+        setting = load_setting(trained, output, chosen, labelled)
     processes.check_same({_SPLIT.value: setting.dataset.checksum})
     devices.announce()
     # Another evaluation into the same report would lose the rows of one of the two.
@@ -198,7 +225,10 @@ def about(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def load_setting(
-    runs: Sequence[Run], output: epath.Path, chosen: Collection[str]
+    runs: Sequence[Run],
+    output: epath.Path,
+    chosen: Collection[str],
+    labelled: AnyDataset | None,
 ) -> suites.Setting:
     """Loads the data sets of an evaluation.
 
@@ -206,18 +236,78 @@ def load_setting(
       runs: The run, or the members of the ensemble.
       output: Directory of the report.
       chosen: Names of the suites to be evaluated.
+      labelled: Images to score in place of the data set of the runs; None for these.
     """
     load = recipes.loader(
         runs[0].config, data_dir=_DATA_DIR.value, download=_DOWNLOAD.value
     )
+    held_out = None
+    # Temperatures are fitted with one label each, on all of the run's classes.
+    has_own_labels = labelled is None and not _REAL_LABELS.value
+    if "ensemble" in chosen and has_own_labels:
+        held_out = suites.held_out(runs, load)
+    if labelled is None:
+        labelled = load(runs[0].config["dataset"], _SPLIT.value)
+    label_sets = None
+    if _REAL_LABELS.value:
+        labelled, label_sets = real_labels.reassess(
+            labelled, _REAL_LABELS.value, num_classes=runs[0].model.num_classes
+        )
     return suites.Setting(
-        load(runs[0].config["dataset"], _SPLIT.value),
+        labelled,
         split=_SPLIT.value,
-        held_out=suites.held_out(runs, load) if "ensemble" in chosen else None,
+        held_out=held_out,
+        label_sets=label_sets,
         ood=(_OOD.value, load(_OOD.value, "test")) if _OOD.value else None,
         load=load,
         output=output,
         **numbers(),
+    )
+
+
+def check_other_labels(config: Mapping[str, Any], chosen: Collection[str]) -> None:
+    """Checks `--dataset` and `--real_labels`.
+
+    Args:
+      config: Config of the run.
+      chosen: Names of the suites to be evaluated.
+
+    Raises:
+      ValueError: if the data set is the run's own, both are given, or one of them with
+        another suite than that of ensembles.
+    """
+    given = [f"--{flag.name}" for flag in (_DATASET, _REAL_LABELS) if flag.value]
+    if not given:
+        return
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} are for different images; give one")
+    if others := [name for name in chosen if name != "ensemble"]:
+        raise ValueError(f"{given[0]} is for --suite=ensemble, not for {others[0]}")
+    if _DATASET.value and recipes.is_same_dataset(_DATASET.value, config["dataset"]):
+        raise ValueError(
+            f"--dataset={_DATASET.value} is what the run was trained on; leave it out, "
+            "and choose a part of it by --split"
+        )
+
+
+def on_another_set(runs: Sequence[Run]) -> tuple[list[Run], AnyDataset]:
+    """Returns the runs as they are tested on `--dataset`, and its images.
+
+    Args:
+      runs: The run, or the members of the ensemble.
+    """
+    run, name = runs[0], other_sets.located(_DATASET.value)
+    data_dir = _DATA_DIR.value or run.config.get("data_dir")
+    names = class_names.known_names(run.source, data_dir=data_dir)
+    found = labelled_sets.load_labelled(
+        name, _SPLIT.value, own=run.source, class_names=names, data_dir=data_dir
+    )
+    count, every = len(found.classes), run.source.num_classes
+    if processes.is_first():
+        left_out = "" if count == every else "; logits of the others are left out"
+        print(f"{name} has {count} of {every} classes{left_out}")
+    return [restricted.tested_on(each, name, found, names) for each in runs], (
+        found.dataset
     )
 
 

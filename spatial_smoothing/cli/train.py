@@ -94,7 +94,7 @@ class Job:
         return batches.num_batches(self.train.num_examples, self.config["batch_size"])
 
 
-def load(config: Mapping[str, Any], pretrained: Pretrained | None = None) -> Job:
+def load(config: Mapping[str, Any], *, pretrained: Pretrained | None = None) -> Job:
     """Builds the network of a config and loads its data sets. Writes nothing.
 
     Args:
@@ -242,7 +242,7 @@ def main() -> int:
     config, pretrained = resolve(
         config_fields.read(FLAGS["config"].value.to_dict()), _WORKDIR.value
     )
-    job = load(config, pretrained)
+    job = load(config, pretrained=pretrained)
     # The workdir is made last, so that bad input leaves nothing behind.
     path = workdirs.claim(_WORKDIR.value, config)
     if processes.is_first():

@@ -15,7 +15,6 @@ from spatial_smoothing.data.images.pipeline import EncodedDataset, Records
 from spatial_smoothing.data.sources import Source
 from spatial_smoothing.runtime import paths
 
-LIST = "list:"
 _TEST_FOLDERS = ("test", "val")
 
 
@@ -76,8 +75,8 @@ def _open(
     name: str, split: str, *, data_dir: epath.PathLike | None, download: bool
 ) -> Dataset | Records:
     """Returns a data set in memory, or the records of one that is not."""
-    if name.startswith(LIST):
-        return lists.read_list(name.removeprefix(LIST))
+    if name.startswith(sources.LIST):
+        return lists.read_list(name.removeprefix(sources.LIST))
     if name.startswith(sources.FOLDER):
         root = paths.absolute(name.removeprefix(sources.FOLDER))
         if not name.removeprefix(sources.FOLDER):
@@ -119,7 +118,7 @@ def located(name: str) -> str:
     Args:
       name: Name of a data set, with a subset or without.
     """
-    for prefix in (sources.FOLDER, sources.NPZ, sources.HF, LIST):
+    for prefix in (sources.FOLDER, sources.NPZ, sources.HF, sources.LIST):
         place = name.removeprefix(prefix)
         if place == name:
             continue
@@ -144,7 +143,7 @@ def is_same(name: str, other: str) -> bool:
     name, other = (subsets.split_name(each)[0] for each in (name, other))
     if name == other:
         return True
-    for prefix in (sources.FOLDER, sources.NPZ, LIST):
+    for prefix in (sources.FOLDER, sources.NPZ, sources.LIST):
         if name.startswith(prefix) and other.startswith(prefix):
             return paths.is_same(name.removeprefix(prefix), other.removeprefix(prefix))
     # "svhn_cropped" is "tfds:svhn_cropped", and "cifar10" is "tfds:cifar10".

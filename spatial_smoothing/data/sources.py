@@ -41,6 +41,7 @@ FOLDER = "folder:"
 NPZ = "npz:"
 HF = "hf:"
 TFDS = "tfds:"
+LIST = "list:"
 SPLITS = ("train", "test")
 _LARGE_SIZE = 224  # pixels to which images of many sizes are cropped
 TFDS_NAMES = {"imagenet": "imagenet2012"}  # ours -> TFDS's, where they differ
@@ -141,7 +142,7 @@ def source(
       ValueError: There is no such data set, it has images of another size, or the name
         of a class is not UTF-8.
     """
-    if any(name.startswith(prefix) for prefix in _OPENERS):
+    if any(name.startswith(prefix) for prefix in (*_OPENERS, LIST)):
         given = {
             "class_names": class_names,
             "image_size": image_size,

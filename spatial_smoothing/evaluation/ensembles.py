@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from spatial_smoothing.data import batches
@@ -25,6 +26,7 @@ def score_ensembles(
     batch_size: int,
     mesh: Mesh,
     held_out: AnyDataset | None = None,
+    label_sets: np.ndarray | None = None,
     ood: tuple[str, AnyDataset] | None = None,
     num_replicates: int = 1000,
     name: str = "Images",
@@ -42,6 +44,8 @@ def score_ensembles(
       mesh: The mesh of devices over which batches are split.
       held_out: Images to fit a temperature to for each ensemble; None for no
         temperature scaling.
+      label_sets: bool[R, K] where labels are rows of it, and each image has all labels
+        of its row; the most probable of them counts. None for one label.
       ood: Name of another data set and its images, for out-of-distribution detection;
         None for no detection.
       num_replicates: Number of replicates of the bootstrap; 0 for no intervals.
@@ -65,7 +69,13 @@ def score_ensembles(
     if held_out is not None:
         data = tracked(held_out, "Held-out images")
         temperatures = compile_temperatures(predict)(variables, held_out_key, data)
-    scores = scores_of(variables, data_key, tracked(dataset, name), temperatures)
+    scores = scores_of(
+        variables,
+        data_key,
+        tracked(dataset, name),
+        temperatures,
+        label_sets=label_sets,
+    )
     foreign = {}
     if ood is not None:
         found = scores_of(variables, ood_key, tracked(ood[1], ood[0]))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from spatial_smoothing import metrics
@@ -57,7 +58,7 @@ class Scores(NamedTuple):
 def compile_scores(
     predict: Predict,
 ) -> Callable[..., Scores]:
-    """Compiles `scores(variables, key, data, temperatures=None)`.
+    """Compiles `scores(variables, key, data, temperatures=None, label_sets=None)`.
 
     Args:
       predict: `(variables, key, u8[B, H, W, C]) -> Predictions`; see `ensembles`.
@@ -65,16 +66,28 @@ def compile_scores(
     Returns:
       A function to `Scores`, for any number of data sets. It is compiled once for all
       batches of one shape. `temperatures` has the structure of the predicted mixtures,
-      with an f32[...] for each (see `compile_temperatures`). It raises ValueError if
+      with an f32[...] for each (see `compile_temperatures`). `label_sets` is bool[R, K]
+      where labels are rows of it, see `most_probable_labels`. It raises ValueError if
       there are no batches.
     """
 
     @jax.jit
-    def of_batch(variables, key, index, batch: Batch, temperatures):
+    def of_batch(variables, key, index, batch: Batch, temperatures, label_sets):
         found = predict(variables, jax.random.fold_in(key, index), batch["image"])
-        tallies = map_mixtures(lambda mixture: tally_of(mixture, batch), found.mixtures)
+
+        def labelled(mixture: Mixture) -> Batch:
+            if label_sets is None:
+                return batch
+            log_probs = mixture.log_probs()
+            label = most_probable_labels(log_probs, batch["label"], label_sets)
+            return {**batch, "label": label}
+
+        tallies = map_mixtures(
+            lambda mixture: tally_of(mixture, labelled(mixture)), found.mixtures
+        )
         examples = map_mixtures(
-            lambda mixture: _examples(mixture, batch["label"]), found.mixtures
+            lambda mixture: _examples(mixture, labelled(mixture)["label"]),
+            found.mixtures,
         )
         calibrated = None
         if temperatures is not None:
@@ -86,10 +99,12 @@ def compile_scores(
             )
         return tallies, (examples, calibrated, found.extra), batch["mask"]
 
-    def scores(variables, key, data: Iterable[Batch], temperatures=None) -> Scores:
+    def scores(
+        variables, key, data: Iterable[Batch], temperatures=None, *, label_sets=None
+    ) -> Scores:
         total, parts, times = None, [], []
         steps = (
-            of_batch(variables, key, index, batch, temperatures)
+            of_batch(variables, key, index, batch, temperatures, label_sets)
             for index, batch in enumerate(data)
         )
         for tallies, kept, mask in _one_ahead(steps):
@@ -155,6 +170,22 @@ def compile_temperatures(
         return jax.tree.map(of_ensembles, *parts)
 
     return temperatures
+
+
+def most_probable_labels(
+    log_probs: jax.Array, rows: jax.Array, label_sets: jax.Array
+) -> jax.Array:
+    """Returns for each image that of its right labels which is predicted most.
+
+    With it, an image is classified correctly exactly if the predicted class is one of
+    its labels, and its NLL is that of the most probable of them.
+
+    Args:
+      log_probs: f32[B, K], log-probabilities of the classes.
+      rows: i32[B], row of `label_sets` of each image.
+      label_sets: bool[R, K], which labels are right.
+    """
+    return jnp.where(label_sets[rows], log_probs, -jnp.inf).argmax(-1)
 
 
 def _examples(mixture: Mixture, labels: jax.Array) -> Examples:

@@ -73,7 +73,7 @@ def test_fine_tuning_begins_from_a_run_and_continues_without_it(tmp_path):
     resolved, pretrained = train.resolve(given, tmp_path / "run")
     # Images are normalised as those that the weights were trained on.
     assert resolved["mean"] == cifar.mean != sources.source("shapes").mean
-    job = train.load(resolved, pretrained)
+    job = train.load(resolved, pretrained=pretrained)
     assert job.initial.about["step"] == 7
     path = workdirs.claim(tmp_path / "run", resolved)
     workdirs.sign(path, initial_weights=job.initial.about)
@@ -103,10 +103,14 @@ def test_fine_tuning_begins_from_a_run_and_continues_without_it(tmp_path):
     ],
 )
 def test_unusable_configs(tmp_path, changes, message):
+    given = config(dataset="shapes", **changes)
+
+    def begin():
+        resolved, pretrained = train.resolve(given, tmp_path / "run")
+        train.load(resolved, pretrained=pretrained)
+
     with pytest.raises(ValueError, match=message):
-        train.load(
-            *train.resolve(config(dataset="shapes", **changes), tmp_path / "run")
-        )
+        begin()
     assert not (tmp_path / "run").exists()
 
 
@@ -123,7 +127,8 @@ def test_a_head_of_other_classes_for_a_folder(tmp_path):
         **{"dataset": f"folder:{folder}", "init_from": f"{tmp_path}/net.npz"},
         **{"eval_batch_size": 8, "image_size": 32},
     }
-    job = train.load(*train.resolve(given, tmp_path / "run"))
+    resolved, pretrained = train.resolve(given, tmp_path / "run")
+    job = train.load(resolved, pretrained=pretrained)
     assert job.model.num_classes == 2
     assert job.initial.text.endswith("(2 classes, 10 there)")
     assert isinstance(job.initial, initial_weights.InitialWeights)

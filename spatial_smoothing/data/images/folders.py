@@ -41,6 +41,10 @@ class FolderRecords:
         """Returns content and label of a file."""
         return self._path(number).read_bytes(), self.files[number][0]
 
+    def file_name(self, number: int) -> str:
+        """Returns the name of a file, without its folder."""
+        return self.files[number][1]
+
     def describe(self, number: int) -> str:
         """Returns the path of a file."""
         return str(self._path(number))

@@ -59,6 +59,11 @@ class EncodedRecords:
             raise ValueError(f"label {label} is not in 0 to {self.num_classes - 1}")
         return example["image"], label
 
+    def file_name(self, number: int) -> str:
+        """Returns the name of the file that an image was made of; "" if not known."""
+        name = self.source[number].get("file_name", b"")
+        return name.decode() if isinstance(name, bytes) else str(name)
+
     def describe(self, number: int) -> str:
         """Returns split and number of a record."""
         return f"record {number} of {self.name}"

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -124,13 +125,22 @@ def load_examples(output: epath.PathLike, rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def default_output(names: Sequence[epath.PathLike]) -> epath.Path:
+def default_output(
+    names: Sequence[epath.PathLike], *, dataset: str | None = None
+) -> epath.Path:
     """Returns the directory of an evaluation of workdirs, in the first of them.
 
-    An ensemble of several has one of its own, beside that of the first workdir alone.
+    An ensemble of several has a directory beside that of the first workdir alone.
+
+    Args:
+      names: The workdirs.
+      dataset: Name of another data set that is scored; None for that of the runs.
     """
     several = f"-of-{len(names)}" if len(names) > 1 else ""
-    return paths.absolute(names[0]) / f"evaluation{several}"
+    other = ""
+    if dataset is not None:
+        other = "-on-" + re.sub(r"[^A-Za-z0-9._]+", "-", dataset).strip("-")[-60:]
+    return paths.absolute(names[0]) / f"evaluation{several}{other}"
 
 
 def earlier(

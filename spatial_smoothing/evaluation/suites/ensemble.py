@@ -121,6 +121,7 @@ def _rows(
         batch_size=setting.batch_size,
         mesh=mesh,
         held_out=setting.held_out,
+        label_sets=setting.label_sets,
         ood=setting.ood,
         num_replicates=setting.num_replicates,
         name=label(model, num_members=len(runs)),

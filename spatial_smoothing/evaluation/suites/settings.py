@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from etils import epath
 
 from spatial_smoothing.data import datasets
@@ -63,6 +64,8 @@ class Setting:
       num_replicates: Number of replicates of the bootstrap; 0 for no intervals.
       seed: Seed of the dropout masks, the bootstrap and all else that is random; at
         least 0.
+      label_sets: bool[R, K] where images have several right labels: labels of `dataset`
+        are then rows of it. None where each image has one.
       load: Function of the name and the split of a data set to its examples, for suites
         that need other images than `dataset`.
       output: Directory of the report, in which a suite keeps what it has so far.
@@ -80,6 +83,7 @@ class Setting:
     chunk: int | None = None
     num_replicates: int = 1000
     seed: int = 0
+    label_sets: np.ndarray | None = None
     load: Callable[[str, str], AnyDataset] | None = None
     output: epath.Path | None = None
 
@@ -130,6 +134,8 @@ def held_out(
 
     Args:
       runs: Runs that were trained on one data set.
+      label_sets: bool[R, K] where images have several right labels: labels of `dataset`
+        are then rows of it. None where each image has one.
       load: Function of the name and the split of a data set to its examples.
     """
     fractions = {run.config.get("val_fraction") or 0.0 for run in runs}

@@ -1,0 +1,54 @@
+"""Runs that tell some of their classes apart only."""
+
+from collections.abc import Sequence
+
+from spatial_smoothing.data.labelled_sets import LabelledSet
+from spatial_smoothing.runs.workdirs import Run
+
+
+def restrict(run: Run, classes: Sequence[int]) -> Run:
+    """Returns a run that predicts some of its classes: the other logits are left out.
+
+    That is what masking logits before softmax does, because the last layer makes each
+    logit alone.
+
+    Args:
+      run: A trained network, with a head of `models.heads`.
+      classes: Numbers of the classes to keep, increasing; they become 0, 1, ...
+    """
+    if len(classes) == run.model.num_classes:
+        return run
+    params = run.variables["params"]
+    last = max(name for name in params["head"] if name.startswith("dense"))
+    chosen = list(classes)
+    dense = {leaf: value[..., chosen] for leaf, value in params["head"][last].items()}
+    head = {**params["head"], last: dense}
+    variables = {**run.variables, "params": {**params, "head": head}}
+    return run._replace(
+        model=run.model.clone(num_classes=len(chosen)), variables=variables
+    )
+
+
+def tested_on(
+    run: Run, spec: str, found: LabelledSet, class_names: Sequence[str] | None
+) -> Run:
+    """Returns a run as it is tested on another data set than its own.
+
+    Args:
+      run: A trained network.
+      spec: Name of the other data set.
+      found: Its images, and the network's classes that it has.
+      class_names: Names of the network's classes; None where nobody knows them.
+    """
+    source = run.source
+    names = class_names or [str(number) for number in range(source.num_classes)]
+    config = {
+        **run.config,
+        "dataset": spec,
+        "class_names": [names[number] for number in found.classes],
+        "image_size": source.image_size,
+        "mean": list(source.mean),
+        "std": list(source.std),
+        "in_memory": not source.augments_on_host,
+    }
+    return restrict(run, found.classes)._replace(config=config)
