@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 
 StateDict = dict[str, np.ndarray]
-# Keys of a checkpoint under which the state dictionary may be.
-_WRAPPERS = ("state_dict", "model")
 
 
 def load_state_dict(path: str | pathlib.Path) -> tuple[str | None, StateDict]:
@@ -58,10 +56,15 @@ def _read_pytorch(path: pathlib.Path) -> tuple[str | None, StateDict]:
             ) from None
         raise _unreadable(path, error) from None
     name, state = None, content
-    for wrapper in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            name, state = content.get("name"), content[wrapper]
-            break
+    held = content if isinstance(content, dict) else {}
+    wrapped = held.get("state_dict")
+    # Under "model" some training scripts keep other things than weights.
+    model = held.get("model")
+    is_state = isinstance(model, dict) and all(map(torch.is_tensor, model.values()))
+    if isinstance(wrapped, dict):
+        name, state = held.get("name"), wrapped
+    elif is_state:
+        name, state = held.get("name"), model
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         held = state if isinstance(state, dict) else [type(state).__name__]
         raise ValueError(

@@ -176,7 +176,7 @@ def test_mistakes_in_several_flags(arguments, message):
         (
             "from ml_collections import ConfigDict\n"
             "def get_config(): return ConfigDict({'seed': 0})",
-            "the config lacks augment, batch_size, checkpoint_every",
+            "the config lacks augment, backbone_factor, batch_size",
         ),
         (
             "from spatial_smoothing.configs import common\n"

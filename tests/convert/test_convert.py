@@ -54,12 +54,15 @@ def test_smoothing_and_dropout_take_the_same_weights():
     assert_same(convert(state, name="resnet_mcdo_smoothing_18"), convert(state))
 
 
-def test_the_prefix_of_data_parallel_is_dropped():
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "net.model."])
+def test_the_prefixes_of_wrappers_are_dropped(prefix):
     state = small_state()
-    assert_same(
-        convert({f"module.{key}": value for key, value in state.items()}),
-        convert(state),
-    )
+    prefixed = {f"{prefix}{key}": value for key, value in state.items()}
+    assert_same(convert(prefixed), convert(state))
+    # A prefix is one of all names.
+    prefixed["odd"] = np.zeros(1, np.float32)
+    with pytest.raises(ValueError, match=r"no known layout|left over: .*odd"):
+        convert(prefixed)
 
 
 def test_counters_may_be_left_out():

@@ -182,7 +182,7 @@ def check_alexnet(network, name, inputs, **arguments):
         np.testing.assert_array_equal(back[key], value.numpy(), err_msg=key)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pth.tar", ".pt"])
+@pytest.mark.parametrize("suffix", [".pth", ".pth.tar", ".pt", ".ckpt", ".bin"])
 @pytest.mark.parametrize("is_zip", [True, False])
 def test_reads_checkpoints_and_bare_state_dicts(tmp_path, suffix, is_zip):
     network = torch.nn.Linear(3, 2)
@@ -194,6 +194,7 @@ def test_reads_checkpoints_and_bare_state_dicts(tmp_path, suffix, is_zip):
     for content, name in [
         (state, None),
         ({"state_dict": state, "epoch": 3}, None),
+        ({"model": state, "epoch": 3}, None),
         (
             {
                 "name": "resnet_dnn_18",
