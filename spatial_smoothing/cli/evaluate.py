@@ -13,12 +13,19 @@ from absl import flags
 from etils import epath
 
 from spatial_smoothing import report
-from spatial_smoothing.cli import config_fields, devices, folders, options, start
-from spatial_smoothing.data import class_names, labelled_sets, other_sets, real_labels
+from spatial_smoothing.cli import (
+    config_fields,
+    devices,
+    folders,
+    options,
+    other_images,
+    start,
+)
+from spatial_smoothing.data import real_labels
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.evaluation import suites
 from spatial_smoothing.lookup import lookup
-from spatial_smoothing.runs import locks, recipes, restricted, workdirs
+from spatial_smoothing.runs import locks, recipes, workdirs
 from spatial_smoothing.runs.provenance import provenance
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import paths, processes, progress
@@ -148,11 +155,15 @@ def evaluate() -> None:
     runs = [run for path in folder_names for run in workdirs.load_members(path)]
     check_number_of_runs(runs, chosen)
     check_ood(runs[0].config)
-    check_other_labels(runs[0].config, chosen)
+    other_images.check(
+        runs[0].config, chosen, dataset=_DATASET.value, real_labels=_REAL_LABELS.value
+    )
     trained, labelled = runs, None
     if _DATASET.value:
         with processes.together():
-            runs, labelled = on_another_set(runs)
+            runs, labelled = other_images.load(
+                runs, _DATASET.value, _SPLIT.value, data_dir=_DATA_DIR.value
+            )
     beside = published([runs[0].config])
     output = paths.absolute(
         _OUTPUT.value
@@ -262,52 +273,6 @@ def load_setting(
         load=load,
         output=output,
         **numbers(),
-    )
-
-
-def check_other_labels(config: Mapping[str, Any], chosen: Collection[str]) -> None:
-    """Checks `--dataset` and `--real_labels`.
-
-    Args:
-      config: Config of the run.
-      chosen: Names of the suites to be evaluated.
-
-    Raises:
-      ValueError: if the data set is the run's own, both are given, or one of them with
-        another suite than that of ensembles.
-    """
-    given = [f"--{flag.name}" for flag in (_DATASET, _REAL_LABELS) if flag.value]
-    if not given:
-        return
-    if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} are for different images; give one")
-    if others := [name for name in chosen if name != "ensemble"]:
-        raise ValueError(f"{given[0]} is for --suite=ensemble, not for {others[0]}")
-    if _DATASET.value and recipes.is_same_dataset(_DATASET.value, config["dataset"]):
-        raise ValueError(
-            f"--dataset={_DATASET.value} is what the run was trained on; leave it out, "
-            "and choose a part of it by --split"
-        )
-
-
-def on_another_set(runs: Sequence[Run]) -> tuple[list[Run], AnyDataset]:
-    """Returns the runs as they are tested on `--dataset`, and its images.
-
-    Args:
-      runs: The run, or the members of the ensemble.
-    """
-    run, name = runs[0], other_sets.located(_DATASET.value)
-    data_dir = _DATA_DIR.value or run.config.get("data_dir")
-    names = class_names.known_names(run.source, data_dir=data_dir)
-    found = labelled_sets.load_labelled(
-        name, _SPLIT.value, own=run.source, class_names=names, data_dir=data_dir
-    )
-    count, every = len(found.classes), run.source.num_classes
-    if processes.is_first():
-        left_out = "" if count == every else "; logits of the others are left out"
-        print(f"{name} has {count} of {every} classes{left_out}")
-    return [restricted.tested_on(each, name, found, names) for each in runs], (
-        found.dataset
     )
 
 

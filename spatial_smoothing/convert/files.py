@@ -56,15 +56,13 @@ def _read_pytorch(path: pathlib.Path) -> tuple[str | None, StateDict]:
             ) from None
         raise _unreadable(path, error) from None
     name, state = None, content
-    held = content if isinstance(content, dict) else {}
-    wrapped = held.get("state_dict")
+    checkpoint = content if isinstance(content, dict) else {}
+    model = checkpoint.get("model")
+    if isinstance(checkpoint.get("state_dict"), dict):
+        name, state = checkpoint.get("name"), checkpoint["state_dict"]
     # Under "model" some training scripts keep other things than weights.
-    model = held.get("model")
-    is_state = isinstance(model, dict) and all(map(torch.is_tensor, model.values()))
-    if isinstance(wrapped, dict):
-        name, state = held.get("name"), wrapped
-    elif is_state:
-        name, state = held.get("name"), model
+    elif isinstance(model, dict) and all(map(torch.is_tensor, model.values())):
+        name, state = checkpoint.get("name"), model
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         held = state if isinstance(state, dict) else [type(state).__name__]
         raise ValueError(

@@ -229,6 +229,7 @@ def _set_source(
         name=name,
         num_classes=len(facts["class_names"]),
         image_size=facts["image_size"],
+        # Replaced below: computing them takes a source to load the images of.
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         stem="cifar" if in_memory else "imagenet",
