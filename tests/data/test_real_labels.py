@@ -68,7 +68,7 @@ def test_scores(home):
         *(f"--workdir={run}", f"--real_labels={home}/real.json", "--batch_size=8"),
         "--num_replicates=0",
     )
-    (output,) = (home / "run").glob("evaluation-on-*")
+    output = home / "run" / "evaluation-on-real.json"
     (row,), _ = report.read(output / "metrics.json")
     dataset, whole = load(home), workdirs.load(run)
     images = next(dataset.batches(8))["image"]

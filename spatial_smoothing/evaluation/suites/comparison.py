@@ -139,7 +139,14 @@ def default_output(
     several = f"-of-{len(names)}" if len(names) > 1 else ""
     other = ""
     if dataset is not None:
-        other = "-on-" + re.sub(r"[^A-Za-z0-9._]+", "-", dataset).strip("-")[-60:]
+        kind, colon, place = dataset.partition(":")
+        if not colon:
+            kind, place = "", dataset
+        # Of a path the last part is enough; names of TFDS and the Hub are short.
+        if kind not in ("tfds", "hf"):
+            place = place.rstrip("/").rpartition("/")[2]
+        name = re.sub(r"[^A-Za-z0-9._]+", "-", f"{kind}{colon}{place}")
+        other = f"-on-{name.strip('-')}"
     return paths.absolute(names[0]) / f"evaluation{several}{other}"
 
 
