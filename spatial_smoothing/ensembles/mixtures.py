@@ -5,7 +5,7 @@ parts of an ensemble add, and memory does not grow with its size. The mean is th
 probabilities, computed on their logarithms. Its fields may carry leading axes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.struct
@@ -43,13 +43,8 @@ class Mixture:
 
     def __add__(self, other: "Mixture") -> "Mixture":
         """Joins two ensembles for the same images."""
-        return Mixture(
-            self.size + other.size,
-            jnp.logaddexp(self.log_total, other.log_total),
-            self.entropy + other.entropy,
-            self.votes + other.votes,
-            self.energy + other.energy,
-        )
+        total = jax.tree.map(jnp.add, self, other)
+        return total.replace(log_total=jnp.logaddexp(self.log_total, other.log_total))
 
     def sum(self) -> "Mixture":
         """Joins the ensembles along the first axis."""
@@ -58,6 +53,9 @@ class Mixture:
 
     def weighted(self, weights: jax.Array) -> "Mixture":
         """Counts every prediction more or less than once.
+
+        The result is a plain `Mixture`, also of one that has more sums: votes and
+        logits of predictions that count in part say nothing of single members.
 
         Args:
           weights: f32, of the shape of `size`, above 0: how often to count.
@@ -94,6 +92,26 @@ class Mixture:
         return self.energy / _trailing(self.size, self.energy)
 
 
+@flax.struct.dataclass
+class LogitMixture(Mixture):
+    """A `Mixture` that sums up logits, too.
+
+    Attributes:
+      logits: f32[B, K], sum of the logits of the predictions.
+    """
+
+    logits: jax.Array
+
+    def mean_logits(self) -> jax.Array:
+        """Mean of the logits, f32[B, K]."""
+        return self.logits / _trailing(self.size, self.logits)
+
+    def mean_log_probs(self) -> jax.Array:
+        """Mean of the log-probabilities of the predictions, f32[B, K]."""
+        # The log-probabilities of a prediction are its logits plus its free energy.
+        return self.mean_logits() + self.mean_energy()[..., None]
+
+
 def single(logits: jax.Array) -> Mixture:
     """Returns the mixture of one prediction, given its logits f[B, K]."""
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -105,6 +123,12 @@ def single(logits: jax.Array) -> Mixture:
         votes=jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=logits.dtype),
         energy=-jax.nn.logsumexp(logits, axis=-1),
     )
+
+
+def single_with_logits(logits: jax.Array) -> LogitMixture:
+    """Returns `single(logits)` with the logits f[B, K] themselves."""
+    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return LogitMixture(**vars(single(logits)), logits=wide)
 
 
 def empty(like: Mixture) -> Mixture:
@@ -121,6 +145,7 @@ def mc_mixtures(
     *,
     sizes: Sequence[int],
     chunk: int | None = None,
+    of_sample: Callable[[jax.Array], Mixture] = single,
 ) -> Mixture:
     """Mixtures of the first N dropout samples of a network, for all N at once.
 
@@ -135,6 +160,7 @@ def mc_mixtures(
       images: f[B, H, W, C], as the network takes them.
       sizes: Increasing ensemble sizes N, each at least 1.
       chunk: Number of samples computed at once; see `mc_logits`.
+      of_sample: `single`, or `single_with_logits` to sum up logits, too.
 
     Returns:
       A `Mixture` whose fields have a leading axis of sizes.
@@ -154,7 +180,7 @@ def mc_mixtures(
 
     def add(carry, inputs):
         (total, kept), (logits, slot) = carry, inputs
-        total = total + single(logits)
+        total = total + of_sample(logits)
         kept = jax.tree.map(lambda all_, one: all_.at[slot].set(one), kept, total)
         return (total, kept), None
 
@@ -163,7 +189,7 @@ def mc_mixtures(
         logits = jax.vmap(sample)(sampling.sample_keys(key, indices))
         return jax.lax.scan(add, carry, (logits, slots))
 
-    like = jax.eval_shape(lambda key: single(sample(key)), key)
+    like = jax.eval_shape(lambda key: of_sample(sample(key)), key)
     total = empty(like)
     kept = jax.tree.map(lambda x: jnp.zeros((len(sizes), *x.shape), x.dtype), like)
     samples = (jnp.arange(num_samples), jnp.asarray(slots))

@@ -110,6 +110,7 @@ def predictor(
     num_members: int = 1,
     dropout: bool = True,
     chunk: int | None = None,
+    of_sample: Callable[[jax.Array], Mixture] = single,
 ) -> Predict:
     """Returns the function that predicts by all ensembles of M networks at once.
 
@@ -122,6 +123,8 @@ def predictor(
       dropout: Whether to draw samples; if not, `sizes` must be (1,), and a prediction
         is one pass without dropout.
       chunk: Number of samples computed at once; see `mc_logits`.
+      of_sample: `mixtures.single`, or `mixtures.single_with_logits` to sum up logits,
+        too.
 
     Returns:
       A function to `Predictions`, whose `mixtures` are a `Lineup`. Member number m
@@ -136,9 +139,17 @@ def predictor(
         """Mixtures of one member, with a leading axis of sizes."""
         if not dropout:
             logits = network.apply(variables, images, None)
-            return jax.tree.map(lambda leaf: leaf[None], single(logits))
+            return jax.tree.map(lambda leaf: leaf[None], of_sample(logits))
         key = jax.random.fold_in(key, index)
-        return mc_mixtures(key, network, variables, images, sizes=sizes, chunk=chunk)
+        return mc_mixtures(
+            key,
+            network,
+            variables,
+            images,
+            sizes=sizes,
+            chunk=chunk,
+            of_sample=of_sample,
+        )
 
     def predict(variables: Variables, key: jax.Array, images: jax.Array) -> Predictions:
         prepared = prepare(images)

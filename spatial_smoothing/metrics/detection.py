@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from spatial_smoothing.metrics.inputs import Values, check_lengths, widened
+from spatial_smoothing.metrics.inputs import Values, check_lengths
 from spatial_smoothing.metrics.ranking import (
     Ranking,
+    joined,
     nan_if_nan,
     rank,
     ratio,
@@ -86,6 +86,30 @@ def aupr(scores: Values, positives: Values, weights: Values | None = None) -> ja
     return nan_if_nan(_aupr(curve), *inputs)
 
 
+def trapezoidal_aupr(
+    scores: Values, positives: Values, weights: Values | None = None
+) -> jax.Array:
+    """Area under the precision-recall curve whose points are joined by straight lines.
+
+    The curve begins at recall 0 with precision 1. Straight lines are optimistic, so
+    that `aupr` is the better choice; benchmarks such as OpenOOD publish this one.
+
+    Args:
+      scores: [n], high for positives.
+      positives: bool[n], whether each example is a positive.
+      weights: f[n], how often each example counts; None for once.
+
+    Returns:
+      f[], in [0, 1]; NaN without a positive. Source: Davis & Goadrich 2006, section 4;
+      scikit-learn's `auc` of `precision_recall_curve`.
+
+    Raises:
+      ValueError: for shapes that do not fit.
+    """
+    curve, inputs = _prepared(scores, positives, weights)
+    return nan_if_nan(_trapezoidal_aupr(curve), *inputs)
+
+
 def fpr_at_tpr(
     scores: Values,
     positives: Values,
@@ -125,16 +149,17 @@ def ood(
 
     Returns:
       `auroc`, `aupr_out`, `aupr_in` (with those in distribution as the positives, and
-      certainty as the score) and `fpr95`, the share of examples in distribution above
-      the threshold that finds 95 % of those out of it; each f[]. Source: Hendrycks &
-      Gimpel, ICLR 2017.
+      certainty as the score), the same two by `trapezoidal_aupr` as
+      `aupr_out_trapezoid` and `aupr_in_trapezoid`, and `fpr95`, the share of examples
+      in distribution above the threshold that finds 95 % of those out of it; each f[].
+      Source: Hendrycks & Gimpel, ICLR 2017; Zhang et al. 2023 (OpenOOD v1.5).
 
     Raises:
       ValueError: for shapes that do not fit.
     """
     check_lengths(in_scores=in_scores)
     check_lengths(out_scores=out_scores)
-    scores = _joined(in_scores, out_scores)
+    scores = joined(in_scores, out_scores)
     out = jnp.arange(len(scores)) >= len(in_scores)
     curve, inputs = _prepared(scores, out, weights)
     # Certainty is the opposite order; a change of sign would wrap unsigned scores.
@@ -143,21 +168,11 @@ def ood(
         "auroc": _auroc(curve),
         "aupr_out": _aupr(curve),
         "aupr_in": _aupr(reverse),
+        "aupr_out_trapezoid": _trapezoidal_aupr(curve),
+        "aupr_in_trapezoid": _trapezoidal_aupr(reverse),
         "fpr95": _fpr_at_tpr(curve, 0.95),
     }
     return {name: nan_if_nan(value, *inputs) for name, value in result.items()}
-
-
-def _joined(first: Values, second: Values) -> jax.Array:
-    """Two sets of scores as one that sorts as they do, [n + m]."""
-    both = (first, second)
-    if any(isinstance(values, jax.core.Tracer) for values in both):
-        both = [jnp.asarray(values) for values in both]
-        if both[0].dtype != both[1].dtype:
-            both = [widened(values) for values in both]
-        return jnp.concatenate(both)
-    # NumPy has a type for both, of 64 bits where they need it.
-    return sortable(np.concatenate([np.asarray(values) for values in both]))
 
 
 def _prepared(
@@ -207,6 +222,15 @@ def _aupr(curve: _Curve) -> jax.Array:
     """`aupr` of a curve: the mean over positives of the precision at each."""
     precision = ratio(curve.until[0], curve.until.sum(0))
     return ratio(total(curve.added[0] * precision), curve.all[0], empty=jnp.nan)
+
+
+def _trapezoidal_aupr(curve: _Curve) -> jax.Array:
+    """`trapezoidal_aupr` of a curve: the mean precision of both ends of a step."""
+    lower = ratio(curve.until[0], curve.until.sum(0))
+    # Above the first example that counts, the precision is 1 by convention.
+    upper = ratio(curve.before[0], curve.before.sum(0), empty=1.0)
+    area = total(curve.added[0] * (lower + upper) / 2)
+    return ratio(area, curve.all[0], empty=jnp.nan)
 
 
 def _fpr_at_tpr(curve: _Curve, tpr: float) -> jax.Array:

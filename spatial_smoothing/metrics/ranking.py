@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spatial_smoothing.metrics import formulas
-from spatial_smoothing.metrics.inputs import Values, accumulator, type_of
+from spatial_smoothing.metrics.inputs import Values, accumulator, type_of, widened
 
 _BLOCK = 32
 
@@ -97,6 +97,26 @@ def sortable(scores: Values) -> jax.Array:
     if is_wide and not np.isnan(scores).any():
         scores = np.unique(scores, return_inverse=True)[1].astype(np.int32)
     return jnp.asarray(scores)
+
+
+def joined(first: Values, second: Values) -> jax.Array:
+    """Two sets of scores as one that sorts as they do.
+
+    Args:
+      first: [n], of any real type.
+      second: [m], of any real type.
+
+    Returns:
+      [n + m].
+    """
+    both = (first, second)
+    if any(isinstance(values, jax.core.Tracer) for values in both):
+        both = [jnp.asarray(values) for values in both]
+        if both[0].dtype != both[1].dtype:
+            both = [widened(values) for values in both]
+        return jnp.concatenate(both)
+    # NumPy has a type for both, of 64 bits where they need it.
+    return sortable(np.concatenate([np.asarray(values) for values in both]))
 
 
 def total(values: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from spatial_smoothing.metrics.inputs import Values, check_lengths, widened
 from spatial_smoothing.metrics.ranking import (
     Ranking,
+    joined,
     nan_if_nan,
     rank,
     ratio,
@@ -91,6 +92,69 @@ def excess_aurc(
     """
     best = aurc(-widened(loss), loss, weights)
     return aurc(confidence, loss, weights) - best
+
+
+def augrc(confidence: Values, loss: Values, weights: Values | None = None) -> jax.Array:
+    """Area under the generalised risk-coverage curve.
+
+    The generalised risk at a coverage is the chance that an example is accepted and
+    wrong: the loss of all that is accepted, divided by the number of all examples.
+    Unlike `aurc`, it weighs each wrong example alike, wherever it is in the ranking. Of
+    losses 0 and 1 with the mean r, it is (1 - AUROC) r (1 - r) + r^2 / 2, where AUROC
+    is that of the detection of errors.
+
+    Args:
+      confidence: [n], high for certain.
+      loss: [n], of each example.
+      weights: f[n], how often each example counts; None for once.
+
+    Returns:
+      f[], in the unit of the loss. The curve is integrated exactly. Source: Traub et
+      al., NeurIPS 2024, equation 6.
+
+    Raises:
+      ValueError: for shapes that do not fit.
+    """
+    ranked, inputs = _ranked(confidence, loss, weights)
+    return nan_if_nan(generalised_area(*ranked), *inputs)
+
+
+def scod(
+    in_confidence: Values,
+    in_loss: Values,
+    out_confidence: Values,
+    weights: Values | None = None,
+    *,
+    cost: float = 0.5,
+) -> jax.Array:
+    """Selective classification with out-of-distribution (OOD) examples: an `aurc`.
+
+    An accepted OOD example costs `cost`; an accepted example in distribution costs its
+    loss times 1 - `cost`. The result is the mean cost of what is accepted, over all
+    coverages. It depends on the sizes of the two sets.
+
+    Args:
+      in_confidence: [n], confidences of examples in distribution, high for certain.
+      in_loss: [n], such as 1 for a wrong prediction and 0 for a right one.
+      out_confidence: [m], confidences of OOD examples.
+      weights: f[n + m], how often each example counts, in this order; None for once.
+      cost: Cost of an OOD example that is accepted, in [0, 1].
+
+    Returns:
+      f[]. Source: Xia & Bouganis, ACCV 2022, section 3.
+
+    Raises:
+      ValueError: for a cost outside [0, 1], or shapes that do not fit.
+    """
+    if not 0 <= cost <= 1:
+        raise ValueError(f"cost must be in [0, 1], got {cost}")
+    check_lengths(in_confidence=in_confidence, in_loss=in_loss)
+    check_lengths(out_confidence=out_confidence)
+    wrong = (1 - cost) * widened(in_loss)
+    out = jnp.full(len(out_confidence), cost, wrong.dtype)
+    return aurc(
+        joined(in_confidence, out_confidence), jnp.concatenate([wrong, out]), weights
+    )
 
 
 def coverage_at_risk(
@@ -186,6 +250,29 @@ def area(ranking: Ranking, accepted: jax.Array, losses: jax.Array) -> jax.Array:
     is_last_of_equals = ranking.last == jnp.arange(len(ranking.last))
     sum_of_risks = total(jnp.where(is_last_of_equals, integral, 0))
     return ratio(sum_of_risks, accepted[-1], empty=jnp.nan)
+
+
+def generalised_area(
+    ranking: Ranking, accepted: jax.Array, losses: jax.Array
+) -> jax.Array:
+    """`augrc` from sums.
+
+    Examples of equal confidence add a weight w and a loss l to the loss L before them.
+    The integral of L + x l / w over x from 0 to w is w (L + l / 2).
+
+    Args:
+      ranking: By confidence.
+      accepted: f[n + 1], weights of the first 0 to n examples.
+      losses: f[n + 1], weighted losses of the first 0 to n examples.
+
+    Returns:
+      f[], in the unit of the loss.
+    """
+    # Each example stands for its part of the weight of those that equal it.
+    added = jnp.diff(accepted)
+    mean = (ranking.before(losses) + ranking.until(losses)) / 2
+    shares = ratio(added, accepted[-1], empty=jnp.nan)
+    return total(shares * ratio(mean, accepted[-1], empty=jnp.nan))
 
 
 def largest_coverage(

@@ -30,7 +30,12 @@ from spatial_smoothing.metrics.ranking import (
     total,
     weights_of,
 )
-from spatial_smoothing.metrics.selective import area, curve, largest_coverage
+from spatial_smoothing.metrics.selective import (
+    area,
+    curve,
+    generalised_area,
+    largest_coverage,
+)
 
 _NUM_BINS = 15  # of equal mass
 _RISK = 0.05  # of `coverage_at_risk_5`
@@ -57,10 +62,10 @@ def table(
     Returns:
       The scores of `summary`, from `nll` to `mce`, by its definition "fixed"; the means
       of `entropy`, `mutual_information` and `variation_ratio`; `adaptive_ece` of 15
-      bins; and, of the loss that is 1 for a wrong prediction, `aurc`, `excess_aurc` and
-      `coverage_at_risk_5`, at a risk of 5 %. Each is f[]. All are NaN where a score of
-      an example, its energy excepted, or a weight is NaN. A score that is a share of
-      nothing, such as `accuracy_90` without a certain prediction, is NaN.
+      bins; and, of the loss that is 1 for a wrong prediction, `aurc`, `excess_aurc`,
+      `augrc` and `coverage_at_risk_5`, at a risk of 5 %. Each is f[]. All are NaN where
+      a score of an example, its energy excepted, or a weight is NaN. A score that is a
+      share of nothing, such as `accuracy_90` without a certain prediction, is NaN.
 
     Raises:
       ValueError: for shapes that do not fit, or unusable bins or cut-offs.
@@ -169,6 +174,7 @@ def _ranked(counted: _Counted) -> dict[str, jax.Array]:
         "adaptive_ece": equal_mass_error(ranking, accepted, gaps, num_bins=_NUM_BINS),
         "aurc": aurc,
         "excess_aurc": aurc - best,
+        "augrc": generalised_area(ranking, accepted, wrong),
         "coverage_at_risk_5": largest_coverage(
             *curve(ranking, accepted, wrong), risk=_RISK
         ),

@@ -13,9 +13,11 @@ from spatial_smoothing.metrics.inputs import (
     Values,
     check_probs,
     checked_temperature,
+    class_labels,
     clipped,
     widened,
 )
+from spatial_smoothing.metrics.scores import of_label
 
 
 def entropy(probs: Values) -> jax.Array:
@@ -71,6 +73,44 @@ def variation_ratio(probs: Values) -> jax.Array:
     votes = jax.nn.one_hot(probs.argmax(-1), probs.shape[-1], dtype=jnp.float32)
     ratio = 1 - votes.mean(0).max(-1)
     return jnp.where(jnp.isnan(probs).any((0, 2)), jnp.nan, ratio)
+
+
+def disagreement(votes: Values) -> jax.Array:
+    """Chance that two different members of an ensemble vote for different classes.
+
+    Args:
+      votes: f[..., K], number of members that vote for each class.
+
+    Returns:
+      f[...], in [0, 1]; NaN for fewer than two members. Source: Skalak 1996; Kuncheva &
+      Whitaker 2003, section 3.
+    """
+    votes = widened(votes)
+    size = votes.sum(-1)
+    # Of all ordered pairs of different members, those that vote alike.
+    alike = (votes * (votes - 1)).sum(-1)
+    pairs = jnp.where(size > 1, size * (size - 1), jnp.nan)
+    return 1 - alike / pairs
+
+
+def ambiguity(
+    mean_log_probs: Values, log_mean_probs: Values, labels: Values
+) -> jax.Array:
+    """Mean NLL of the members of an ensemble minus the NLL of their mean.
+
+    It is what averaging gains on each example, in nats.
+
+    Args:
+      mean_log_probs: f[..., K], mean over members of their log-probabilities.
+      log_mean_probs: f[..., K], logarithm of the mean of their probabilities.
+      labels: i32[...].
+
+    Returns:
+      f[...], at least 0 but for rounding; NaN for a label outside [0, K). Source: Krogh
+      & Vedelsby, NeurIPS 1994; Wood et al. 2023, section 4.
+    """
+    gain = widened(log_mean_probs) - widened(mean_log_probs)
+    return of_label(gain, class_labels(labels))
 
 
 def energy(logits: Values, *, temperature: float = 1.0) -> jax.Array:

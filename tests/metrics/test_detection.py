@@ -1,7 +1,13 @@
 import jax
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import (
+    auc,
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
 from spatial_smoothing import metrics
 
@@ -15,6 +21,7 @@ def all_of(scores, positives, weights=None):
         metrics.aupr(*arguments),
         metrics.fpr_at_tpr(*arguments),
         low,
+        metrics.trapezoidal_aupr(*arguments),
     )
 
 
@@ -25,7 +32,16 @@ def reference(scores, positives, weights=None):
         average_precision_score(positives, scores, sample_weight=weights),
         fpr[tpr >= 0.95].min(),
         fpr[tpr >= 0.5].min(),
+        trapezoid(positives, scores, weights),
     )
+
+
+def trapezoid(positives, scores, weights=None):
+    """The area that OpenOOD's evaluators publish as AUPR."""
+    precision, recall, _ = precision_recall_curve(
+        positives, scores, sample_weight=weights
+    )
+    return auc(recall, precision)
 
 
 def examples(size, *, decimals=None, seed=0):
@@ -82,9 +98,11 @@ def test_out_of_distribution_is_positive():
     inside, outside = scores[~positives], scores[positives]
     in_order = np.concatenate([weights[~positives], weights[positives]])
     actual = metrics.ood(inside, outside, in_order)
-    auroc, aupr, fpr, _ = reference(scores, positives, weights)
+    auroc, aupr, fpr, _, straight = reference(scores, positives, weights)
     aupr_in = average_precision_score(~positives, -scores, sample_weight=weights)
     expected = {"auroc": auroc, "aupr_out": aupr, "aupr_in": aupr_in, "fpr95": fpr}
+    expected["aupr_out_trapezoid"] = straight
+    expected["aupr_in_trapezoid"] = trapezoid(~positives, -scores, weights)
     assert {name: float(value) for name, value in actual.items()} == pytest.approx(
         expected, abs=1e-6
     )
@@ -94,9 +112,9 @@ def test_out_of_distribution_is_positive():
 def test_what_is_not_defined_is_nan():
     scores = np.float32([0.1, 0.2, 0.2])
     np.testing.assert_array_equal(all_of(scores, np.zeros(3, bool)), np.nan)
-    auroc, aupr, *fpr = all_of(scores, np.ones(3, bool))
+    auroc, aupr, *fpr, straight = all_of(scores, np.ones(3, bool))
     assert np.isnan([auroc, *fpr]).all()
-    assert aupr == 1
+    assert (aupr, straight) == (1, 1)
     weightless = all_of(scores, np.array([True, False, False]), np.float32([0, 1, 1]))
     np.testing.assert_array_equal(weightless, np.nan)
     scores[1] = np.nan

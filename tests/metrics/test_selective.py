@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.integrate
+from sklearn.metrics import roc_auc_score
 
 from spatial_smoothing import metrics
 
@@ -62,6 +63,38 @@ def test_aurc_tends_to_the_mean_risk_of_thresholds():
     error = loss.mean(dtype=float)
     best = error + (1 - error) * np.log(1 - error)
     assert aurc - excess == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize("levels", [None, 6, 1])
+def test_augrc_is_that_of_its_closed_form(levels):
+    """From scikit-learn's AUROC of the detection of errors, with ties and weights."""
+    confidence, wrong, weights = examples(60, levels=levels, zero_one=True)
+    actual = metrics.augrc(confidence, wrong, weights)
+    error = np.average(np.float64(wrong), weights=weights)
+    auroc = roc_auc_score(wrong == 0, confidence, sample_weight=weights)
+    expected = (1 - auroc) * error * (1 - error) + error**2 / 2
+    assert actual == pytest.approx(expected, abs=1e-6)
+
+
+def test_augrc_tends_to_the_sum_of_traub_and_others():
+    confidence, loss, _ = examples(5000)
+    risks = np.cumsum(np.float64(loss[np.argsort(-confidence)])) / 5000
+    assert metrics.augrc(confidence, loss) == pytest.approx(risks.mean(), abs=2e-4)
+
+
+def test_scod_is_the_area_of_both_sets_with_their_costs():
+    confidence, wrong, weights = examples(50, zero_one=True)
+    inside, outside = confidence[:30], confidence[30:]
+    costs = np.concatenate([0.3 * wrong[:30], np.full(20, 0.7)])
+    actual = metrics.scod(inside, wrong[:30], outside, weights, cost=0.7)
+    assert actual == pytest.approx(
+        float(metrics.aurc(confidence, costs, weights)), abs=1e-6
+    )
+    # Without OOD examples that are accepted first, only errors cost something.
+    perfect = metrics.scod(np.ones(3), np.zeros(3), np.zeros(3))
+    assert perfect == pytest.approx((0.5 - 0.5 * np.log(2)) / 2, abs=1e-6)
+    with pytest.raises(ValueError, match=r"cost must be in \[0, 1\], got 2"):
+        metrics.scod(inside, wrong[:30], outside, cost=2)
 
 
 def test_the_best_order_has_no_excess():

@@ -9,7 +9,7 @@ from random_examples import CLASSES, examples, per_example, predictions
 
 from spatial_smoothing import metrics
 
-RANKED = {"adaptive_ece", "aurc", "excess_aurc", "coverage_at_risk_5"}
+RANKED = {"adaptive_ece", "aurc", "excess_aurc", "augrc", "coverage_at_risk_5"}
 UNCERTAINTIES = {"entropy", "mutual_information", "variation_ratio"}
 OF_CLASSES = {"classwise_ece", "brier_reliability", "brier_resolution"}
 OF_CLASSES |= {"brier_uncertainty"}
@@ -59,6 +59,7 @@ def test_ranked_scores_are_those_of_their_functions(digits):
         "adaptive_ece": metrics.adaptive_ece(given.confidence, wrong == 0, weights),
         "aurc": metrics.aurc(*arguments),
         "excess_aurc": metrics.excess_aurc(*arguments),
+        "augrc": metrics.augrc(*arguments),
         "coverage_at_risk_5": metrics.coverage_at_risk(*arguments),
     }
     expected |= {
