@@ -72,6 +72,7 @@ POSITIONAL = {
     *(f"metrics.selective.{name}.weights" for name in ("augrc", "scod")),
     *(f"metrics.calibration.{n}.weights" for n in ("adaptive_ece", "fit_temperature")),
     "metrics.tables.table.weights",
+    *(f"report.column.{name}.better" for name in ("percent", "nats")),
     "runtime.sharding.mesh.num_devices",
     "cli.convert.main.arguments",
 }

@@ -115,7 +115,15 @@ _CHUNK = flags.DEFINE_integer(
 _OOD = flags.DEFINE_string(
     "ood",
     None,
-    "Another data set, whose images are to be detected as out-of-distribution.",
+    "Another data set, whose images are to be detected as out-of-distribution. For "
+    "--suite=ood several, each near:NAME or far:NAME, separated by commas.",
+    flag_values=FLAGS,
+)
+_OOD_VALIDATION = flags.DEFINE_string(
+    "ood_validation",
+    None,
+    "For ood: data set on which constants of confidences are chosen, none of those in "
+    "--ood. Without it, constants are the published ones.",
     flag_values=FLAGS,
 )
 _NUM_REPLICATES = flags.DEFINE_integer(
@@ -143,7 +151,7 @@ _OPTIONS = options.define(suites.SUITES, FLAGS)
 # Flags that a comparison has no use for.
 _OF_EVALUATION = (
     *("suite", "split", "dataset", "real_labels", "data_dir", "download"),
-    *("num_samples", "batch_size", "chunk", "ood", *_OPTIONS),
+    *("num_samples", "batch_size", "chunk", "ood", "ood_validation", *_OPTIONS),
 )
 
 
@@ -154,7 +162,7 @@ def evaluate() -> None:
     folder_names = folders.split("workdir", _WORKDIR.value)
     runs = [run for path in folder_names for run in workdirs.load_members(path)]
     check_number_of_runs(runs, chosen)
-    check_ood(runs[0].config)
+    check_ood(runs[0].config, chosen)
     other_images.check(
         runs[0].config, chosen, dataset=_DATASET.value, real_labels=_REAL_LABELS.value
     )
@@ -175,6 +183,9 @@ def evaluate() -> None:
     with processes.together():
         report.check(output)
         setting = load_setting(trained, output, chosen, labelled)
+        for name, suite in chosen.items():
+            if suite.check is not None:
+                suite.check(runs, setting, **given[name])
     processes.check_same({_SPLIT.value: setting.dataset.checksum})
     devices.announce()
     # Another evaluation into the same report would lose the rows of one of the two.
@@ -190,6 +201,7 @@ def evaluate() -> None:
                 **provenance(),
                 **numbers(),
                 "ood": _OOD.value,
+                **({"ood_validation": _OOD_VALIDATION.value} if name == "ood" else {}),
                 **given[name],
                 "seconds": round(time.monotonic() - begin, 1),
             }
@@ -252,10 +264,12 @@ def load_setting(
     load = recipes.loader(
         runs[0].config, data_dir=_DATA_DIR.value, download=_DOWNLOAD.value
     )
-    held_out = None
-    # Temperatures are fitted with one label each, on all of the run's classes.
+    uses_held_out = not {"ensemble", "ood"}.isdisjoint(chosen)
+    # Temperatures and prediction sets are fitted with one label each, on all of the
+    # run's classes.
     has_own_labels = labelled is None and not _REAL_LABELS.value
-    if "ensemble" in chosen and has_own_labels:
+    held_out = None
+    if uses_held_out and has_own_labels:
         held_out = suites.held_out(runs, load)
     if labelled is None:
         labelled = load(runs[0].config["dataset"], _SPLIT.value)
@@ -264,12 +278,21 @@ def load_setting(
         labelled, label_sets = real_labels.reassess(
             labelled, _REAL_LABELS.value, num_classes=runs[0].model.num_classes
         )
+    ood = ood_sets = None
+    if "ood" in chosen:
+        pairs = suites.ood_sets.parse(_OOD.value)
+        ood_sets = suites.ood_sets.load(
+            pairs, _OOD_VALIDATION.value, own=labelled, load=load
+        )
+    elif _OOD.value:
+        ood = (_OOD.value, load(_OOD.value, "test"))
     return suites.Setting(
         labelled,
         split=_SPLIT.value,
         held_out=held_out,
         label_sets=label_sets,
-        ood=(_OOD.value, load(_OOD.value, "test")) if _OOD.value else None,
+        ood=ood,
+        ood_sets=ood_sets,
         load=load,
         output=output,
         **numbers(),
@@ -284,12 +307,27 @@ def chosen_suites() -> dict[str, suites.Suite]:
         none of the suites has a use.
     """
     suites.check_list("--suite", _SUITE.value)
-    names = list(suites.SUITES) if _SUITE.value == [ALL] else _SUITE.value
+    has_sets = suites.ood_sets.has_distances(_OOD.value)
+    names = _SUITE.value
+    if names == [ALL]:
+        # The suite "ood" cannot do without sets, which nobody can guess.
+        names = [name for name in suites.SUITES if name != "ood" or has_sets]
     if ALL in names:
         raise ValueError(f"--suite={ALL} takes no other names, got {','.join(names)}")
     chosen = {name: lookup(suites.SUITES, name, "suite") for name in names}
+    if "ood" in chosen:
+        return chosen
+    if _OOD_VALIDATION.value is not None:
+        raise ValueError("--ood_validation is for --suite=ood, which is not evaluated")
+    if has_sets:
+        raise ValueError(
+            f"--ood={_OOD.value} is a list for --suite=ood, which is not evaluated; "
+            "--suite=ensemble takes the name of one data set"
+        )
     if _OOD.value and "ensemble" not in chosen:
-        raise ValueError("--ood is for --suite=ensemble, which is not evaluated")
+        raise ValueError(
+            "--ood is for --suite=ensemble or --suite=ood, which is not evaluated"
+        )
     return chosen
 
 
@@ -305,9 +343,18 @@ def check_number_of_runs(
         )
 
 
-def check_ood(config: Mapping[str, Any]) -> None:
-    """Raises ValueError if `--ood` is the data set that the run classifies."""
-    if _OOD.value == config["dataset"]:
+def check_ood(config: Mapping[str, Any], chosen: Collection[str]) -> None:
+    """Raises ValueError if `--ood` is the data set that the run classifies.
+
+    Args:
+      config: Config of the run.
+      chosen: Names of the suites to be evaluated.
+    """
+    if "ood" in chosen:
+        pairs = suites.ood_sets.parse(_OOD.value)
+        validation = _OOD_VALIDATION.value
+        suites.ood_sets.check_names(pairs, validation, config["dataset"])
+    elif _OOD.value == config["dataset"]:
         raise ValueError(f"--ood={_OOD.value} is what is tested on; choose another")
 
 

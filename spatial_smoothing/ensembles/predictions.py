@@ -175,22 +175,26 @@ def _growing(each: Mixture) -> Mixture:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *first)
 
 
-def map_mixtures(function: Callable[[Mixture], Any], tree: Any) -> Any:
+def map_mixtures(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """Applies a function to every `Mixture` of a pytree.
 
     Args:
-      function: Takes a mixture without leading axes. It is vectorised over those that a
-        mixture has, so that its results have them too.
+      function: Takes a mixture without leading axes, and what `others` have for it. It
+        is vectorised over the axes that a mixture has, so that its results have them
+        too.
       tree: A pytree of `Mixture`s.
+      *others: Pytrees like it, with a pytree in the place of each mixture, whose arrays
+        have the leading axes of the mixture.
     """
 
-    def of_mixture(mixture: Mixture) -> Any:
+    def of_mixture(mixture: Mixture, *rest: Any) -> Any:
         mapped = function
         for _ in range(mixture.size.ndim):
             mapped = jax.vmap(mapped)
-        return mapped(mixture)
+        return mapped(mixture, *rest)
 
-    return jax.tree.map(of_mixture, tree, is_leaf=lambda x: isinstance(x, Mixture))
+    is_leaf = lambda x: isinstance(x, Mixture)
+    return jax.tree.map(of_mixture, tree, *others, is_leaf=is_leaf)
 
 
 def named(tree: Any) -> dict[Ensemble, Any]:

@@ -11,8 +11,9 @@ from spatial_smoothing.data import batches
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.ensembles import Ensemble, Predict, named
+from spatial_smoothing.evaluation.held_out import compile_held_out
 from spatial_smoothing.evaluation.rows import Row, scored_row
-from spatial_smoothing.evaluation.scores import compile_scores, compile_temperatures
+from spatial_smoothing.evaluation.scores import compile_scores
 from spatial_smoothing.runtime import progress, sharding
 
 
@@ -42,8 +43,8 @@ def score_ensembles(
       num_classes: Number of classes K.
       batch_size: Number of images at once, a multiple of the number of devices.
       mesh: The mesh of devices over which batches are split.
-      held_out: Images to fit a temperature to for each ensemble; None for no
-        temperature scaling.
+      held_out: Images to fit a temperature and prediction sets to for each ensemble;
+        None for neither.
       label_sets: bool[R, K] where labels are rows of it, and each image has all labels
         of its row; the most probable of them counts. None for one label.
       ood: Name of another data set and its images, for out-of-distribution detection;
@@ -65,15 +66,17 @@ def score_ensembles(
             name=name,
         )
 
-    temperatures = None
+    temperatures = thresholds = None
     if held_out is not None:
         data = tracked(held_out, "Held-out images")
-        temperatures = compile_temperatures(predict)(variables, held_out_key, data)
+        fitted = compile_held_out(predict)(variables, held_out_key, data)
+        temperatures, thresholds = fitted
     scores = scores_of(
         variables,
         data_key,
         tracked(dataset, name),
         temperatures,
+        thresholds,
         label_sets=label_sets,
     )
     foreign = {}

@@ -11,6 +11,7 @@ from spatial_smoothing import ensembles
 from spatial_smoothing.data.datasets import AnyDataset, Dataset
 from spatial_smoothing.ensembles import ApplyFunction, Ensemble, Variables
 from spatial_smoothing.ensembles.apply import as_apply, is_stochastic, variables_of
+from spatial_smoothing.ensembles.mixtures import single_with_logits
 from spatial_smoothing.evaluation.ensembles import score_ensembles
 from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.times import Work, milliseconds, shared_seconds
@@ -105,6 +106,7 @@ def evaluate(
             num_members=num_members,
             dropout=stochastic,
             chunk=chunk,
+            of_sample=single_with_logits,
         ),
         variables,
         test,

@@ -64,9 +64,10 @@ def scored_row(
       num_replicates: Number of replicates of the bootstrap; 0 for no intervals.
 
     Returns:
-      The scores of `tally_row` and of `metrics.table`, the means of the extra scores,
-      `risk_coverage`, `examples`, and where asked for `intervals`, `temperature` with
-      `calibrated_nll`, `calibrated_ece` and `calibrated_brier`, and `detection`.
+      The scores of `tally_row` and of `metrics.table`, `smooth_ece`, the means of the
+      extra scores, `risk_coverage`, `examples`, and where asked for `intervals`,
+      `temperature` with `calibrated_nll`, `calibrated_ece` and `calibrated_brier`, and
+      `detection`.
     """
     examples = scored.examples
     row = tally_row(scored.tally)
@@ -75,12 +76,13 @@ def scored_row(
             key,
             examples,
             scored.calibrated,
-            dict(extra or {}),
+            {**(extra or {}), **scored.extra},
             num_classes=num_classes,
             num_replicates=num_replicates,
         )
     )
     row |= {name: float(value) for name, value in table.items() if name not in row}
+    row["smooth_ece"] = float(_smooth_ece(examples))
     if temperature is not None:
         row["temperature"] = float(temperature)
     if ood is not None:
@@ -122,6 +124,13 @@ def _bootstrap(key, examples, calibrated, extra, *, num_classes, num_replicates)
         return scores, {}
     replicates = metrics.bootstrap(key, table, count, num_replicates=num_replicates)
     return scores, metrics.interval(replicates)
+
+
+@jax.jit
+def _smooth_ece(examples: Examples) -> jax.Array:
+    """SmoothECE, without an interval: it is too dear for a thousand resamples."""
+    correct = examples.prediction == examples.label
+    return metrics.smooth_ece(examples.confidence, correct)
 
 
 def _detection(

@@ -18,9 +18,10 @@ import numpy as np
 from spatial_smoothing import metrics
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.ensembles import Predict, map_mixtures
-from spatial_smoothing.ensembles.mixtures import Mixture
+from spatial_smoothing.ensembles.mixtures import LogitMixture, Mixture
 from spatial_smoothing.evaluation.tallies import add, tally_of
 from spatial_smoothing.metrics import Examples, Tally
+from spatial_smoothing.metrics.scores import of_label
 from spatial_smoothing.runtime import sharding
 
 
@@ -32,11 +33,13 @@ class Scored(NamedTuple):
       examples: Scores of each image, on the host.
       calibrated: Scores of each image after temperature scaling, on the host; None
         where there was no temperature.
+      extra: Name -> further scores of each image, f32[n] on the host; see `_extra`.
     """
 
     tally: Tally
     examples: Examples
     calibrated: Examples | None
+    extra: Mapping[str, Any] = {}
 
 
 class Scores(NamedTuple):
@@ -58,21 +61,23 @@ class Scores(NamedTuple):
 def compile_scores(
     predict: Predict,
 ) -> Callable[..., Scores]:
-    """Compiles `scores(variables, key, data, temperatures=None, label_sets=None)`.
+    """Compiles `scores(variables, key, data, temperatures=None, thresholds=None)`.
 
     Args:
       predict: `(variables, key, u8[B, H, W, C]) -> Predictions`; see `ensembles`.
 
     Returns:
       A function to `Scores`, for any number of data sets. It is compiled once for all
-      batches of one shape. `temperatures` has the structure of the predicted mixtures,
-      with an f32[...] for each (see `compile_temperatures`). `label_sets` is bool[R, K]
-      where labels are rows of it, see `most_probable_labels`. It raises ValueError if
-      there are no batches.
+      batches of one shape. `temperatures` and `thresholds` are those of a `HeldOut`;
+      None for no temperature scaling and no prediction sets. The option `label_sets` is
+      bool[R, K] where labels are rows of it, see `most_probable_labels`; None for
+      labels that are classes. The function raises ValueError if there are no batches.
     """
 
     @jax.jit
-    def of_batch(variables, key, index, batch: Batch, temperatures, label_sets):
+    def of_batch(
+        variables, key, index, batch: Batch, temperatures, thresholds, label_sets
+    ):
         found = predict(variables, jax.random.fold_in(key, index), batch["image"])
 
         def labelled(mixture: Mixture) -> Batch:
@@ -97,17 +102,30 @@ def compile_scores(
                 log_probs,
                 temperatures,
             )
-        return tallies, (examples, calibrated, found.extra), batch["mask"]
+        if thresholds is None:
+            thresholds = map_mixtures(lambda mixture: {}, found.mixtures)
+        extra = map_mixtures(
+            lambda mixture, given: _extra(mixture, labelled(mixture)["label"], given),
+            found.mixtures,
+            thresholds,
+        )
+        return tallies, (examples, calibrated, extra, found.extra), batch["mask"]
 
     def scores(
-        variables, key, data: Iterable[Batch], temperatures=None, *, label_sets=None
+        variables,
+        key,
+        data: Iterable[Batch],
+        temperatures=None,
+        thresholds=None,
+        *,
+        label_sets=None,
     ) -> Scores:
         total, parts, times = None, [], []
         steps = (
-            of_batch(variables, key, index, batch, temperatures, label_sets)
+            of_batch(variables, key, index, batch, temperatures, thresholds, label_sets)
             for index, batch in enumerate(data)
         )
-        for tallies, kept, mask in _one_ahead(steps):
+        for tallies, kept, mask in one_ahead(steps):
             total = tallies if total is None else add(total, tallies)
             mask = sharding.gather(mask)
             parts.append(
@@ -116,60 +134,45 @@ def compile_scores(
             times.append(time.perf_counter())
         if total is None:
             raise ValueError("there is nothing to evaluate: no batches")
-        examples, calibrated, extra = jax.tree.map(
+        examples, calibrated, extra, steadiness = jax.tree.map(
             lambda *x: np.concatenate(x, axis=-1), *parts
         )
-        ensembles = _zipped(sharding.gather(total), examples, calibrated)
+        ensembles = _zipped(sharding.gather(total), examples, calibrated, extra)
         several = len(times) > 1
         seconds = (times[-1] - times[0]) / (len(times) - 1) if several else None
-        return Scores(ensembles, extra, seconds)
+        return Scores(ensembles, steadiness, seconds)
 
     return scores
 
 
-def compile_temperatures(
-    predict: Predict,
-) -> Callable[[Any, jax.Array, Iterable[Batch]], Any]:
-    """Compiles `temperatures(variables, key, data)`, which fits one to each ensemble.
+def _extra(
+    mixture: Mixture, labels: jax.Array, thresholds: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Scores of each image that are not part of `Examples`.
 
     Args:
-      predict: `(variables, key, u8[B, H, W, C]) -> Predictions`; see `ensembles`.
+      mixture: Predictions for B images, without leading axes.
+      labels: i32[B].
+      thresholds: Method of `metrics.conformal` -> threshold f32[]; {} for no sets.
 
     Returns:
-      A function to temperatures f32[...], in the structure of the predicted mixtures.
-      The data should be others than those that are tested on. It raises ValueError if
-      there are no batches.
+      `disagreement` and `ambiguity` of a mixture that has logits; and of each method
+      `METHOD_coverage`, 1 where the set holds the label, else 0, and `METHOD_size`, the
+      number of classes in the set. Each is f32[B].
     """
-
-    @jax.jit
-    def log_probs_of(variables, key, index, batch: Batch):
-        found = predict(variables, jax.random.fold_in(key, index), batch["image"])
-        return map_mixtures(Mixture.log_probs, found.mixtures)
-
-    def temperatures(variables, key, data: Iterable[Batch]) -> Any:
-        parts, labels = [], []
-        for index, batch in enumerate(data):
-            log_probs = log_probs_of(variables, key, index, batch)
-            mask, label = sharding.gather((batch["mask"], batch["label"]))
-            labels.append(label[mask])
-            parts.append(
-                jax.tree.map(lambda x, m=mask: x[..., m, :], sharding.gather(log_probs))
-            )
-        if not parts:
-            raise ValueError("there is nothing to fit a temperature to: no batches")
-        fit = jax.jit(metrics.fit_temperature)
-        label = np.concatenate(labels)
-
-        def of_ensembles(*each: np.ndarray) -> np.ndarray:
-            """Temperatures f32[...], of log-probabilities f32[..., n, K]."""
-            log_probs = np.concatenate(each, axis=-2)
-            flat = log_probs.reshape(-1, *log_probs.shape[-2:])
-            found = np.array([fit(one, label) for one in flat], np.float32)
-            return found.reshape(log_probs.shape[:-2])
-
-        return jax.tree.map(of_ensembles, *parts)
-
-    return temperatures
+    found = {}
+    log_probs = mixture.log_probs()
+    if isinstance(mixture, LogitMixture):
+        found["disagreement"] = metrics.disagreement(mixture.votes)
+        gain = metrics.ambiguity(mixture.mean_log_probs(), log_probs, labels)
+        # A single member gains nothing by definition: that is no result.
+        found["ambiguity"] = jnp.where(mixture.size > 1, gain, jnp.nan)
+    for method, threshold in thresholds.items():
+        scores = metrics.class_scores(jnp.exp(log_probs), method=method)
+        sets = metrics.conformal_sets(scores, threshold).astype(jnp.float32)
+        found[f"{method}_coverage"] = of_label(sets, labels)
+        found[f"{method}_size"] = sets.sum(-1)
+    return found
 
 
 def most_probable_labels(
@@ -213,16 +216,16 @@ def _calibrated(
     return mapped(log_probs, temperatures)
 
 
-def _zipped(tallies: Any, examples: Any, calibrated: Any) -> Any:
-    """One tree of `Scored` in place of three trees of its fields."""
+def _zipped(tallies: Any, examples: Any, calibrated: Any, extra: Any) -> Any:
+    """One tree of `Scored` in place of four trees of its fields."""
     is_leaf = lambda x: isinstance(x, Tally | Examples)
     if calibrated is None:
-        join = lambda tally, each: Scored(tally, each, None)
-        return jax.tree.map(join, tallies, examples, is_leaf=is_leaf)
-    return jax.tree.map(Scored, tallies, examples, calibrated, is_leaf=is_leaf)
+        join = lambda tally, each, more: Scored(tally, each, None, more)
+        return jax.tree.map(join, tallies, examples, extra, is_leaf=is_leaf)
+    return jax.tree.map(Scored, tallies, examples, calibrated, extra, is_leaf=is_leaf)
 
 
-def _one_ahead(steps: Iterator[Any]) -> Iterator[Any]:
+def one_ahead(steps: Iterator[Any]) -> Iterator[Any]:
     """Yields each item when the next is under way: the device never waits."""
     previous = None
     for item in steps:

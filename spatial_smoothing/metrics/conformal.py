@@ -25,9 +25,10 @@ def class_scores(probs: Values, *, method: str) -> jax.Array:
     Args:
       probs: f[..., K].
       method: "lac", 1 - p (least ambiguous sets); "aps", the sum of the probabilities
-        of the class and of all that are more probable (adaptive sets); or "raps", the
-        same plus 0.01 for each rank after the fifth (regularised adaptive sets). Of
-        equal probabilities the lower class goes first. Scores are not randomised.
+        of the class and of all that are more probable, minus 1 (adaptive sets); or
+        "raps", the same plus 0.01 for each rank after the fifth (regularised adaptive
+        sets). Of equal probabilities the lower class goes first. Scores are not
+        randomised.
 
     Returns:
       f[..., K], in at least float32. Source: Sadinle et al. 2019; Romano et al.,
@@ -96,11 +97,19 @@ def _raps(probs: jax.Array) -> jax.Array:
 
 
 def _ranked(probs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Probability of each class and all before it, and its rank from 1; f[..., K]."""
+    """Minus the probability of all classes after each, and its rank from 1; f[..., K].
+
+    The sum up to a class would round to 1 for all classes of a certain prediction. What
+    comes after it is small there, and keeps its digits.
+    """
     order = jnp.argsort(probs, axis=-1, descending=True, stable=True)
-    masses = jnp.cumsum(jnp.take_along_axis(probs, order, axis=-1), axis=-1)
+    ordered = jnp.take_along_axis(probs, order, axis=-1)
+    from_here = jax.lax.cumsum(ordered, axis=ordered.ndim - 1, reverse=True)
+    after = jnp.concatenate(
+        [from_here[..., 1:], jnp.zeros_like(ordered[..., :1])], axis=-1
+    )
     places = jnp.argsort(order, axis=-1)  # the inverse of the order
-    return jnp.take_along_axis(masses, places, axis=-1), places + 1
+    return -jnp.take_along_axis(after, places, axis=-1), places + 1
 
 
 METHODS = {"lac": _lac, "aps": _aps, "raps": _raps}

@@ -89,7 +89,8 @@ def most_similar(features: jax.Array, bank: jax.Array, *, count: int) -> jax.Arr
       f32[B, k].
     """
     products = jnp.dot(features, bank.T, precision="highest")
-    return jax.lax.top_k(jnp.where(jnp.isnan(products), -jnp.inf, products), count)[0]
+    is_padding = jnp.isnan(bank).any(-1)[None]
+    return jax.lax.top_k(jnp.where(is_padding, -jnp.inf, products), count)[0]
 
 
 def mahalanobis(features: jax.Array, gaussians: Gaussians) -> jax.Array:

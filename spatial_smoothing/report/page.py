@@ -35,6 +35,7 @@ _HEADINGS = (
     "Confidence",
     "Temperature",
     "Uncertainty and selective prediction",
+    "Prediction sets",
     "Out-of-distribution detection",
     "Streams",
     "Two definitions",

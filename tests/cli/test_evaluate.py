@@ -103,7 +103,7 @@ MISTAKES = {
         "--workdir={home}/a,{home}/b",
         "--suite=all",
     ),
-    "--ood is for --suite=ensemble, which is not evaluated": (
+    "--ood is for --suite=ensemble or --suite=ood, which is not evaluated": (
         "--workdir={home}/a",
         "--suite=fourier",
         "--ood=shapes",
@@ -141,6 +141,10 @@ def test_all_suites_are_chosen_by_one_word():
     values = command.FLAGS
     values.unparse_flags()
     values(["evaluate.py", "--suite=all"])
+    without_ood = [name for name in suites.SUITES if name != "ood"]
+    assert list(command.chosen_suites()) == without_ood
+    values.unparse_flags()
+    values(["evaluate.py", "--suite=all", "--ood=near:cifar10"])
     assert list(command.chosen_suites()) == list(suites.SUITES)
     for given, message in (
         ("all,ensemble", "--suite=all takes no other names, got all,ensemble"),

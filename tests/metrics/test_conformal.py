@@ -17,7 +17,9 @@ def by_hand(probs, method):
             # Equal probabilities: the lower class goes first.
             before = (p > p[k]) | ((p == p[k]) & (np.arange(len(p)) <= k))
             extra = 0.01 * max(before.sum() - 5, 0) if method == "raps" else 0
-            scores[row, k] = 1 - p[k] if method == "lac" else p[before].sum() + extra
+            scores[row, k] = (
+                1 - p[k] if method == "lac" else p[before].sum() - 1 + extra
+            )
     return scores
 
 
@@ -54,8 +56,15 @@ def test_sets_cover_as_often_as_asked(method):
     covered = right[:, 49:] <= np.asarray(thresholds)[:, None]
     # Of n = 49 held-out examples between 0.8 and 0.8 + 1 / 50; in fact 40 / 50.
     assert covered.mean() == pytest.approx(0.8, abs=0.012)
-    sets = metrics.conformal_sets(scores[:5], 0.6)
-    assert (np.asarray(sets) == (scores[:5] <= 0.6)).all()
+    sets = metrics.conformal_sets(scores[:5], -0.1)
+    assert (np.asarray(sets) == (scores[:5] <= -0.1)).all()
+
+
+def test_classes_after_a_certain_prediction_are_told_apart():
+    """Where the sum of probabilities rounds to 1 from the first class on."""
+    probs = np.float32([[1, 1e-9, 1e-12, 0]])
+    scores = np.asarray(metrics.class_scores(probs, method="aps"))[0]
+    np.testing.assert_allclose(scores, [-1.001e-9, -1e-12, 0, 0], rtol=1e-6)
 
 
 def test_unusable_arguments_are_refused():

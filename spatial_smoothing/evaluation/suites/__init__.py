@@ -1,5 +1,6 @@
 """The index of evaluations: name -> `Suite`, its function and its options."""
 
+from spatial_smoothing.evaluation.suites import ood_sets
 from spatial_smoothing.evaluation.suites.comparison import (
     check_comparison,
     default_output,
@@ -16,6 +17,8 @@ from spatial_smoothing.evaluation.suites.feature_maps import fourier, variance
 from spatial_smoothing.evaluation.suites.frequency import frequency
 from spatial_smoothing.evaluation.suites.hessian import hessian
 from spatial_smoothing.evaluation.suites.landscape import landscape
+from spatial_smoothing.evaluation.suites.ood import check as check_ood
+from spatial_smoothing.evaluation.suites.ood import ood
 from spatial_smoothing.evaluation.suites.partial import finish
 from spatial_smoothing.evaluation.suites.perturbation import perturbation
 from spatial_smoothing.evaluation.suites.settings import (
@@ -46,6 +49,8 @@ __all__ = [
     "label",
     "landscape",
     "load_examples",
+    "ood",
+    "ood_sets",
     "pack_examples",
     "perturbation",
     "read",
@@ -102,6 +107,17 @@ SUITES = {
             "num_images": "Number of sequences of each perturbation, drawn at random; "
             "0 for all.",
         },
+    ),
+    "ood": Suite(
+        ood,
+        {
+            "confidences": "Names of the confidences by which images of other data "
+            "sets are detected, separated by commas.",
+            "sizes": _SAMPLES,
+            "num_images": "Number of training images that confidences of features are "
+            "fitted to, drawn at random; 0 for all.",
+        },
+        check=check_ood,
     ),
     "landscape": Suite(
         landscape,

@@ -23,6 +23,7 @@ _FILE = "examples.npz"
 _KINDS = (
     *("suite", "dataset", "split", "data", "corruption", "severity"),
     *("perturbation", "frequency", "network", "tap"),
+    *("ood", "distance", "confidence", "average"),
 )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from jax.sharding import Mesh
 
 from spatial_smoothing import ensembles
+from spatial_smoothing.ensembles.mixtures import single_with_logits
 from spatial_smoothing.evaluation.ensembles import score_ensembles
 from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.lineup import (
@@ -101,12 +102,12 @@ def _rows(
       window: Length and weights of temporal smoothing.
     """
     names = ensembles.names_of(sizes, num_members=len(runs))
-    predict = predictor(runs, setting, sizes)
+    predict = predictor(runs, setting, sizes, of_sample=single_with_logits)
     if frame_sizes:
         names += ensembles.names_of(frame_sizes, num_members=len(runs), temporal=True)
         predict = temporal_predictor(
             predict,
-            predictor(runs, setting, frame_sizes),
+            predictor(runs, setting, frame_sizes, of_sample=single_with_logits),
             sizes=frame_sizes,
             num_members=len(runs),
             window=window,

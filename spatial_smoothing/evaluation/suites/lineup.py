@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from spatial_smoothing import ensembles
 from spatial_smoothing.data import augment
 from spatial_smoothing.ensembles import Ensemble, Predict
+from spatial_smoothing.ensembles.mixtures import Mixture, single
 from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.settings import (
     Setting,
@@ -67,13 +68,20 @@ def contest(
     )
 
 
-def predictor(runs: Sequence[Run], setting: Setting, sizes: Sequence[int]) -> Predict:
+def predictor(
+    runs: Sequence[Run],
+    setting: Setting,
+    sizes: Sequence[int],
+    *,
+    of_sample: Callable[[jax.Array], Mixture] = single,
+) -> Predict:
     """Returns the function that predicts by all ensembles of some runs.
 
     Args:
       runs: One run, or the members of a deep ensemble.
       setting: Settings of the evaluation, for `chunk`.
       sizes: Increasing numbers of samples N, from 1.
+      of_sample: What becomes of the logits of a sample; see `ensembles.predictor`.
     """
     model = runs[0].model
     return ensembles.predictor(
@@ -83,6 +91,7 @@ def predictor(runs: Sequence[Run], setting: Setting, sizes: Sequence[int]) -> Pr
         num_members=len(runs),
         dropout=model.rate > 0,
         chunk=setting.chunk,
+        of_sample=of_sample,
     )
 
 

@@ -17,6 +17,7 @@ from etils import epath
 from spatial_smoothing.data import datasets
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.evaluation.rows import Row
+from spatial_smoothing.evaluation.suites.ood_sets import OodSets
 from spatial_smoothing.evaluation.suites.partial import Partial
 from spatial_smoothing.runs import recipes
 from spatial_smoothing.runs.labels import SMOOTHED as SMOOTHED
@@ -39,11 +40,14 @@ class Suite(NamedTuple):
         that of its default: int, float, str, bool or a tuple of these; None is for str.
       options: Name of each option -> the text of its flag in the help of evaluate.py.
       for_one_run: Whether the suite refuses the members of an ensemble.
+      check: Function of the arguments of `function` that raises ValueError for those
+        that it cannot use; it is called before any suite begins. None for no check.
     """
 
     function: Callable[..., list[Row]]
     options: Mapping[str, str] = {}
     for_one_run: bool = False
+    check: Callable[..., None] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Setting:
         temperatures on; None for no temperatures.
       ood: Name of another data set and its images, to be told from those of
         `dataset`; None for no out-of-distribution detection.
+      ood_sets: The sets of images that the suite "ood" detects; None without it.
       num_samples: Number of Monte Carlo dropout samples of each run, at least 1; a
         network without dropout makes one prediction whatever this says.
       batch_size: Number of images in a batch.
@@ -78,6 +83,7 @@ class Setting:
     split: str = "test"
     held_out: AnyDataset | None = None
     ood: tuple[str, AnyDataset] | None = None
+    ood_sets: OodSets | None = None
     num_samples: int = 50
     batch_size: int = 128
     chunk: int | None = None

@@ -12,6 +12,7 @@ from spatial_smoothing.report.chapters import (
     frequency,
     hessian,
     landscape,
+    ood,
     perturbation,
     variance,
 )
@@ -21,6 +22,7 @@ from spatial_smoothing.report.rows import Row
 CHAPTERS: dict[str, Chapter] = {
     "corruption": corruption.CHAPTER,
     "perturbation": perturbation.CHAPTER,
+    "ood": ood.CHAPTER,
     "variance": variance.CHAPTER,
     "fourier": fourier.CHAPTER,
     "frequency": frequency.CHAPTER,

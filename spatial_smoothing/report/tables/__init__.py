@@ -27,6 +27,7 @@ def of_ensembles(
         scores.calibration(rows),
         scores.temperature(rows),
         scores.uncertainty(rows),
+        scores.conformal(rows),
         scores.detection(rows),
         scores.streams(rows),
         scores.definitions(rows),

@@ -91,6 +91,17 @@ def uncertainty(rows: Sequence[Row]) -> Table | None:
     )
 
 
+def conformal(rows: Sequence[Row]) -> Table | None:
+    """How often prediction sets hold the right class, and how large they are."""
+    return _group(
+        rows,
+        "conformal",
+        heading="Prediction sets",
+        caption="Conformal sets of classes, calibrated on held-out images to hold the "
+        "right class of 90 % of the images.",
+    )
+
+
 def streams(rows: Sequence[Row]) -> Table | None:
     """How steady predictions are from frame to frame, and what they cost."""
     return _group(
