@@ -1,5 +1,6 @@
 """Data sets that a network was not trained on."""
 
+import jpeg_images
 import numpy as np
 import PIL.Image
 import pytest
@@ -110,6 +111,13 @@ def test_sets_of_tfds_need_no_prefix_and_no_labels(tmp_path):
         np.testing.assert_array_equal(loaded.labels, 0)
     with pytest.raises(ValueError, match="no sings of TFDS"):
         other_sets.load_other("sings", "test", own=SMALL, data_dir=tmp_path)
+
+
+def test_labels_of_imagenet_are_not_those_of_the_network(tmp_path):
+    jpeg_images.prepare_imagenet(tmp_path, count=3, labels=(7, 999))
+    loaded = other_sets.load_other("imagenet", "test", own=SMALL, data_dir=tmp_path)
+    np.testing.assert_array_equal(loaded.labels, 0)
+    assert next(loaded.batches(4))["image"].shape == (4, 32, 32, 3)
 
 
 def test_the_loader_of_a_config_tells_its_own_set_from_others():
