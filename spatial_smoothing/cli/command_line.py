@@ -6,7 +6,8 @@ that this file says the same in words for whoever typed the command.
 
 import difflib
 import re
-from collections.abc import Sequence
+import types
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
@@ -40,6 +41,7 @@ def parse(
     *,
     positional: bool = False,
     required: Sequence[str] = (),
+    instead: Mapping[str, str] = types.MappingProxyType({}),
 ) -> list[str]:
     """Reads flags from the arguments of a process.
 
@@ -48,6 +50,7 @@ def parse(
       flag_values: The flags of the command, which get their values.
       positional: Whether arguments that are no flags are allowed.
       required: Names of the flags that must be given.
+      instead: Name of a required flag -> name of a flag with which it is not required.
 
     Returns:
       The arguments that are no flags.
@@ -65,7 +68,12 @@ def parse(
         if text := _unknown_field(argv):
             raise ValueError(text) from None
         raise
-    missing = [name for name in required if flag_values[name].value in (None, "")]
+    is_missing = lambda name: flag_values[name].value in (None, "")
+    missing = [
+        name
+        for name in required
+        if is_missing(name) and (not instead.get(name) or is_missing(instead[name]))
+    ]
     if missing:
         names = " and ".join(f"--{name}" for name in missing)
         raise ValueError(f"{names} must be given; --help lists the flags")

@@ -2,7 +2,9 @@
 
 Several workdirs, separated by commas, are the members of a deep ensemble. With
 `--compare=A,B --output=DIR`, the evaluations of several workdirs are drawn side by
-side. Scores that other suites found earlier stay in the report.
+side. Scores that other suites found earlier stay in the report. With
+`--compile_for=v5e:2x2`, the evaluation of a batch is compiled for accelerators that
+need not be here, and nothing is evaluated; the workdir needs no checkpoint.
 """
 
 import time
@@ -14,6 +16,7 @@ from etils import epath
 
 from spatial_smoothing import report
 from spatial_smoothing.cli import (
+    compile_for,
     config_fields,
     devices,
     folders,
@@ -23,12 +26,13 @@ from spatial_smoothing.cli import (
 )
 from spatial_smoothing.data import real_labels
 from spatial_smoothing.data.datasets import AnyDataset
+from spatial_smoothing.ensembles.sampling import CHUNK
 from spatial_smoothing.evaluation import suites
 from spatial_smoothing.lookup import lookup
 from spatial_smoothing.runs import locks, recipes, workdirs
 from spatial_smoothing.runs.provenance import provenance
 from spatial_smoothing.runs.workdirs import Run
-from spatial_smoothing.runtime import paths, processes, progress
+from spatial_smoothing.runtime import paths, processes, progress, sharding
 
 # What `--suite` takes in place of a list of all suites.
 ALL = "all"
@@ -52,7 +56,7 @@ _OUTPUT = flags.DEFINE_string(
     "output",
     None,
     "Folder of the report. Without it, that is evaluation/ in the workdir, and of N "
-    "workdirs evaluation-of-N/ in the first one.",
+    f"workdirs evaluation-of-N/ in the first one. {compile_for.OUTPUT_HELP}",
     flag_values=FLAGS,
 )
 _SUITE = flags.DEFINE_list(
@@ -147,7 +151,10 @@ _PUBLISHED = flags.DEFINE_bool(
     "Whether the figures also show the values that Park & Kim have published.",
     flag_values=FLAGS,
 )
+compile_for.define(FLAGS, what="the evaluation of a batch by --suite=ensemble")
 _OPTIONS = options.define(suites.SUITES, FLAGS)
+# Flags that matter to what `--compile_for` compiles.
+_OF_COMPILING = {"num_samples", "batch_size", "chunk"}
 # Flags that a comparison has no use for.
 _OF_EVALUATION = (
     *("suite", "split", "dataset", "real_labels", "data_dir", "download"),
@@ -213,6 +220,41 @@ def evaluate() -> None:
             for name in chosen:
                 suites.finish(output, name)
             show(rows, output / "report.html")
+
+
+def compile_batch() -> None:
+    """Compiles the evaluation of a batch, and tells what it costs."""
+    compile_for.check_useless(FLAGS, {"compare", *_OF_EVALUATION} - _OF_COMPILING)
+    folder_names = folders.split("workdir", _WORKDIR.value)
+    target = compile_for.target(FLAGS)
+    runs = [run for path in folder_names for run in workdirs.describe_members(path)]
+    model, config = runs[0].model, runs[0].config
+    stochastic = model.rate > 0
+    samples = _NUM_SAMPLES.value if stochastic else 1
+    setting = suites.Setting(
+        recipes.shapes(config)(config["dataset"], "test"),
+        **{**numbers(), "chunk": min(_CHUNK.value or CHUNK, samples)},
+    )
+    mesh = sharding.mesh(devices=target.devices)
+    traced = suites.trace_batch(runs, setting, mesh=mesh)
+    several = f"{len(runs)} members x " if len(runs) > 1 else ""
+    parameters = compile_for.count(runs[0].variables["params"])
+    compile_for.report(
+        FLAGS,
+        compile_for.Work(
+            what=f"{config['model']} on {config['dataset']}: {several}{samples} "
+            f"samples of {setting.batch_size:,} images",
+            traced=traced,
+            mesh=mesh,
+            config={**config, "num_samples": samples, "chunk": setting.chunk},
+            images=setting.batch_size,
+            parameters=len(runs) * parameters,
+            in_loop=False,
+            remedies=["a smaller batch_size"]
+            + [f"a smaller chunk than {setting.chunk}"] * (setting.chunk > 1),
+        ),
+        target,
+    )
 
 
 def suites_in_turn(names: Collection[str]) -> Iterator[str]:
@@ -413,7 +455,9 @@ def main() -> None:
     """Evaluates or compares."""
     if bool(_WORKDIR.value) == bool(_COMPARE.value):
         raise ValueError("give either --workdir=DIR[,DIR] or --compare=DIR,DIR")
-    if _WORKDIR.value:
+    if compile_for.is_asked(FLAGS):
+        compile_batch()
+    elif _WORKDIR.value:
         evaluate()
     elif processes.is_first():
         compare()
@@ -421,4 +465,8 @@ def main() -> None:
 
 def run() -> None:
     """Runs the command with the arguments of the process."""
-    start.run(start.Command(main, FLAGS, about=__doc__, several=True))
+    start.run(
+        start.Command(
+            main, FLAGS, about=__doc__, several=True, alone_with=compile_for.FLAG
+        )
+    )

@@ -70,6 +70,8 @@ class Command:
         list of them.
       several: Whether this may be one of several processes, as the cluster or flags,
         which are defined here, say.
+      alone_with: Name of a flag that, if it is given, needs no `--workdir` and no other
+        process; "" for none.
       ends_unread: Whether the command ends when stdout is a pipe that is closed; if
         not, `main` asks `output.is_unread`.
     """
@@ -82,6 +84,7 @@ class Command:
     has_config: bool = False
     positional: bool = False
     several: bool = False
+    alone_with: str = ""
     ends_unread: bool = True
 
 
@@ -107,6 +110,7 @@ def run(command: Command) -> NoReturn:
             flag_values,
             positional=command.positional,
             required=command.required,
+            instead={"workdir": command.alone_with},
         )
     except ValueError as error:
         _fail(error)
@@ -175,8 +179,9 @@ def _guarded(command: Command, arguments: list[list[str]]) -> int:
     An error that is no defect of this package ends the process with one line.
     """
     try:
-        if command.several:
-            _start(command.flag_values)
+        flag_values, alone_with = command.flag_values, command.alone_with
+        if command.several and not (alone_with and flag_values[alone_with].value):
+            _start(flag_values)
         code = command.main(*arguments) or 0
         sys.stdout.flush()  # a closed pipe may not have been noticed yet
         return code

@@ -1,6 +1,8 @@
 """Trains a network: `python train.py --config=shapes --workdir=DIR`.
 
-The same command continues an interrupted training from its last checkpoint.
+The same command continues an interrupted training from its last checkpoint. With
+`--compile_for=v5e:16x16` in place of a workdir, the training step is compiled for
+accelerators that need not be here, and nothing is trained.
 """
 
 import dataclasses
@@ -15,9 +17,16 @@ from etils import epath
 from jax.sharding import Mesh
 
 from spatial_smoothing import evaluation
-from spatial_smoothing.cli import config_fields, devices, help_texts, output, start
+from spatial_smoothing.cli import (
+    compile_for,
+    config_fields,
+    devices,
+    help_texts,
+    output,
+    start,
+)
 from spatial_smoothing.data import augment, batches, datasets
-from spatial_smoothing.data.datasets import AnyDataset
+from spatial_smoothing.data.datasets import AnyDataset, DatasetShape
 from spatial_smoothing.models.network import Network
 from spatial_smoothing.runs import initial_weights, labels, locks, recipes, workdirs
 from spatial_smoothing.runs.initial_weights import InitialWeights, Pretrained
@@ -25,6 +34,7 @@ from spatial_smoothing.runtime import processes, sharding
 from spatial_smoothing.runtime.interrupts import Interrupts
 from spatial_smoothing.training import freezing, logs, optim, profiling
 from spatial_smoothing.training.checkpoints import Checkpoints
+from spatial_smoothing.training.costing import trace_step
 from spatial_smoothing.training.loop import check_batch_size, fit
 from spatial_smoothing.training.options import (
     Hyperparameters,
@@ -51,6 +61,8 @@ _WORKDIR = flags.DEFINE_string(
     "made if it is not there.",
     flag_values=FLAGS,
 )
+compile_for.define(FLAGS, what="the training step")
+flags.DEFINE_string("output", None, compile_for.OUTPUT_HELP, flag_values=FLAGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +72,7 @@ class Job:
     Attributes:
       config: The config, a flat dict.
       model: The network.
-      train: The examples to train on.
+      train: The examples to train on; their shape, where it is only compiled.
       splits: Name of a split -> the examples that are evaluated after each epoch.
       mesh: The devices.
       normalize: `images u8[B, H, W, C] -> f32[B, H, W, C]`, for evaluation.
@@ -71,8 +83,8 @@ class Job:
 
     config: Mapping[str, Any]
     model: Network
-    train: AnyDataset
-    splits: Mapping[str, AnyDataset]
+    train: AnyDataset | DatasetShape
+    splits: Mapping[str, AnyDataset | DatasetShape]
     mesh: Mesh
     normalize: Callable[..., Any]
     prepare: Callable[..., Any]
@@ -108,32 +120,54 @@ def load(config: Mapping[str, Any], *, pretrained: Pretrained | None = None) -> 
       OSError: if the data cannot be read.
     """
     with processes.together():
-        model, source = recipes.build_model(config), recipes.source(config)
-        shapes = recipes.abstract_variables(model, image_size=source.image_size)
-        freezing.check_parts(shapes["params"], config["freeze"] or ())
-        initial = None
-        if pretrained is not None:
-            initial = initial_weights.choose(
-                pretrained,
-                shapes,
-                num_classes=source.num_classes,
-                members=config["members"],
-            )
-        mesh = sharding.mesh(members=config["members"])
-        sharding.check_batch_size(
-            config["eval_batch_size"], mesh, name="eval_batch_size"
-        )
         read = recipes.loader(config, download=config["download"])
-        train, held_out = datasets.hold_out(
-            read(source.name, recipes.train_split(config)),
-            fraction=config["val_fraction"],
-        )
-        check_batch_size(config["batch_size"], train, mesh)
-        splits = {"test": read(source.name, "test")}
-        if config["val_fraction"]:
-            splits = {"val": held_out, **splits}
-    everything = {"train": train, **splits}
+        mesh = sharding.mesh(members=config["members"])
+        job = assemble(config, read, mesh, pretrained=pretrained)
+    everything = {"train": job.train, **job.splits}
     processes.check_same({name: d.checksum for name, d in everything.items()})
+    return job
+
+
+def assemble(
+    config: Mapping[str, Any],
+    read: Callable[[str, str], AnyDataset | DatasetShape],
+    mesh: Mesh,
+    *,
+    pretrained: Pretrained | None = None,
+) -> Job:
+    """Returns the training that a config describes, after it is checked.
+
+    Args:
+      config: A config with all fields of `configs/common.py`.
+      read: Function of the name and the split of a data set to its examples, or to
+        their shape where nothing is to be trained.
+      mesh: The devices.
+      pretrained: Weights to start from; None for random values.
+
+    Raises:
+      ValueError: for a config whose parts do not fit together.
+      OSError: if the data cannot be read.
+    """
+    model, source = recipes.build_model(config), recipes.source(config)
+    shapes = recipes.abstract_variables(model, image_size=source.image_size)
+    freezing.check_parts(shapes["params"], config["freeze"] or ())
+    initial = None
+    if pretrained is not None:
+        initial = initial_weights.choose(
+            pretrained,
+            shapes,
+            num_classes=source.num_classes,
+            members=config["members"],
+        )
+    sharding.check_batch_size(config["eval_batch_size"], mesh, name="eval_batch_size")
+    train, held_out = datasets.hold_out(
+        read(source.name, recipes.train_split(config)),
+        fraction=config["val_fraction"],
+    )
+    check_batch_size(config["batch_size"], train, mesh)
+    splits = {"test": read(source.name, "test")}
+    if config["val_fraction"]:
+        splits = {"val": held_out, **splits}
     normalize = functools.partial(augment.normalize, mean=source.mean, std=source.std)
     prepare = augment.preparation(
         normalize, augment=config["augment"] and not source.augments_on_host
@@ -168,7 +202,6 @@ def train(
       The last state; its `step` tells whether all epochs are over.
     """
     config = job.config
-    schedule, frozen = _schedule(job), tuple(config["freeze"] or ())
     profile = None
     if _PROFILE.value:
         profile = functools.partial(
@@ -177,25 +210,7 @@ def train(
     return fit(
         job.model,
         job.train,
-        Hyperparameters(
-            prepare=job.prepare,
-            schedule=schedule,
-            optimizer=optim.by_part(
-                optim.sgd(
-                    schedule,
-                    momentum=config["momentum"],
-                    weight_decay=config["weight_decay"],
-                ),
-                frozen=frozen,
-                backbone_factor=config["backbone_factor"],
-            ),
-            epochs=job.epochs,
-            batch_size=config["batch_size"],
-            seed=config["seed"],
-            members=config["members"],
-            initial=job.initial and job.initial.values,
-            frozen=frozen,
-        ),
+        hyperparameters(job),
         placement=Placement(job.mesh, config["shard_state"]),
         saving=Saving(
             checkpoints,
@@ -209,6 +224,31 @@ def train(
             profile=profile,
         ),
         should_stop=should_stop,
+    )
+
+
+def hyperparameters(job: Job) -> Hyperparameters:
+    """Returns how the network of a job learns."""
+    config, schedule = job.config, _schedule(job)
+    frozen = tuple(config["freeze"] or ())
+    return Hyperparameters(
+        prepare=job.prepare,
+        schedule=schedule,
+        optimizer=optim.by_part(
+            optim.sgd(
+                schedule,
+                momentum=config["momentum"],
+                weight_decay=config["weight_decay"],
+            ),
+            frozen=frozen,
+            backbone_factor=config["backbone_factor"],
+        ),
+        epochs=job.epochs,
+        batch_size=config["batch_size"],
+        seed=config["seed"],
+        members=config["members"],
+        initial=job.initial and job.initial.values,
+        frozen=frozen,
     )
 
 
@@ -239,9 +279,13 @@ def _monitor(job: Job, should_stop: Callable[[], bool]) -> Callable[..., Any]:
 
 def main() -> int:
     """Trains by the config in the workdir; returns the exit code."""
-    config, pretrained = resolve(
-        config_fields.read(FLAGS["config"].value.to_dict()), _WORKDIR.value
-    )
+    config = config_fields.read(FLAGS["config"].value.to_dict())
+    if compile_for.is_asked(FLAGS):
+        compile_step(config)
+        return 0
+    if FLAGS["output"].value:
+        raise ValueError("--output is for --compile_for; a run is kept in its workdir")
+    config, pretrained = resolve(config, _WORKDIR.value)
     job = load(config, pretrained=pretrained)
     # The workdir is made last, so that bad input leaves nothing behind.
     path = workdirs.claim(_WORKDIR.value, config)
@@ -315,6 +359,39 @@ def resolve(
     return config, pretrained
 
 
+def compile_step(config: Mapping[str, Any]) -> None:
+    """Compiles a step for the devices in `--compile_for`, and tells what it costs."""
+    target = compile_for.target(FLAGS)
+    mesh = sharding.mesh(members=config["members"], devices=target.devices)
+    job = assemble(config, recipes.shapes(config), mesh)
+    traced = trace_step(
+        job.model,
+        job.train,
+        hyperparameters(job),
+        Placement(mesh, config["shard_state"]),
+    )
+    variables = recipes.abstract_variables(
+        job.model, image_size=job.train.image_shape[0]
+    )
+    images = config["batch_size"] * config["members"]
+    compile_for.report(
+        FLAGS,
+        compile_for.Work(
+            what=f"{config['model']} on {config['dataset']}: a training step of "
+            f"{images:,} images",
+            traced=traced,
+            mesh=mesh,
+            config=config,
+            images=images,
+            parameters=config["members"] * compile_for.count(variables["params"]),
+            # Where the data set is on the devices, the program is a loop over steps.
+            in_loop=job.train.in_memory,
+            remedies=compile_for.training_remedies(config, mesh),
+        ),
+        target,
+    )
+
+
 def describe(job: Job) -> str:
     """Returns a line that says what is trained, and for how long."""
     config, warmup = job.config, job.config["warmup_epochs"]
@@ -349,6 +426,7 @@ def run() -> None:
         required=("config", "workdir"),
         has_config=True,
         several=True,
+        alone_with=compile_for.FLAG,
         ends_unread=False,
     )
     start.run(command)

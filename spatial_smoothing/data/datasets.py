@@ -5,9 +5,10 @@ Contract of this file: both kinds have `num_examples`, `image_shape`, `labels`,
 order as the batches of `batches`.
 """
 
+import dataclasses
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -61,13 +62,39 @@ class Dataset(NamedTuple):
 AnyDataset = Dataset | EncodedDataset
 
 
-def hold_out(
-    dataset: AnyDataset, *, fraction: float, seed: int = 0
-) -> tuple[AnyDataset, AnyDataset]:
+@dataclasses.dataclass(frozen=True)
+class DatasetShape:
+    """What a step has to know of a data set to be compiled: no image, and no label.
+
+    Attributes:
+      num_examples: N.
+      image_shape: H, W, C.
+      in_memory: Whether it is a `Dataset`; if not, an `EncodedDataset`.
+    """
+
+    num_examples: int
+    image_shape: tuple[int, ...]
+    in_memory: bool
+
+    def subset(self, rows: np.ndarray) -> "DatasetShape":
+        """Returns the shape of some of the examples.
+
+        Args:
+          rows: i64[n], their positions in this data set; or a mask, bool[N].
+        """
+        is_mask = rows.dtype == bool
+        count = int(rows.sum()) if is_mask else len(rows)
+        return dataclasses.replace(self, num_examples=count)
+
+
+Some = TypeVar("Some", Dataset, EncodedDataset, DatasetShape)
+
+
+def hold_out(dataset: Some, *, fraction: float, seed: int = 0) -> tuple[Some, Some]:
     """Splits a data set at random into a part to train on and a part to validate on.
 
     Args:
-      dataset: A data set, in memory or not.
+      dataset: A data set, in memory or not, or the shape of one.
       fraction: Share of the examples to hold out, in [0, 1).
       seed: Seed of the choice. It is not that of a run, so that no member of a deep
         ensemble has seen what another holds out.

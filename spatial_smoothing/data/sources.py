@@ -66,6 +66,8 @@ class Source:
         tell.
       augments_on_host: Whether images to train on are cropped and flipped as they are
         decoded, and not on the device.
+      num_examples: Name of a split -> number of its images, where that is known before
+        the data are there.
     """
 
     name: str
@@ -78,6 +80,9 @@ class Source:
     class_names: tuple[str, ...] | None = None
     splits: tuple[str, ...] | None = SPLITS
     augments_on_host: bool = False
+    num_examples: Mapping[str, int] = dataclasses.field(
+        default_factory=dict, compare=False
+    )
 
     @property
     def resize(self) -> int | None:
@@ -182,6 +187,7 @@ def _folder_source(name: str, class_names: Sequence[str] | None) -> Source:
         loader=_load_folder,
         class_names=tuple(class_names),
         splits=("train", "val", "test"),
+        num_examples={},
     )
 
 
@@ -400,7 +406,13 @@ _OPENERS: dict[str, Callable[[str, epath.PathLike | None], ImageSet]] = {
     NPZ: lambda place, data_dir: open_npz(place),
     HF: lambda place, data_dir: open_hub(place),
 }
-_cifar = functools.partial(Source, image_size=32, stem="cifar", loader=_load_cifar)
+_cifar = functools.partial(
+    Source,
+    image_size=32,
+    stem="cifar",
+    loader=_load_cifar,
+    num_examples={"train": 50_000, "test": 10_000},
+)
 # Means and standard deviations are the published ones of the training images.
 SOURCES = {
     spec.name: spec
@@ -425,6 +437,7 @@ SOURCES = {
             std=shapes.STD,
             stem="cifar",
             loader=_load_shapes,
+            num_examples={"train": shapes.TRAIN_SIZE, "test": shapes.TEST_SIZE},
         ),
         Source(
             name="imagenet",
@@ -435,6 +448,7 @@ SOURCES = {
             stem="imagenet",
             loader=_load_imagenet,
             augments_on_host=True,
+            num_examples={"train": 1_281_167, "test": 50_000},
         ),
     )
 }

@@ -73,8 +73,54 @@ def compile_scores(
       bool[R, K] where labels are rows of it, see `most_probable_labels`; None for
       labels that are classes. The function raises ValueError if there are no batches.
     """
+    of_batch = jax.jit(batch_scores(predict))
 
-    @jax.jit
+    def scores(
+        variables,
+        key,
+        data: Iterable[Batch],
+        temperatures=None,
+        thresholds=None,
+        *,
+        label_sets=None,
+    ) -> Scores:
+        total, parts, times = None, [], []
+        steps = (
+            of_batch(variables, key, index, batch, temperatures, thresholds, label_sets)
+            for index, batch in enumerate(data)
+        )
+        for tallies, kept, mask in one_ahead(steps):
+            total = tallies if total is None else add(total, tallies)
+            mask = sharding.gather(mask)
+            parts.append(
+                jax.tree.map(lambda x, m=mask: x[..., m], sharding.gather(kept))
+            )
+            times.append(time.perf_counter())
+        if total is None:
+            raise ValueError("there is nothing to evaluate: no batches")
+        examples, calibrated, extra, steadiness = jax.tree.map(
+            lambda *x: np.concatenate(x, axis=-1), *parts
+        )
+        ensembles = _zipped(sharding.gather(total), examples, calibrated, extra)
+        several = len(times) > 1
+        seconds = (times[-1] - times[0]) / (len(times) - 1) if several else None
+        return Scores(ensembles, steadiness, seconds)
+
+    return scores
+
+
+def batch_scores(predict: Predict) -> Callable[..., Any]:
+    """Returns a function of one batch, to be compiled, that `compile_scores` calls.
+
+    Args:
+      predict: `(variables, key, u8[B, H, W, C]) -> Predictions`; see `ensembles`.
+
+    Returns:
+      `(variables, key, index, batch, temperatures, thresholds, label_sets)`, with the
+      number of the batch and the arguments of `compile_scores`, to tallies, what is
+      kept of each image, and the mask.
+    """
+
     def of_batch(
         variables, key, index, batch: Batch, temperatures, thresholds, label_sets
     ):
@@ -111,38 +157,7 @@ def compile_scores(
         )
         return tallies, (examples, calibrated, extra, found.extra), batch["mask"]
 
-    def scores(
-        variables,
-        key,
-        data: Iterable[Batch],
-        temperatures=None,
-        thresholds=None,
-        *,
-        label_sets=None,
-    ) -> Scores:
-        total, parts, times = None, [], []
-        steps = (
-            of_batch(variables, key, index, batch, temperatures, thresholds, label_sets)
-            for index, batch in enumerate(data)
-        )
-        for tallies, kept, mask in one_ahead(steps):
-            total = tallies if total is None else add(total, tallies)
-            mask = sharding.gather(mask)
-            parts.append(
-                jax.tree.map(lambda x, m=mask: x[..., m], sharding.gather(kept))
-            )
-            times.append(time.perf_counter())
-        if total is None:
-            raise ValueError("there is nothing to evaluate: no batches")
-        examples, calibrated, extra, steadiness = jax.tree.map(
-            lambda *x: np.concatenate(x, axis=-1), *parts
-        )
-        ensembles = _zipped(sharding.gather(total), examples, calibrated, extra)
-        several = len(times) > 1
-        seconds = (times[-1] - times[0]) / (len(times) - 1) if several else None
-        return Scores(ensembles, steadiness, seconds)
-
-    return scores
+    return of_batch
 
 
 def _extra(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from etils import epath
 
 from spatial_smoothing.data import other_sets, sources, subsets
-from spatial_smoothing.data.datasets import AnyDataset
+from spatial_smoothing.data.datasets import AnyDataset, DatasetShape
 from spatial_smoothing.data.sources import Source
 from spatial_smoothing.lookup import unknown
 from spatial_smoothing.models import zoo
@@ -138,6 +138,32 @@ def loader(
         return dataset.subset(subset.rows(dataset.num_examples))
 
     return load
+
+
+def shapes(config: Mapping[str, Any]) -> Callable[[str, str], DatasetShape]:
+    """Returns a function that tells the shapes of a config's data, and reads no image.
+
+    Args:
+      config: Config with `dataset`, and the fields that `loader` takes.
+
+    Returns:
+      A function of name and split to a shape; the split may end with a subset. What is
+      known of data sets is in `sources`. Others are loaded, to count their examples:
+      of a folder of images, the files are listed.
+    """
+    own = source(config)
+
+    def shape(name: str, split: str) -> DatasetShape:
+        whole, subset = subsets.split_name(split)
+        count = own.num_examples.get(whole)
+        if count is None:
+            count = loader(config)(name, split).num_examples
+        elif subset is not None:
+            count = len(subset.rows(count))
+        size = (own.image_size, own.image_size, 3)
+        return DatasetShape(count, size, in_memory=not own.augments_on_host)
+
+    return shape
 
 
 def located(config: Mapping[str, Any]) -> dict[str, Any]:

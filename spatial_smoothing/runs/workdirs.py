@@ -9,7 +9,7 @@ workdir may be copied, moved, and reached by links.
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -314,13 +314,8 @@ def load_members(workdir: epath.PathLike) -> list[Run]:
       ValueError: if there is no run, or no checkpoint that is not damaged.
     """
     path = paths.absolute(workdir)
-    config = read_config(path)
-    count = config["members"]
-    model = recipes.build_model(config)
-    size = recipes.source(config).image_size
-    shapes = recipes.abstract_variables(model, image_size=size)
-    if count > 1:
-        shapes = jax.eval_shape(lambda tree: ensembles.stack([tree] * count), shapes)
+    described = describe_members(path)
+    shapes = stacked_shapes(described)
     # Members are saved stacked, in a single tree.
     everywhere = sharding.replicated(sharding.mesh())
     with Checkpoints(path / "checkpoints", read_only=True) as checkpoints:
@@ -330,12 +325,57 @@ def load_members(workdir: epath.PathLike) -> list[Run]:
             f"no checkpoint in workdir {path} yet; train for an epoch first"
         )
     variables, step = restored.items["variables"], restored.step
-    if count == 1:
-        return [Run(path, config, model, variables, step)]
+    several = len(described) > 1
+    each = ensembles.unstack(variables) if several else [variables]
     return [
-        Run(path, {**config, "seed": config["seed"] + member}, model, one, step, member)
-        for member, one in enumerate(ensembles.unstack(variables))
+        run._replace(variables=one, step=step)
+        for run, one in zip(described, each, strict=True)
     ]
+
+
+def describe_members(workdir: epath.PathLike) -> list[Run]:
+    """Returns what `load_members` does, with the shapes of variables in their place.
+
+    Args:
+      workdir: A path, local or remote. It needs no checkpoint.
+
+    Returns:
+      A run for each member, at step 0, whose variables are `jax.ShapeDtypeStruct`.
+
+    Raises:
+      ValueError: if there is no run.
+    """
+    path = paths.absolute(workdir)
+    config = read_config(path)
+    count = config["members"]
+    model = recipes.build_model(config)
+    size = recipes.source(config).image_size
+    shapes = recipes.abstract_variables(model, image_size=size)
+    if count == 1:
+        return [Run(path, config, model, shapes, step=0)]
+    return [
+        Run(
+            path,
+            {**config, "seed": config["seed"] + member},
+            model,
+            shapes,
+            step=0,
+            member=member,
+        )
+        for member in range(count)
+    ]
+
+
+def stacked_shapes(runs: Sequence[Run]) -> dict[str, Any]:
+    """Returns the shapes of the variables of some runs, stacked if there are several.
+
+    Args:
+      runs: Runs of one network, with variables or with their shapes.
+    """
+    variables = [run.variables for run in runs]
+    if len(runs) == 1:
+        return variables[0]
+    return jax.eval_shape(ensembles.stack, variables)
 
 
 def evaluation_path(workdir: epath.PathLike) -> epath.Path:

@@ -1,9 +1,9 @@
 """Compiled programs as text: which instructions run, and what they read and write.
 
 Contract of this file: the text is optimised and scheduled HLO, as `as_text()` of a
-compiled function returns it, for one device. Every top-level instruction is a kernel
-that reads its operands from memory and writes its result there; what is inside a fusion
-moves nothing. A loop counts as often as it runs, where the text tells; once otherwise.
+compiled function returns it, for one device. A top-level instruction reads its operands
+from memory and writes its result there; what is inside a fusion moves nothing. A loop
+counts as often as it runs, where the text tells; once otherwise.
 """
 
 import dataclasses
@@ -36,6 +36,9 @@ _FREE = {
 }
 # Instructions that read as much of their first operand as they return.
 _SLICES = {"gather", "dynamic-slice", "slice"}
+_LARGEST_NUMBER = 8  # bytes
+# Copies between the memories of a TPU that run beside kernels.
+_FETCHES = {"copy-start", "slice-start", "dynamic-slice-start"}
 # Instructions whose computations are further instructions, and not kernels.
 _CONTROL = {"while", "conditional", "call", "async-start"}
 
@@ -148,9 +151,9 @@ class Program:
                     part = self.traffic(name=called, most_rounds=most_rounds)
                     moved += times * part.bytes
                     kernels += times * part.kernels
-            elif _is_kernel(instruction.opcode):
+            elif _moves(instruction.opcode):
                 moved += self._moved(instruction, computation)
-                kernels += 1
+                kernels += _is_kernel(instruction)
         return Traffic(moved, kernels)
 
     def exchanges(
@@ -207,9 +210,20 @@ class Program:
         return instruction.bytes + sum(operand.bytes for operand in operands)
 
 
-def _is_kernel(opcode: str) -> bool:
+def _moves(opcode: str) -> bool:
     """Returns whether an instruction moves something; those that only wait do not."""
     return opcode not in _FREE and not opcode.endswith("-done")
+
+
+def _is_kernel(instruction: Instruction) -> bool:
+    """Returns whether an instruction that moves something is a kernel.
+
+    TPUs compute single numbers aside, and fetch arrays ahead while kernels run.
+    """
+    if instruction.opcode in _FETCHES:
+        return False
+    is_number = instruction.bytes <= _LARGEST_NUMBER
+    return instruction.opcode in ("fusion", "custom-call") or not is_number
 
 
 def sizes_of(shape: str) -> list[int]:

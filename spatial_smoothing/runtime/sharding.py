@@ -10,7 +10,7 @@ change does.
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -23,18 +23,25 @@ _AXES = ("member", "data")
 _SHARDED_SIZE = 4096  # smaller arrays are not split: the exchange would cost more
 
 
-def mesh(num_devices: int | None = None, *, members: int = 1) -> Mesh:
+def mesh(
+    num_devices: int | None = None,
+    *,
+    members: int = 1,
+    devices: Sequence[jax.Device] | None = None,
+) -> Mesh:
     """Returns a mesh of the first `num_devices` devices of all processes (None: all).
 
     Args:
       num_devices: Number of devices, at least 1; None for all.
       members: M, members of a deep ensemble that are trained at once. The axis `member`
         has the greatest size that divides both numbers; `data` has the rest.
+      devices: The devices to choose from, such as those of `topologies`; None for those
+        of all processes.
 
     Raises:
       ValueError: if there are not so many devices.
     """
-    devices = jax.devices()
+    devices = jax.devices() if devices is None else devices
     count = len(devices) if num_devices is None else num_devices
     if not 1 <= count <= len(devices):
         raise ValueError(f"asked for {count} devices, there are {len(devices)}")
@@ -89,6 +96,28 @@ def state_shardings(tree: Any, mesh: Mesh, *, stacked: bool, sharded: bool) -> A
         return NamedSharding(mesh, PartitionSpec(*spec))
 
     return jax.tree.map(of_leaf, tree)
+
+
+def placed(shapes: Tree, shardings: Any) -> Tree:
+    """Returns what functions are compiled for in the place of arrays.
+
+    Args:
+      shapes: Pytree of arrays or of `jax.ShapeDtypeStruct`.
+      shardings: A sharding, or a pytree of them with the structure of `shapes`.
+
+    Returns:
+      A pytree of `jax.ShapeDtypeStruct` with these shardings.
+    """
+    if isinstance(shardings, Sharding):
+        every = shardings
+        shardings = jax.tree.map(lambda _: every, shapes)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=sharding
+        ),
+        shapes,
+        shardings,
+    )
 
 
 def constrain(tree: Tree, mesh: Mesh, *axes: str) -> Tree:

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from spatial_smoothing.data import batches
 from spatial_smoothing.data.batches import Batch
-from spatial_smoothing.data.datasets import AnyDataset, Dataset
+from spatial_smoothing.data.datasets import AnyDataset, Dataset, DatasetShape
 from spatial_smoothing.data.images.pipeline import EncodedDataset
 from spatial_smoothing.runtime import sharding
 
@@ -100,6 +100,37 @@ def create(
     return _EncodedPipeline(dataset, seed, total_steps, batch_size, mesh)
 
 
+def abstract(
+    dataset: DatasetShape, *, members: int, batch_size: int, mesh: Mesh
+) -> "_ResidentBatches | _EncodedBatches":
+    """Returns what a step has to know of an input pipeline to be compiled.
+
+    Args:
+      dataset: The shape of the training examples.
+      members: M, members that are trained at once.
+      batch_size: Examples of a step of one member.
+      mesh: Devices that the step is compiled for. They need not be here.
+
+    Returns:
+      The pipeline that `create` makes of such a data set, with the shapes of
+      `shared_arrays` in the place of arrays, and without `member_inputs`.
+
+    Raises:
+      ValueError: if several members are to be trained on encoded examples.
+    """
+    if not dataset.in_memory:
+        if members > 1:
+            raise ValueError(NO_MEMBERS)
+        return _EncodedBatches(dataset, batch_size, mesh)
+    pipeline = _ResidentBatches(dataset, batch_size, mesh, members=members)
+    shape = (dataset.num_examples, *dataset.image_shape)
+    images = jax.ShapeDtypeStruct(shape, jnp.uint8)
+    labels = jax.ShapeDtypeStruct(shape[:1], jnp.int32)
+    everywhere = sharding.replicated(mesh)
+    pipeline.shared_arrays = sharding.placed((images, labels), everywhere)
+    return pipeline
+
+
 class TimedPipeline:
     """An input pipeline that measures how long the steps wait for it.
 
@@ -170,44 +201,33 @@ class StepTimes:
         }
 
 
-class _ResidentPipeline:
-    """Examples that lie on all devices; each member has an order of its own.
+class _ResidentBatches:
+    """What a compiled step knows of examples that are on all devices.
 
-    `member_inputs` is the order of the examples in the epoch, i32[n] or i32[M, n].
+    Each member has an order of its own: `member_inputs` is the order of the examples in
+    the epoch, i32[n] or i32[M, n].
     """
 
     resident = True
+    shared_arrays: Tree
 
     def __init__(
-        self, dataset: Dataset, order_keys: jax.Array, batch_size: int, mesh: Mesh
+        self,
+        dataset: Dataset | DatasetShape,
+        batch_size: int,
+        mesh: Mesh,
+        *,
+        members: int,
     ):
-        self.shared_arrays = sharding.replicate(tuple(dataset), mesh)
         self._batch_size = batch_size
         self.steps_per_epoch = batches.num_batches(dataset.num_examples, batch_size)
-        self._epoch = None
-
-        def order(key: jax.Array, epoch: jax.Array) -> jax.Array:
-            return batches.epoch_order(key, epoch, dataset.num_examples)
-
-        order_sharding = sharding.replicated(mesh)
-        if order_keys.ndim:  # one key for each member
-            order = jax.vmap(order, in_axes=(0, None))
-            order_sharding = sharding.by_member(mesh)
-        self._order = jax.jit(
-            lambda epoch: order(order_keys, epoch), out_shardings=order_sharding
-        )
+        shape, order_sharding = (dataset.num_examples,), sharding.replicated(mesh)
+        if members > 1:
+            shape, order_sharding = (members, *shape), sharding.by_member(mesh)
         # The step is compiled for these shapes before the first order is computed.
-        shape = jax.eval_shape(self._order, 0)
         self.inputs_struct = jax.ShapeDtypeStruct(
-            shape.shape, shape.dtype, sharding=order_sharding
+            shape, jnp.int32, sharding=order_sharding
         )
-
-    def member_inputs(self, step: int) -> jax.Array:
-        # Steps of one epoch share its order, which is computed once.
-        epoch = step // self.steps_per_epoch
-        if epoch != self._epoch:
-            self._epoch, self._epoch_order = epoch, self._order(epoch)
-        return self._epoch_order
 
     def batch(
         self, member_inputs: jax.Array, shared_arrays: Tree, index: jax.Array
@@ -218,12 +238,40 @@ class _ResidentPipeline:
             images, labels, member_inputs, index, batch_size=self._batch_size
         )
 
+
+class _ResidentPipeline(_ResidentBatches):
+    """Examples that are on all devices."""
+
+    def __init__(
+        self, dataset: Dataset, order_keys: jax.Array, batch_size: int, mesh: Mesh
+    ):
+        super().__init__(dataset, batch_size, mesh, members=order_keys.size)
+        self.shared_arrays = sharding.replicate(tuple(dataset), mesh)
+        self._epoch = None
+
+        def order(key: jax.Array, epoch: jax.Array) -> jax.Array:
+            return batches.epoch_order(key, epoch, dataset.num_examples)
+
+        if order_keys.ndim:  # one key for each member
+            order = jax.vmap(order, in_axes=(0, None))
+        self._order = jax.jit(
+            lambda epoch: order(order_keys, epoch),
+            out_shardings=self.inputs_struct.sharding,
+        )
+
+    def member_inputs(self, step: int) -> jax.Array:
+        # Steps of one epoch share its order, which is computed once.
+        epoch = step // self.steps_per_epoch
+        if epoch != self._epoch:
+            self._epoch, self._epoch_order = epoch, self._order(epoch)
+        return self._epoch_order
+
     def close(self) -> None:
         pass
 
 
-class _EncodedPipeline:
-    """Examples that the host decodes ahead of the steps that use them.
+class _EncodedBatches:
+    """What a compiled step knows of examples that the host decodes.
 
     `member_inputs` is the batch itself, split over the devices.
     """
@@ -231,17 +279,9 @@ class _EncodedPipeline:
     resident, shared_arrays = False, ()
 
     def __init__(
-        self,
-        dataset: EncodedDataset,
-        seed: int,
-        total_steps: int,
-        batch_size: int,
-        mesh: Mesh,
+        self, dataset: EncodedDataset | DatasetShape, batch_size: int, mesh: Mesh
     ):
-        self._dataset, self._seed, self._total_steps = dataset, seed, total_steps
-        self._batch_size, self._mesh = batch_size, mesh
         self.steps_per_epoch = batches.num_batches(dataset.num_examples, batch_size)
-        self._batches, self._next_step = None, None
         # A short batch is padded, so that all batches have these shapes.
         shape = (batch_size, *dataset.image_shape)
         kinds = {
@@ -254,6 +294,28 @@ class _EncodedPipeline:
             for name, kind in kinds.items()
         }
 
+    def batch(
+        self, member_inputs: Batch, shared_arrays: Tree, index: jax.Array
+    ) -> Batch:
+        return member_inputs
+
+
+class _EncodedPipeline(_EncodedBatches):
+    """Examples that the host decodes ahead of the steps that use them."""
+
+    def __init__(
+        self,
+        dataset: EncodedDataset,
+        seed: int,
+        total_steps: int,
+        batch_size: int,
+        mesh: Mesh,
+    ):
+        super().__init__(dataset, batch_size, mesh)
+        self._dataset, self._seed, self._total_steps = dataset, seed, total_steps
+        self._batch_size, self._mesh = batch_size, mesh
+        self._batches, self._next_step = None, None
+
     def member_inputs(self, step: int) -> Batch:
         # Decoding runs ahead in the order of steps. Any other step, such as the first
         # one after a restart, begins it anew at this step.
@@ -262,11 +324,6 @@ class _EncodedPipeline:
             self._batches = self._batches_from(step)
         self._next_step = step + 1
         return next(self._batches)
-
-    def batch(
-        self, member_inputs: Batch, shared_arrays: Tree, index: jax.Array
-    ) -> Batch:
-        return member_inputs
 
     def close(self) -> None:
         if self._batches is not None:

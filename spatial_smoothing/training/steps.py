@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.forms import gradients
@@ -144,6 +144,26 @@ def place_state(
         communication; results agree to rounding.
     """
     # Shardings are decided from shapes, so that no device ever holds the whole state.
+    placed = abstract_state(init, mesh, sharded=sharded)
+    out_shardings = jax.tree.map(lambda leaf: leaf.sharding, placed)
+    return jax.jit(init, out_shardings=out_shardings)()
+
+
+def abstract_state(
+    init: Callable[[], TrainState], mesh: Mesh, *, sharded: bool = False
+) -> TrainState:
+    """Returns shapes, types and shardings of the state that `place_state` returns.
+
+    Args:
+      init: Function that returns the first state, stacked where there are members. It
+        is traced, and computes nothing.
+      mesh: Devices, which need not be here.
+      sharded: Whether large parameters and their optimiser state are split over the
+        axis `data` too, in place of replicated.
+
+    Returns:
+      A state of `jax.ShapeDtypeStruct`.
+    """
     shapes = jax.eval_shape(init)
 
     def shardings(tree: Any) -> Any:
@@ -154,10 +174,10 @@ def place_state(
     # Counters and sums are small, and the host reads them after every chunk of steps:
     # every device has all of them.
     everywhere = jax.tree.map(lambda _: sharding.replicated(mesh), shapes)
-    out_shardings = everywhere.replace(
+    places = everywhere.replace(
         variables=shardings(shapes.variables), opt_state=shardings(shapes.opt_state)
     )
-    return jax.jit(init, out_shardings=out_shardings)()
+    return sharding.placed(shapes, places)
 
 
 def with_values(
@@ -313,6 +333,81 @@ def train_step(
     )
 
 
+class StepProgram(NamedTuple):
+    """The function that is compiled to make steps, and what it is compiled for.
+
+    Attributes:
+      jitted: Function of `arguments` to the new state; it donates the first of them.
+      arguments: The state, an int, `Streams`, and the inputs and arrays of the
+        pipeline; of arrays their shapes, types and shardings are enough. The int is the
+        step to stop at if the loop over steps is part of the function, and the number
+        of a member in its group if it makes a single step.
+      on_device: Whether the loop over steps is part of the function.
+      members_per_group: Members that each group of devices trains in turn.
+    """
+
+    jitted: jax.stages.Wrapped
+    arguments: tuple[Any, ...]
+    on_device: bool
+    members_per_group: int
+
+
+def step_program(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    pipeline: InputPipeline,
+    *,
+    prepare: Prepare,
+    seed: int,
+    mesh: Mesh,
+    on_device: bool | None = None,
+    frozen: Sequence[str] = (),
+) -> StepProgram:
+    """Returns the function that training compiles, for devices that may not be here.
+
+    Args:
+      model: The network.
+      optimizer: An optax transformation.
+      state: First state, from `place_state` or `abstract_state`.
+      pipeline: Where the batches come from; from `input_pipeline.create` or `abstract`.
+      prepare: `prepare(key, images)` augments and normalises u8[B, H, W, C] to
+        f32[B, H, W, C].
+      seed: Seed of the run, in [0, 2**32).
+      mesh: Devices. The axis `data` splits each batch, the axis `member` the members.
+      on_device: Whether the loop over steps is part of the function; see
+        `compile_steps`.
+      frozen: Names of the parts of the network that keep their weights.
+    """
+    if on_device is None:
+        on_device = pipeline.resident and mesh.devices.flat[0].platform != "cpu"
+    num_members = state.step.size  # 1 where the state has no axis of members
+    # Each group of devices makes the step of its members one after the other.
+    members_per_group = num_members // mesh.shape["member"]
+    step = _member_step(
+        model,
+        optimizer,
+        state,
+        pipeline,
+        prepare=prepare,
+        mesh=mesh,
+        frozen=tuple(frozen),
+    )
+    jitted = jax.jit(
+        _many_steps(step, members_per_group) if on_device else step,
+        donate_argnums=0,  # the new state takes the memory of the old one
+        # The compiled function accepts its own result again, and no other shardings.
+        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, state),
+    )
+    streams = sharding.placed(
+        jax.eval_shape(lambda: Streams.of(seed, members=num_members)),
+        _stream_sharding(state, mesh),
+    )
+    # 0 stands for any int.
+    arguments = (state, 0, streams, pipeline.inputs_struct, pipeline.shared_arrays)
+    return StepProgram(jitted, arguments, on_device, members_per_group)
+
+
 def compile_steps(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
@@ -350,36 +445,32 @@ def compile_steps(
       given to it cannot be used again. Results do not depend on how the steps of a run
       are divided into calls.
     """
-    if on_device is None:
-        on_device = pipeline.resident and mesh.devices.flat[0].platform != "cpu"
-    num_members = state.step.size  # 1 where the state has no axis of members
-    # Each group of devices makes the step of its members one after the other.
-    members_per_group = num_members // mesh.shape["member"]
-    stream_sharding = (
-        sharding.by_member(mesh) if state.step.ndim else sharding.replicated(mesh)
-    )
-    # Keys are made on the devices that use them: each group has those of its members.
-    streams = jax.jit(
-        lambda: Streams.of(seed, members=num_members), out_shardings=stream_sharding
-    )()
-    step = _member_step(
+    program = step_program(
         model,
         optimizer,
         state,
         pipeline,
         prepare=prepare,
+        seed=seed,
         mesh=mesh,
-        frozen=tuple(frozen),
+        on_device=on_device,
+        frozen=frozen,
     )
-    loop = _device_loop if on_device else _host_loop
-    advance = loop(
-        step,
-        state,
-        pipeline,
-        streams=streams,
-        members_per_group=members_per_group,
-        mesh=mesh,
-    )
+    # Keys are made on the devices that use them: each group has those of its members.
+    streams = jax.jit(
+        lambda: Streams.of(seed, members=state.step.size),
+        out_shardings=_stream_sharding(state, mesh),
+    )()
+    compiled = cpu.compile_gradients(program.jitted, *program.arguments, mesh=mesh)
+    if program.on_device:
+        advance = _device_loop(compiled, pipeline, streams=streams)
+    else:
+        advance = _host_loop(
+            compiled,
+            pipeline,
+            streams=streams,
+            members_per_group=program.members_per_group,
+        )
     # All processes have compiled when one of them opens the connections of a step.
     processes.barrier()
     return advance
@@ -447,19 +538,20 @@ def _member_step(
     return step
 
 
-def _device_loop(
-    step: _MemberStep,
-    state: TrainState,
-    pipeline: InputPipeline,
-    *,
-    streams: Streams,
-    members_per_group: int,
-    mesh: Mesh,
-) -> Advance:
-    """Compiles `advance` as one program that makes many steps.
+def _stream_sharding(state: TrainState, mesh: Mesh) -> NamedSharding:
+    """Returns how the devices share the keys of the members."""
+    return sharding.by_member(mesh) if state.step.ndim else sharding.replicated(mesh)
+
+
+def _many_steps(step: _MemberStep, members_per_group: int) -> Callable[..., TrainState]:
+    """Returns a function, to be traced, that makes many steps of all members.
 
     `stop` is an argument of the program, not a constant of it: chunks of any length run
     the same program, so that the division of a run into chunks cannot change a bit.
+
+    Args:
+      step: Makes a step of one member of each group; see `_member_step`.
+      members_per_group: Members of each group, whose steps are made in turn.
     """
 
     def many_steps(
@@ -477,7 +569,13 @@ def _device_loop(
             state,
         )
 
-    compiled = _compile(many_steps, state, pipeline, streams=streams, mesh=mesh)
+    return many_steps
+
+
+def _device_loop(
+    compiled: Callable[..., TrainState], pipeline: InputPipeline, *, streams: Streams
+) -> Advance:
+    """Returns `advance` of a program that makes many steps."""
 
     def advance(
         state: TrainState,
@@ -493,16 +591,13 @@ def _device_loop(
 
 
 def _host_loop(
-    step: _MemberStep,
-    state: TrainState,
+    compiled: Callable[..., TrainState],
     pipeline: InputPipeline,
     *,
     streams: Streams,
     members_per_group: int,
-    mesh: Mesh,
 ) -> Advance:
-    """Compiles `advance` as a loop in Python over a program that makes one step."""
-    compiled = _compile(step, state, pipeline, streams=streams, mesh=mesh)
+    """Returns `advance` as a loop in Python over a program that makes one step."""
 
     def advance(
         state: TrainState,
@@ -528,23 +623,3 @@ def _host_loop(
         return state
 
     return advance
-
-
-def _compile(
-    function: Callable[..., TrainState],
-    state: TrainState,
-    pipeline: InputPipeline,
-    *,
-    streams: Streams,
-    mesh: Mesh,
-) -> Callable[..., TrainState]:
-    """Compiles a function of (state, int, streams, member inputs, shared arrays)."""
-    jitted = jax.jit(
-        function,
-        donate_argnums=0,  # the new state takes the memory of the old one
-        # The compiled function accepts its own result again, and no other shardings.
-        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, state),
-    )
-    # 0 stands for any int: the number to stop at, or that of a member.
-    arguments = (state, 0, streams, pipeline.inputs_struct, pipeline.shared_arrays)
-    return cpu.compile_gradients(jitted, *arguments, mesh=mesh)

@@ -11,6 +11,7 @@ from spatial_smoothing.evaluation.suites.comparison import (
     read,
 )
 from spatial_smoothing.evaluation.suites.corruption import corruption
+from spatial_smoothing.evaluation.suites.costing import trace_batch
 from spatial_smoothing.evaluation.suites.differences import differences
 from spatial_smoothing.evaluation.suites.ensemble import ensemble
 from spatial_smoothing.evaluation.suites.feature_maps import fourier, variance
@@ -54,6 +55,7 @@ __all__ = [
     "pack_examples",
     "perturbation",
     "read",
+    "trace_batch",
     "variance",
 ]
 
