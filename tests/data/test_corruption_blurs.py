@@ -136,12 +136,40 @@ def test_glass_blur_visits_pixel_after_pixel(delta, iterations):
     assert np.mean(np.abs(found - expected)) < 2e-5
 
 
+def test_colours_are_copied_alike_on_tpus():
+    rng = np.random.default_rng(0)
+    pixels = jnp.asarray(rng.integers(0, 256, (3, 24, 24, 3)), jnp.uint8)
+
+    def both(key, pixels, delta):
+        moves = blur.glass_moves(key, 24, delta)
+        read = blur.copy_by_reads(pixels, moves)
+        return read, blur.copy_by_shifts(pixels, moves, delta=delta)
+
+    for delta in (1, 4):  # with 1, no pixel copies one that was visited before
+        compiled = jax.jit(jax.vmap(both, (0, 0, None)), static_argnums=2)
+        read, shifted = compiled(jax.random.split(KEY, 3), pixels, delta)
+        assert np.mean(read != pixels) > 0.4
+        np.testing.assert_array_equal(shifted, read)
+
+
+def test_entries_of_tables_are_exact_on_tpus():
+    rng = np.random.default_rng(0)
+    table = rng.random((256, 51), np.float32)
+    rows, columns = rng.integers(0, 256, 999), rng.integers(0, 51, 999)
+    at = jnp.int32(rows), jnp.int32(columns)
+    for form in (linear.entries, linear.entries_by_products):
+        found = jax.jit(form)(table, *at)
+        np.testing.assert_array_equal(found, table[rows, columns])
+
+
+@pytest.mark.parametrize("form", [linear.bilinear, linear.bilinear_by_products])
 @pytest.mark.parametrize("border", ["nearest", "reflect", "mirror"])
-def test_bilinear(border):
+def test_bilinear(border, form):
     rng = np.random.default_rng(0)
     rows, columns = rng.uniform(-20, 50, (2, 32, 32))
+    rows[0], columns[:, 0] = np.arange(-16, 16), 31  # between pixels, and on them
     at = jnp.float32(rows), jnp.float32(columns)
-    found = linear.bilinear(jnp.float32(UNITS[0]), *at, border=border)
+    found = form(jnp.float32(UNITS[0]), *at, border=border)
     for channel in range(3):
         expected = scipy.ndimage.map_coordinates(
             UNITS[0, ..., channel], [rows, columns], order=1, mode=border

@@ -7,6 +7,7 @@ import scipy.stats
 
 from spatial_smoothing.data import shapes
 from spatial_smoothing.data.corruption import perturbations, transforms
+from spatial_smoothing.data.corruption.transforms import noise
 
 # All batches have one size, since each further one would be compiled.
 IMAGES, _ = shapes.generate("test", size=8)
@@ -155,6 +156,30 @@ def test_shot_noise_is_poisson(severity, photons, level):
     chi = np.sum((observed - expected)[often] ** 2 / expected[often])
     chi += (rest[0] - rest[1]) ** 2 / max(rest[1], 1)
     assert scipy.stats.chi2.sf(chi, often.sum()) > 1e-3
+
+
+SHOT_NOISE = transforms.CORRUPTIONS["shot_noise"]
+PHOTONS = {photons for (photons,) in (*SHOT_NOISE.cifar, *SHOT_NOISE.imagenet)}
+PHOTONS.add(700)  # of the perturbation
+
+
+@pytest.mark.parametrize("photons", sorted(PHOTONS))
+def test_tables_of_shot_noise_are_poisson(photons):
+    keep, alias = (table.astype(float) for table in noise.poisson_tables(photons))
+    counts = np.arange(photons + 1)
+    for level in (0, 1, 15, 77, 128, 254, 255):
+        # A slot is drawn uniformly, and gives its own count or its alias.
+        found = keep[level].copy()
+        np.add.at(found, alias[level].astype(int), 1 - keep[level])
+        found /= photons + 1
+        mean = photons * level / 255
+        expected = scipy.stats.poisson.pmf(counts, mean)
+        expected[-1] = scipy.stats.poisson.sf(photons - 1, mean)  # and all above
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+        if expected[-1] < 1e-9:  # so few are above that mean and variance are known
+            np.testing.assert_allclose(found @ counts, mean, rtol=1e-4, atol=1e-6)
+            variance = found @ (counts - mean) ** 2
+            np.testing.assert_allclose(variance, mean, rtol=2e-3, atol=1e-6)
 
 
 def test_shot_noise_leaves_black_alone():

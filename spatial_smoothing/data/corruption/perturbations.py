@@ -73,7 +73,10 @@ def _zoom_blur(key: jax.Array, image: jax.Array) -> jax.Array:
     del key
     factors = 1 + 0.004 * (_steps(30) + 1)
     zoomed = jax.vmap(lambda factor: _affine(image, 0.0, factor))(factors)
-    total = jnp.cumsum(jnp.concatenate([image[None], zoomed]), axis=0)
+    frames = jnp.concatenate([image[None], zoomed])
+    # What `jnp.cumsum` is on CPUs. On TPUs that is another operation, for which XLA
+    # pads the three channels to 128.
+    total = jax.lax.associative_scan(jnp.add, frames)
     return total / (_steps(31) + 1).reshape(-1, 1, 1, 1)
 
 

@@ -9,6 +9,7 @@ are named as SciPy does: "nearest" (a a|a b c|c c), "reflect" (b a|a b c|c b) an
 "mirror" (c b|a b c|b a).
 """
 
+import functools
 import math
 
 import jax
@@ -172,6 +173,9 @@ def bilinear(
 ) -> jax.Array:
     """Reads an image at any positions, by linear interpolation.
 
+    TPUs read memory at computed places one pixel at a time, so that there the reads are
+    matrix products. Both forms agree to rounding.
+
     Args:
       image: f32[H, W, C].
       rows: f32[P, Q], vertical positions, in pixels.
@@ -181,6 +185,19 @@ def bilinear(
     Returns:
       f32[P, Q, C].
     """
+    return jax.lax.platform_dependent(
+        image,
+        rows,
+        columns,
+        tpu=functools.partial(bilinear_by_products, border=border),
+        default=functools.partial(bilinear_by_reads, border=border),
+    )
+
+
+def bilinear_by_reads(
+    image: jax.Array, rows: jax.Array, columns: jax.Array, *, border: str
+) -> jax.Array:
+    """Returns `bilinear`, from the four pixels around each position."""
     height, width, channels = image.shape
     pixels = image.reshape(height * width, channels)
     top, left = (jnp.floor(place).astype(jnp.int32) for place in (rows, columns))
@@ -195,3 +212,91 @@ def bilinear(
     upper = read(0, 0) * (1 - right) + read(0, 1) * right
     lower = read(1, 0) * (1 - right) + read(1, 1) * right
     return upper * (1 - down) + lower * down
+
+
+def bilinear_by_products(
+    image: jax.Array, rows: jax.Array, columns: jax.Array, *, border: str
+) -> jax.Array:
+    """Returns `bilinear`, from products with matrices of interpolation weights."""
+    height, width, channels = image.shape
+    row_weights = _interpolation(rows.ravel(), height, border=border)
+    column_weights = _interpolation(columns.ravel(), width, border=border)
+    planes = [
+        _weighted(image[..., channel], row_weights, column_weights)
+        for channel in range(channels)
+    ]
+    return jnp.stack(planes, axis=-1).reshape(*rows.shape, channels)
+
+
+def _interpolation(place: jax.Array, size: int, *, border: str) -> jax.Array:
+    """Returns the weights of the pixels of a line, for each position along it.
+
+    Args:
+      place: f32[n], positions, in pixels.
+      size: Number of pixels of the line.
+      border: "nearest", "reflect" or "mirror", see the top of this file.
+
+    Returns:
+      f32[n, size]; the weights of a position sum to one.
+    """
+    # Folding a position, and not the two pixels around it, leaves a single number from
+    # which XLA computes the weights where they are used, and does not store them.
+    last = size - 1
+    if border == "mirror":
+        place = last - jnp.abs(place % max(2 * last, 1) - last)
+    elif border == "reflect":
+        place = size - 0.5 - jnp.abs((place + 0.5) % (2 * size) - size)
+    place = place.clip(0, last)
+    pixel = jnp.arange(size, dtype=place.dtype)
+    return jnp.maximum(1 - jnp.abs(place[:, None] - pixel[None]), 0)
+
+
+def entries(table: np.ndarray, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Reads entries of a table, on TPUs by matrix products as `bilinear` does.
+
+    Args:
+      table: f32[P, Q].
+      rows: i32[n] in [0, P).
+      columns: i32[n] in [0, Q).
+
+    Returns:
+      f32[n], exact on all devices.
+    """
+    return jax.lax.platform_dependent(
+        jnp.asarray(table),
+        rows,
+        columns,
+        tpu=entries_by_products,
+        default=lambda table, rows, columns: table[rows, columns],
+    )
+
+
+def entries_by_products(
+    table: jax.Array, rows: jax.Array, columns: jax.Array
+) -> jax.Array:
+    """Returns `entries`, from products with matrices of zeros and ones."""
+    row_weights, column_weights = (
+        jax.nn.one_hot(index, size, dtype=table.dtype)
+        for index, size in zip((rows, columns), table.shape, strict=True)
+    )
+    return _weighted(table, row_weights, column_weights)
+
+
+def _weighted(
+    plane: jax.Array, row_weights: jax.Array, column_weights: jax.Array
+) -> jax.Array:
+    """Returns sums of a plane, each with its own weights of rows and of columns.
+
+    Args:
+      plane: f32[P, Q].
+      row_weights: f32[n, P].
+      column_weights: f32[n, Q].
+
+    Returns:
+      f32[n].
+    """
+    # XLA fuses the product with the sum that follows, so that the n weighted sums of
+    # rows, f32[n, Q], are never stored. It does not for several planes at once.
+    exact = jax.lax.Precision.HIGHEST  # accelerators would round to 8 bits
+    lines = jnp.matmul(row_weights, plane, precision=exact)
+    return (column_weights * lines).sum(axis=-1)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spatial_smoothing.data.corruption.transforms import draws
+from spatial_smoothing.data.corruption.transforms import draws, linear
 
 
 def gaussian_noise(key: jax.Array, image: jax.Array, sigma: float) -> jax.Array:
@@ -41,20 +41,20 @@ def shot_noise(key: jax.Array, image: jax.Array, photons: int) -> jax.Array:
       image: f32[H, W, C] in [0, 1], multiples of 1/255.
       photons: Mean count of a value of 1, at least 1.
     """
-    keep, alias = _poisson_tables(photons)
-    level = jnp.round(255 * image).astype(jnp.int32)
+    level = jnp.round(255 * image.ravel()).astype(jnp.int32)
     # One uniform number gives both a slot of the table and the share that decides
     # whether the slot's own count or its alias is taken.
-    slot_and_share = (photons + 1) * draws.uniform(key, image.shape)
+    slot_and_share = (photons + 1) * draws.uniform(key, (image.size,))
     slot = slot_and_share.astype(jnp.int32)
-    entry = level * (photons + 1) + slot
-    kept = slot_and_share - slot.astype(jnp.float32) < jnp.asarray(keep)[entry]
-    count = jnp.where(kept, slot, jnp.asarray(alias)[entry])
-    return count.astype(image.dtype) / photons
+    tables = poisson_tables(photons)
+    keep, alias = (linear.entries(table, level, slot) for table in tables)
+    kept = slot_and_share - slot.astype(jnp.float32) < keep
+    count = jnp.where(kept, slot.astype(jnp.float32), alias)
+    return count.reshape(image.shape) / photons
 
 
 @functools.cache
-def _poisson_tables(photons: int) -> tuple[np.ndarray, np.ndarray]:
+def poisson_tables(photons: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns alias tables, one row per grey level, as `_alias_table` makes them.
 
     Args:
@@ -62,19 +62,19 @@ def _poisson_tables(photons: int) -> tuple[np.ndarray, np.ndarray]:
         they give the same image.
 
     Returns:
-      Shares f32 and aliases i32, both [256 * (photons + 1)].
+      Shares and aliases, both f32[256, photons + 1].
     """
     counts = np.arange(photons)
     log_factorial = np.array([math.lgamma(count + 1) for count in counts])
     keep = np.ones((256, photons + 1), np.float32)
-    alias = np.zeros((256, photons + 1), np.int32)
+    alias = np.zeros((256, photons + 1), np.float32)
     for level in range(1, 256):
         mean = photons * level / 255
         below = np.exp(counts * math.log(mean) - mean - log_factorial)
         masses = np.append(below, max(0.0, 1 - below.sum()))
         keep[level], alias[level] = _alias_table(masses / masses.sum())
     keep[0] = 0  # every slot of the grey level 0 leads to its alias, the count 0
-    return keep.ravel(), alias.ravel()
+    return keep, alias
 
 
 def _alias_table(masses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
