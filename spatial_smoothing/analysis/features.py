@@ -355,17 +355,7 @@ def sample_maps(
     """
     if num_samples < 2:
         raise ValueError(f"num_samples must be at least 2, got {num_samples}")
-
-    @jax.jit
-    def compute(key, variables, images):
-        def execute(index: jax.Array) -> Taps:
-            sample_key = jax.random.fold_in(key, index)
-            return taps(model, variables, images, key=sample_key, blocks=blocks)
-
-        first_two = jax.lax.map(execute, jnp.arange(2))
-        moments, _ = streamed(execute, num_samples)
-        return first_two, moments
-
+    compute = compile_sample_maps(model, num_samples=num_samples, blocks=blocks)
     first_two, moments = compute(key, variables, images)
     names = tap_names(model, variables, images, blocks=blocks)
     found = {}
@@ -376,3 +366,31 @@ def sample_maps(
             "variance": squares / (num_samples - 1),
         }
     return found
+
+
+def compile_sample_maps(
+    model: nn.Module, *, num_samples: int, blocks: bool = False
+) -> Callable[..., Any]:
+    """Compiles `compute(key, variables, images)`, the maps that `sample_maps` returns.
+
+    Args:
+      model: The network, as `taps` takes it.
+      num_samples: Number S of dropout samples, at least 2.
+      blocks: Whether to give every block in place of stages.
+
+    Returns:
+      A function to name of the tap -> f32[2, B, H, W, C], the maps of two samples; and
+      name of the tap -> mean, and sum of squared deviations from it, over all samples.
+    """
+
+    @jax.jit
+    def compute(key: jax.Array, variables: dict[str, Any], images: jax.Array):
+        def execute(index: jax.Array) -> Taps:
+            sample_key = jax.random.fold_in(key, index)
+            return taps(model, variables, images, key=sample_key, blocks=blocks)
+
+        first_two = jax.lax.map(execute, jnp.arange(2))
+        moments, _ = streamed(execute, num_samples)
+        return first_two, moments
+
+    return compute

@@ -120,23 +120,11 @@ def spectra(
 
     Source: Park & Kim, ICML 2022, figure 6 and appendix D.
     """
-
-    @jax.jit
-    def sums(variables: dict[str, Any], index: jax.Array, batch: Batch):
-        """The number of examples of a batch, and sums over them, f32[H, W] each."""
-        sample_key = None if key is None else jax.random.fold_in(key, index)
-        images, mask = prepare(batch["image"]), batch["mask"]
-        maps = features.taps(model, variables, images, key=sample_key, blocks=blocks)
-
-        def of_tap(x: jax.Array) -> jax.Array:
-            log = log_amplitude(x, clip=clip).mean(-1)
-            return jnp.where(mask[:, None, None], log, 0).sum(0)
-
-        return mask.sum(dtype=jnp.int32), {name: of_tap(x) for name, x in maps.items()}
-
+    sums = compile_sums(model, prepare=prepare, clip=clip, blocks=blocks)
     total = names = None
     for index, batch in enumerate(data):
-        part = sums(variables, index, batch)
+        sample_key = None if key is None else jax.random.fold_in(key, index)
+        part = sums(variables, sample_key, batch)
         if total is None:
             total = part
             images = jax.eval_shape(prepare, batch["image"])
@@ -147,6 +135,41 @@ def spectra(
         raise ValueError("there is nothing to analyse: no batches")
     count, found = jax.device_get(total)
     return {name: found[name] / count for name in names}
+
+
+def compile_sums(
+    model: nn.Module,
+    *,
+    prepare: Callable[[jax.Array], jax.Array],
+    clip: bool = False,
+    blocks: bool = False,
+) -> Callable[..., Any]:
+    """Compiles `sums(variables, key, batch)`, the spectra of a batch.
+
+    Args:
+      model: The network, as `features.taps` takes it.
+      prepare: Normalises u8[B, H, W, 3] to f32[B, H, W, 3].
+      clip: Whether amplitudes below one count as one.
+      blocks: Whether to give every block in place of stages.
+
+    Returns:
+      A function to the number of examples, i32[], and a dict of name of the tap ->
+      f32[H, W], the sum over examples of its spectrum. The key is that of one dropout
+      sample, or None for a pass without dropout.
+    """
+
+    @jax.jit
+    def sums(variables: dict[str, Any], key: jax.Array | None, batch: Batch):
+        images, mask = prepare(batch["image"]), batch["mask"]
+        maps = features.taps(model, variables, images, key=key, blocks=blocks)
+
+        def of_tap(x: jax.Array) -> jax.Array:
+            log = log_amplitude(x, clip=clip).mean(-1)
+            return jnp.where(mask[:, None, None], log, 0).sum(0)
+
+        return mask.sum(dtype=jnp.int32), {name: of_tap(x) for name, x in maps.items()}
+
+    return sums
 
 
 def arrays(spectra: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from spatial_smoothing import ensembles
 from spatial_smoothing.data.batches import Batch
-from spatial_smoothing.ensembles import Ensemble, Predictions, named
+from spatial_smoothing.ensembles import Ensemble, Predict, Predictions, named
 from spatial_smoothing.evaluation.rows import Row, tally_row
 from spatial_smoothing.evaluation.tallies import compile_tallies
 from spatial_smoothing.models.network import Network
@@ -197,20 +197,13 @@ def robustness(
         raise ValueError("there is nothing to evaluate: no batches")
     size = data[0]["image"].shape[1]
     averaged = max(num_samples, 1)  # without dropout it is one prediction
-    predict_noisy = ensembles.predictor(
-        model, sizes=(averaged,), dropout=num_samples > 0, chunk=chunk
+    predict = noisy_predictor(
+        model,
+        prepare=prepare,
+        epsilon=epsilon,
+        num_samples=num_samples,
+        chunk=chunk,
     )
-
-    # The mask is an argument of the compiled function and not a constant in it, so
-    # that all frequencies share one program.
-    def predict(
-        state: tuple[dict[str, Any], jax.Array], key: jax.Array, images: jax.Array
-    ) -> Predictions:
-        variables, mask = state
-        noise_key, dropout_key = jax.random.split(key)
-        noisy = perturb(noise_key, prepare(images), mask, epsilon=epsilon)
-        return predict_noisy(variables, dropout_key, noisy)
-
     tallies_of = compile_tallies(predict)
     masks = {None: np.zeros((size, size), np.float32)}
     for frequency in frequencies:
@@ -225,6 +218,45 @@ def robustness(
             "num_samples": averaged,
             **tally_row(tallies[network]),
         }
+
+
+def noisy_predictor(
+    model: Network,
+    *,
+    prepare: Callable[[jax.Array], jax.Array],
+    epsilon: float = EPSILON,
+    num_samples: int = 0,
+    chunk: int | None = None,
+) -> Predict:
+    """Returns the function that predicts for images with noise of some frequencies.
+
+    Args:
+      model: The network, a Linen module.
+      prepare: Normalises u8[B, H, W, 3] to f32[B, H, W, 3].
+      epsilon: Amplitude of the noise before limitation; see `perturb`.
+      num_samples: Number of dropout samples that a prediction averages; 0 for
+        predictions without dropout.
+      chunk: Number of samples computed at once; None for what suits the device.
+
+    Returns:
+      `((variables, mask), key, u8[B, H, W, 3])` to `Predictions`, whose mixtures are a
+      `Lineup` of one network. The mask is f32[H, W], such as that of `ring`. It is an
+      argument of the compiled function and not a constant in it, so that all
+      frequencies share one program.
+    """
+    predict_noisy = ensembles.predictor(
+        model, sizes=(max(num_samples, 1),), dropout=num_samples > 0, chunk=chunk
+    )
+
+    def predict(
+        state: tuple[dict[str, Any], jax.Array], key: jax.Array, images: jax.Array
+    ) -> Predictions:
+        variables, mask = state
+        noise_key, dropout_key = jax.random.split(key)
+        noisy = perturb(noise_key, prepare(images), mask, epsilon=epsilon)
+        return predict_noisy(variables, dropout_key, noisy)
+
+    return predict
 
 
 def arrays(rows: Iterable[Row]) -> dict[str, np.ndarray]:

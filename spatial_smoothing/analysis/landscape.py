@@ -82,6 +82,29 @@ def compile_point(
     Returns:
       A function to a `Tally` whose fields have a leading axis of D points.
     """
+    predict = point_predictor(
+        model, prepare=prepare, mesh=mesh, num_samples=num_samples
+    )
+    return compile_tallies(predict)
+
+
+def point_predictor(
+    model: Network, *, prepare: Prepare, mesh: Mesh, num_samples: int = 1
+) -> Callable[[State, jax.Array, jax.Array], Predictions]:
+    """Returns the function that predicts at D points at once; see `compile_point`.
+
+    Args:
+      model: The network, a Linen module.
+      prepare: `prepare(key, images)` augments and normalises u8[B, H, W, 3] to
+        f32[B, H, W, 3].
+      mesh: Mesh of the D devices over which points are spread, which need not be here.
+      num_samples: Number of dropout samples that a prediction averages; 0 for a
+        prediction without dropout.
+
+    Returns:
+      `(state, key, u8[B, H, W, 3])` to `Predictions`, whose mixture has a leading axis
+      of D points.
+    """
     network = ensembles.as_apply(model)
 
     def predict_at_point(
@@ -103,7 +126,7 @@ def compile_point(
         images = prepare(prepare_key, images)
         return Predictions(predict_at_points(state, dropout_key, images))
 
-    return compile_tallies(predict)
+    return predict
 
 
 def compile_statistics(
@@ -124,6 +147,35 @@ def compile_statistics(
     Returns:
       A function to `batch_stats`, whose arrays have a leading axis of D points.
     """
+    add = jax.jit(batch_statistics(model, prepare=prepare, mesh=mesh))
+
+    def statistics(
+        state: State, key: jax.Array, data: Iterable[Batch]
+    ) -> dict[str, Any]:
+        sums = jax.tree.map(jnp.zeros_like, state.statistics)
+        num_examples = jnp.zeros((), jnp.int32)
+        for index, batch in enumerate(data):
+            sums, num_examples = add(sums, num_examples, state, key, index, batch)
+        return jax.tree.map(lambda leaf: leaf / num_examples.astype(leaf.dtype), sums)
+
+    return statistics
+
+
+def batch_statistics(
+    model: Network, *, prepare: Prepare, mesh: Mesh
+) -> Callable[..., tuple[dict[str, Any], jax.Array]]:
+    """Returns a function of one batch, to be compiled, for `compile_statistics`.
+
+    Args:
+      model: The network, a Linen module.
+      prepare: `prepare(key, images)` augments and normalises u8[B, H, W, 3] to
+        f32[B, H, W, 3].
+      mesh: Mesh of the D devices over which points are spread, which need not be here.
+
+    Returns:
+      `(sums, num_examples, state, key, index, batch)` to the new sums, which are like
+      `state.statistics`, and the new number of examples, i32[].
+    """
 
     def updated_statistics(
         variables: dict[str, Any], key: jax.Array, batch: Batch
@@ -140,7 +192,6 @@ def compile_statistics(
 
     updated_at_points = _on_points(updated_statistics, mesh)
 
-    @jax.jit
     def add(
         sums: dict[str, Any],
         num_examples: jax.Array,
@@ -164,16 +215,7 @@ def compile_statistics(
         sums = jax.tree.map(lambda s, x: s + x * weight, sums, found)
         return sums, num_examples + count
 
-    def statistics(
-        state: State, key: jax.Array, data: Iterable[Batch]
-    ) -> dict[str, Any]:
-        sums = jax.tree.map(jnp.zeros_like, state.statistics)
-        num_examples = jnp.zeros((), jnp.int32)
-        for index, batch in enumerate(data):
-            sums, num_examples = add(sums, num_examples, state, key, index, batch)
-        return jax.tree.map(lambda leaf: leaf / num_examples.astype(leaf.dtype), sums)
-
-    return statistics
+    return add
 
 
 def _on_points(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

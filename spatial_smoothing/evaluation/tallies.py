@@ -34,14 +34,7 @@ def compile_tallies(
       leading axes. It is compiled once for all batches of one shape. It raises
       ValueError if there are no batches.
     """
-
-    @jax.jit
-    def of_batch(variables: Any, key: jax.Array, index: jax.Array, batch: Batch) -> Any:
-        key = jax.random.fold_in(key, index)
-        mixtures = predict(variables, key, batch["image"]).mixtures
-        return map_mixtures(
-            lambda mixture: tally_of(mixture, batch, **options), mixtures
-        )
+    of_batch = jax.jit(batch_tallies(predict, **options))
 
     def tallies(variables: Any, key: jax.Array, data: Iterable[Batch]) -> Any:
         total = None
@@ -54,6 +47,27 @@ def compile_tallies(
         return sharding.gather(total)
 
     return tallies
+
+
+def batch_tallies(predict: Predict, **options) -> Callable[..., Any]:
+    """Returns a function of one batch, to be compiled, that `compile_tallies` calls.
+
+    Args:
+      predict: `(variables, key, u8[B, H, W, C]) -> Predictions`; see `ensembles`.
+      **options: `cutoffs` and `bins` of `metrics.tally`.
+
+    Returns:
+      `(variables, key, index, batch)`, with the number of the batch, to tallies.
+    """
+
+    def of_batch(variables: Any, key: jax.Array, index: jax.Array, batch: Batch) -> Any:
+        key = jax.random.fold_in(key, index)
+        mixtures = predict(variables, key, batch["image"]).mixtures
+        return map_mixtures(
+            lambda mixture: tally_of(mixture, batch, **options), mixtures
+        )
+
+    return of_batch
 
 
 def tally_of(mixture: Mixture, batch: Batch, **options) -> Tally:

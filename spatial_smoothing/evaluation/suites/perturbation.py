@@ -172,22 +172,6 @@ def _sums_of_batch(members: Contest) -> Callable[..., dict[str, jax.Array]]:
         mixtures = ensembles.named(members.predict(variables, key, images).mixtures)
         return jnp.stack([mixtures[name].log_probs() for name in members.about])
 
-    @jax.jit
-    def compare(reference, previous, current, mask) -> dict[str, jax.Array]:
-        """Scores of a frame, log-probabilities f32[R, B, K], summed: f32[R]."""
-        pair = jnp.stack([previous, current], axis=1)
-        flips = jax.vmap(consistency.flip_rate)
-        values = {
-            "flip_rate": flips(jnp.stack([reference, current], axis=1)),
-            "consistency": 1 - flips(pair),
-            "cec": jax.vmap(consistency.cec)(pair),
-            "cec_sum": jax.vmap(consistency.cec_sum)(pair),
-        }
-        return {
-            name: jnp.where(mask[None], value, 0).sum(-1)
-            for name, value in values.items()
-        }
-
     def sums(
         key: jax.Array,
         frames: Sequence[np.ndarray],
@@ -204,9 +188,38 @@ def _sums_of_batch(members: Contest) -> Callable[..., dict[str, jax.Array]]:
                 first = current
             else:
                 reference = first if against_first else previous
-                part = compare(reference, previous, current, mask)
+                part = compare_frames(reference, previous, current, mask)
                 total = part if total is None else jax.tree.map(jnp.add, total, part)
             previous = current
         return total
 
     return sums
+
+
+@jax.jit
+def compare_frames(
+    reference: jax.Array, previous: jax.Array, current: jax.Array, mask: jax.Array
+) -> dict[str, jax.Array]:
+    """Returns how predictions of a frame differ from those of others.
+
+    Args:
+      reference: f32[R, B, K], log-probabilities by R ensembles of the frame against
+        which flips are counted.
+      previous: f32[R, B, K], those of the frame before.
+      current: f32[R, B, K], those of the frame.
+      mask: bool[B], False for padding.
+
+    Returns:
+      Name of the score, one of `_SCORES` -> f32[R], the sum over images in the mask.
+    """
+    pair = jnp.stack([previous, current], axis=1)
+    flips = jax.vmap(consistency.flip_rate)
+    values = {
+        "flip_rate": flips(jnp.stack([reference, current], axis=1)),
+        "consistency": 1 - flips(pair),
+        "cec": jax.vmap(consistency.cec)(pair),
+        "cec_sum": jax.vmap(consistency.cec_sum)(pair),
+    }
+    return {
+        name: jnp.where(mask[None], value, 0).sum(-1) for name, value in values.items()
+    }
