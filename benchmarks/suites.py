@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import start
+from benchmarks import flax_peer, start
 from benchmarks.scales import Row, Scale
 from benchmarks.timing import Rival
 from spatial_smoothing import ensembles, evaluation, ops
@@ -50,7 +50,10 @@ def _smoothing_rows(
         compiled = jax.jit(gradient if backward else lambda x, g: function(x))
         return lambda: jax.block_until_ready(compiled(x, g))
 
-    rivals = {"ours": rival(ops.smooth), "depthwise convolution": rival(_depthwise)}
+    rivals = {
+        "ours": rival(ops.smooth),
+        "depthwise convolution": rival(flax_peer.smooth),
+    }
     if scale.peers:
         from benchmarks import peers
 
@@ -67,19 +70,6 @@ def _smoothing_rows(
         turn=scale.turn,
         work=moved,
         limit=scale.limits.get("copy"),
-    )
-
-
-def _depthwise(x: jax.Array) -> jax.Array:
-    """Computes smoothing with the blurs of other libraries."""
-    y = jax.nn.relu(10 * jnp.tanh(x / 10))
-    return jax.lax.conv_general_dilated(
-        y,
-        jnp.full((2, 2, 1, x.shape[-1]), 0.25, x.dtype),
-        (1, 1),
-        [(1, 1), (1, 1)],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
     )
 
 
