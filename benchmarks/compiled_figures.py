@@ -8,8 +8,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
-
 from benchmarks.compiled_programs import Program
 from spatial_smoothing.runtime import costs as costs_lib
 from spatial_smoothing.runtime import hlo
@@ -51,12 +49,11 @@ def compile_and_read(program: Program, *, chip_memory: float) -> dict[str, Any]:
       steps is a round of the loop; `bytes_before_loop` are moved once for many steps.
     """
     begin = time.perf_counter()
-    traced = program.function.trace(*program.arguments)
-    compiled = traced.lower().compile()
+    compiled = program.traced.lower().compile()
     seconds = time.perf_counter() - begin
     found = costs_lib.costs(
         compiled,
-        flops=costs_lib.matrix_flops(traced.jaxpr) / program.num_devices,
+        flops=costs_lib.matrix_flops(program.traced.jaxpr) / program.num_devices,
         compile_seconds=seconds,
     )
     text = hlo.Program(compiled.as_text())
@@ -134,8 +131,3 @@ def _instructions(program: hlo.Program, name: str) -> Iterator[hlo.Instruction]:
         if instruction.opcode in ("call", "conditional"):
             for called in instruction.called:
                 yield from _instructions(program, called)
-
-
-def parameters(tree: Any) -> int:
-    """Returns the number of values of a tree of arrays or of their shapes."""
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))

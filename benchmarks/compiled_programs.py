@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from benchmarks import compiled_rows, flax_peer
 from benchmarks.compiled_rows import OURS, Row
@@ -22,11 +22,14 @@ from spatial_smoothing import ensembles, models, ops
 from spatial_smoothing.analysis import directions, hessian
 from spatial_smoothing.data import augment
 from spatial_smoothing.data.corruption import transforms
+from spatial_smoothing.data.datasets import DatasetShape
 from spatial_smoothing.ensembles import mixtures
 from spatial_smoothing.evaluation import tallies
 from spatial_smoothing.models.network import Network
 from spatial_smoothing.runtime import sharding
 from spatial_smoothing.runtime.topologies import Topology
+from spatial_smoothing.training import costing, optim
+from spatial_smoothing.training.options import Hyperparameters, Placement
 
 NUM_SAMPLES = 50
 _NORMALIZE = functools.partial(augment.normalize, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -37,16 +40,14 @@ class Program(NamedTuple):
     """A program to compile.
 
     Attributes:
-      function: Function of `jax.jit`.
-      arguments: Its arguments, trees of `jax.ShapeDtypeStruct` with shardings.
+      traced: A function of `jax.jit`, traced for shapes with shardings.
       ideal: The bytes that it has to read and write at least; None if not known.
       parameters: The number of parameters of the network; 0 if there is none.
       loops: Whether it is a loop over steps, of which the figures are of one.
       num_devices: Number of devices that share the work.
     """
 
-    function: Any
-    arguments: tuple[Any, ...]
+    traced: jax.stages.Traced
     ideal: int | None = None
     parameters: int = 0
     loops: bool = False
@@ -60,24 +61,19 @@ def build(row: Row, topology: Topology) -> Program:
       row: The row.
       topology: The devices that the row names.
     """
-    mesh = jax.make_mesh(
-        (1, len(topology.devices)),
-        ("member", "data"),
-        axis_types=(AxisType.Auto,) * 2,
-        devices=topology.devices,
-    )
+    mesh = sharding.mesh(devices=topology.devices)
     program = PROGRAMS[row.program](row, mesh)
     return program._replace(num_devices=mesh.size)
 
 
 def _array(mesh: Mesh, shape: Sequence[int], dtype: Any) -> jax.ShapeDtypeStruct:
     """Returns the shape of an array that every device holds whole."""
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding.replicated(mesh))
+    return _arrays(mesh, jax.ShapeDtypeStruct(tuple(shape), dtype))
 
 
 def _arrays(mesh: Mesh, tree: Any) -> Any:
     """Returns the shapes of a tree of arrays, or of their shapes, on every device."""
-    return jax.tree.map(lambda leaf: _array(mesh, leaf.shape, leaf.dtype), tree)
+    return sharding.placed(tree, sharding.replicated(mesh))
 
 
 def _key(mesh: Mesh) -> jax.ShapeDtypeStruct:
@@ -130,97 +126,52 @@ def _smooth(row: Row, mesh: Mesh, *, gradient: bool) -> Program:
     y = jax.eval_shape(function, x)
     if not gradient:
         ideal = (x.size + y.size) * x.dtype.itemsize
-        return Program(jax.jit(function), (x,), ideal)
+        return Program(jax.jit(function).trace(x), ideal)
 
     def of_input(x: jax.Array, cotangent: jax.Array) -> jax.Array:
         return jax.vjp(function, x)[1](cotangent)[0]
 
     ideal = (2 * x.size + y.size) * x.dtype.itemsize
-    return Program(jax.jit(of_input), (x, _arrays(mesh, y)), ideal)
+    return Program(jax.jit(of_input).trace(x, _arrays(mesh, y)), ideal)
 
 
 def _step(row: Row, mesh: Mesh) -> Program:
     """A training step of SGD."""
     model, shape = _network(row), image_shape(row)
     if row.rival == OURS:
-        return _our_step(row, mesh, model, shape)
+        return _our_step(row, mesh, model)
     variables, opt_state = _arrays(
         mesh, jax.eval_shape(lambda: flax_peer.init(model, shape))
     )
     step = flax_peer.training_step(model, _prepare(row))
     images = _array(mesh, (row.size, *shape), jnp.uint8)
     arguments = (variables, opt_state, _key(mesh), images, _labels(mesh, row.size))
-    return Program(jax.jit(step, donate_argnums=(0, 1)), arguments)
+    return Program(jax.jit(step, donate_argnums=(0, 1)).trace(*arguments))
 
 
-def _our_step(row, mesh, model, shape) -> Program:
-    from types import SimpleNamespace
-
-    from spatial_smoothing.data import batches
-    from spatial_smoothing.training import optim, steps
-
-    optimizer = optim.sgd(
-        optim.warmup_multistep(
-            0.1,
-            steps_per_epoch=391,
-            warmup_epochs=1,
-            milestones=(60, 120, 160),
-            factor=0.2,
-        )
+def _our_step(row: Row, mesh: Mesh, model: Network) -> Program:
+    """What training compiles: a loop over steps, or one step of images of the host."""
+    shape = image_shape(row)
+    schedule = optim.warmup_multistep(
+        0.1, steps_per_epoch=391, warmup_epochs=1, milestones=(60, 120, 160), factor=0.2
     )
-    state = jax.eval_shape(lambda: steps.init_state(model, optimizer, shape, seed=0))
-    state = _arrays(mesh, state)
-    size = row.size * mesh.size
-    streams = _arrays(mesh, jax.eval_shape(lambda: steps.Streams.of(0)))
-    if shape == _CIFAR:
-        shared = (
-            _array(mesh, (50000, *shape), jnp.uint8),
-            _array(mesh, (50000,), jnp.int32),
-        )
-        inputs = _array(mesh, (50000,), jnp.int32)
-
-        def batch(member_inputs, shared, index):
-            return batches.take(*shared, member_inputs, index, batch_size=size)
-    else:
-        sp = sharding.split(mesh)
-        of_batch = lambda s, d: jax.ShapeDtypeStruct(s, d, sharding=sp)
-        shared = ()
-        inputs = {
-            "image": of_batch((size, *shape), jnp.uint8),
-            "label": of_batch((size,), jnp.int32),
-            "mask": of_batch((size,), bool),
-        }
-
-        def batch(member_inputs, shared, index):
-            return member_inputs
-
-    pipeline = SimpleNamespace(steps_per_epoch=391, batch=batch)
-    step = steps._member_step(
-        model, optimizer, state, pipeline, prepare=_prepare(row), mesh=mesh
+    hyperparameters = Hyperparameters(
+        prepare=_prepare(row),
+        schedule=schedule,
+        optimizer=optim.sgd(schedule),
+        epochs=201,
+        batch_size=row.size * mesh.size,
+        seed=0,
     )
-    if shape == _CIFAR:
-
-        def many(state, stop, streams, a, b):
-            return jax.lax.while_loop(
-                lambda s: (s.step < stop).all() & s.finite.all(),
-                lambda s: jax.lax.fori_loop(
-                    0, 1, lambda i, s: step(s, i, streams, a, b), s
-                ),
-                state,
-            )
-    else:
-        many = step
-    function = jax.jit(
-        many, donate_argnums=0, out_shardings=jax.tree.map(lambda x: x.sharding, state)
+    in_memory = shape == _CIFAR
+    traced = costing.trace_step(
+        model,
+        DatasetShape(50_000 if in_memory else 1_281_167, shape, in_memory),
+        hyperparameters,
+        Placement(mesh),
     )
-    from benchmarks.compiled_figures import parameters
-
-    return Program(
-        function,
-        (state, 0, streams, inputs, shared),
-        parameters=parameters(state.variables["params"]),
-        loops=shape == _CIFAR,
-    )
+    size = hessian.num_parameters(_variables(row, mesh))
+    return Program(traced, parameters=size, loops=in_memory)
 
 
 def _mc_dropout(row: Row, mesh: Mesh, *, chunk: int) -> Program:
@@ -238,7 +189,8 @@ def _mc_dropout(row: Row, mesh: Mesh, *, chunk: int) -> Program:
             model, _NORMALIZE, num_samples=NUM_SAMPLES, chunk=chunk
         )
     images = _array(mesh, (row.size, *shape), jnp.uint8)
-    return Program(jax.jit(function), (_variables(row, mesh), _key(mesh), images))
+    arguments = (_variables(row, mesh), _key(mesh), images)
+    return Program(jax.jit(function).trace(*arguments))
 
 
 def _variables(row: Row, mesh: Mesh) -> Any:
@@ -274,7 +226,7 @@ def _landscape(row: Row, mesh: Mesh) -> Program:
     shifts = (variables["params"], variables["params"])
     coordinates = _array(mesh, (2,), jnp.float32)
     arguments = (variables, shifts, coordinates, _key(mesh), *_batch(row, mesh))
-    return Program(jax.jit(point), arguments)
+    return Program(jax.jit(point).trace(*arguments))
 
 
 def _batch(row: Row, mesh: Mesh) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
@@ -293,10 +245,10 @@ def _hessian_product(row: Row, mesh: Mesh) -> Program:
         loss = hessian.objective(model, prepare=prepare, weight_decay=5e-4)
         mask = _array(mesh, labels.shape, bool)
         batch = {"image": images, "label": labels, "mask": mask}
-        arguments = (variables, _key(mesh), batch, vector)
-        return Program(hessian.compile_hvp(loss), arguments)
-    product = flax_peer.hessian_product(model, prepare)
-    return Program(jax.jit(product), (variables, _key(mesh), images, labels, vector))
+        product = hessian.compile_hvp(loss)
+        return Program(product.trace(variables, _key(mesh), batch, vector))
+    product = jax.jit(flax_peer.hessian_product(model, prepare))
+    return Program(product.trace(variables, _key(mesh), images, labels, vector))
 
 
 def _corruption(row: Row, mesh: Mesh) -> Program:
@@ -306,7 +258,7 @@ def _corruption(row: Row, mesh: Mesh) -> Program:
         return transforms.corrupt(key, images, row.case, 3)
 
     images = _array(mesh, (row.size, *_CIFAR), jnp.uint8)
-    return Program(jax.jit(corrupt), (_key(mesh), images), 2 * images.size)
+    return Program(jax.jit(corrupt).trace(_key(mesh), images), 2 * images.size)
 
 
 PROGRAMS: dict[str, Callable[[Row, Mesh], Program]] = {
