@@ -251,6 +251,8 @@ def main() -> int:
     if _LIST.value:
         print("\n".join(row.key for row in rows))
         return 0
+    if _PAGE.value:  # a mistake is told now, and not after hours
+        compiled_tables.filled(pathlib.Path(_PAGE.value).read_text(), "")
     # Nothing here runs, and a device that this machine has stays free for others.
     jax.config.update("jax_platforms", "cpu")
     compilation.forget_programs()  # one that is kept would take no time to compile
