@@ -50,7 +50,7 @@ def take(
     """Takes batch number `index` of a pass in the given order.
 
     Args:
-      images: u8[N, H, W, C].
+      images: u8[N, H, W, C], or flat, u8[N, H W C], as the batch then is.
       labels: i32[N].
       order: i32[M], numbers of the examples of the pass.
       index: i32[], number of the batch, in [0, num_batches(M, batch_size)).

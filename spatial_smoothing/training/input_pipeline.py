@@ -8,6 +8,7 @@ the compiled step of one member, and turns its inputs, with the arrays that all 
 share, into the batch of this step.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any, Protocol
@@ -123,7 +124,7 @@ def abstract(
             raise ValueError(NO_MEMBERS)
         return _EncodedBatches(dataset, batch_size, mesh)
     pipeline = _ResidentBatches(dataset, batch_size, mesh, members=members)
-    shape = (dataset.num_examples, *dataset.image_shape)
+    shape = (dataset.num_examples, math.prod(dataset.image_shape))
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
     labels = jax.ShapeDtypeStruct(shape[:1], jnp.int32)
     everywhere = sharding.replicated(mesh)
@@ -205,7 +206,8 @@ class _ResidentBatches:
     """What a compiled step knows of examples that are on all devices.
 
     Each member has an order of its own: `member_inputs` is the order of the examples in
-    the epoch, i32[n] or i32[M, n].
+    the epoch, i32[n] or i32[M, n]. Images are u8[n, H W C]: of u8[n, H, W, C] a TPU
+    would copy the whole data set into a layout of four times its bytes.
     """
 
     resident = True
@@ -219,7 +221,7 @@ class _ResidentBatches:
         *,
         members: int,
     ):
-        self._batch_size = batch_size
+        self._batch_size, self._image_shape = batch_size, dataset.image_shape
         self.steps_per_epoch = batches.num_batches(dataset.num_examples, batch_size)
         shape, order_sharding = (dataset.num_examples,), sharding.replicated(mesh)
         if members > 1:
@@ -234,9 +236,11 @@ class _ResidentBatches:
     ) -> Batch:
         # Takes rows on the device, in the order of the epoch; a short batch is padded.
         images, labels = shared_arrays
-        return batches.take(
+        batch = batches.take(
             images, labels, member_inputs, index, batch_size=self._batch_size
         )
+        shape = (self._batch_size, *self._image_shape)
+        return {**batch, "image": batch["image"].reshape(shape)}
 
 
 class _ResidentPipeline(_ResidentBatches):
@@ -246,7 +250,8 @@ class _ResidentPipeline(_ResidentBatches):
         self, dataset: Dataset, order_keys: jax.Array, batch_size: int, mesh: Mesh
     ):
         super().__init__(dataset, batch_size, mesh, members=order_keys.size)
-        self.shared_arrays = sharding.replicate(tuple(dataset), mesh)
+        flat = dataset.images.reshape(dataset.num_examples, -1)
+        self.shared_arrays = sharding.replicate((flat, dataset.labels), mesh)
         self._epoch = None
 
         def order(key: jax.Array, epoch: jax.Array) -> jax.Array:
