@@ -101,7 +101,7 @@ def _one_kernel_or_two(rows: Sequence[Figures]) -> tuple[str, bool]:
 
 def _whole(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
-    return str(low) if low == high else f"{low}-{high}"
+    return f"{low:g}" if low == high else f"{low:g}-{high:g}"
 
 
 def _gigabytes(limit: float) -> Callable[[Sequence[Figures]], tuple[str, bool]]:
