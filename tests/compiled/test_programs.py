@@ -95,7 +95,8 @@ def of_scores(mesh, *, members=1):
     predict = ensembles.predictor(
         NETWORK, prepare=normalized, sizes=(1, 3), num_members=members, chunk=2
     )
-    arguments = variables_of(members), KEY, 0, batch(), None
+    # Neither temperatures, nor thresholds of sets, nor sets of labels.
+    arguments = (variables_of(members), KEY, 0, batch(), None, None, None)
     return Program(scores.batch_scores(predict), arguments, split=(3,))
 
 

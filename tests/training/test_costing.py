@@ -185,5 +185,5 @@ def test_the_traced_batch_is_the_one_of_the_suite(count, tmp_path, monkeypatch):
     scores.compile_scores(lineup.predictor(runs, setting, sizes))
     monkeypatch.undo()
     key = sharding.replicate(jax.random.key(0), mesh)
-    evaluated = programs[0].trace(variables, key, 0, batch, None)
+    evaluated = programs[0].trace(variables, key, 0, batch, None, None, None)
     assert traced.lower().as_text() == evaluated.lower().as_text()
