@@ -83,8 +83,8 @@ class BatchNorm(nn.Module):
     relu: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, shortcut: jax.Array | None = None) -> jax.Array:
-        """Normalises `[B, ..., C]` per channel, and adds a shortcut of that shape."""
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalises `[B, ..., C]` per channel."""
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
@@ -99,12 +99,10 @@ class BatchNorm(nn.Module):
         if self.use_running_average:
             mean, var = running_mean.value, running_var.value
             x = x.astype(wide)
-            return batch_statistics.affine(
-                x, mean, var, scale, bias, options, shortcut=shortcut
-            )
+            return batch_statistics.affine(x, mean, var, scale, bias, options)
         mask = jnp.ones(len(x), bool) if self.mask is None else self.mask
         normalized = batch_statistics.normalize(
-            x, scale, bias, mask, running_mean.value, options, shortcut=shortcut
+            x, scale, bias, mask, running_mean.value, options
         )
         if not self.is_initializing():
             count = normalized.count

@@ -51,20 +51,11 @@ class Options(NamedTuple):
 
 
 class Uses(NamedTuple):
-    """The batch, once for each of its uses, and what is added to the result.
-
-    Attributes:
-      values: f[B, ..., C], the batch, in the type to compute in.
-      variance: The same.
-      mean: The same.
-      shortcut: f[B, ..., C], is added to the result before that is rectified; None for
-        nothing.
-    """
+    """The same batch for each of its uses, f[B, ..., C], in the type to compute in."""
 
     values: jax.Array
     variance: jax.Array
     mean: jax.Array
-    shortcut: jax.Array | None
 
 
 def normalize(
@@ -74,8 +65,6 @@ def normalize(
     mask: jax.Array,
     near: jax.Array,
     options: Options,
-    *,
-    shortcut: jax.Array | None = None,
 ) -> Normalized:
     """Returns `(x - mean) / sqrt(var + epsilon) * scale + bias` for each channel.
 
@@ -87,8 +76,6 @@ def normalize(
       near: f32[C], a guess of the mean, such as the running mean. It changes no more
         than the rounding, and is not differentiated.
       options: Types, epsilon, and whether to rectify.
-      shortcut: f[B, ..., C], is added to the result before that is rectified; None for
-        nothing.
     """
     # bfloat16 has 8 bits; see `one_pass`.
     near = None if x.dtype != jnp.bfloat16 else jax.lax.stop_gradient(near)
@@ -97,13 +84,12 @@ def normalize(
     # the bits of training on a CPU depend on it.
     wide = x.astype(options.compute_dtype)
     return jax.lax.platform_dependent(
-        Uses(wide, wide, wide, shortcut),
+        Uses(wide, wide, wide),
         scale,
         bias,
         mask,
         near,
         cpu=lambda *arrays: two_passes(*arrays, options),
-        tpu=lambda *arrays: one_pass(*arrays, options, wide_shortcut=True),
         default=lambda *arrays: one_pass(*arrays, options),
     )
 
@@ -135,9 +121,7 @@ def two_passes(
 
     mean = mean_of(uses.mean)
     var = mean_of(jnp.square(uses.variance - row(mean, uses.variance)))
-    values = affine(
-        uses.values, mean, var, scale, bias, options, shortcut=uses.shortcut
-    )
+    values = affine(uses.values, mean, var, scale, bias, options)
     return Normalized(values, mean, var, count)
 
 
@@ -148,8 +132,6 @@ def one_pass(
     mask: jax.Array,
     near: jax.Array | None,
     options: Options,
-    *,
-    wide_shortcut: bool = False,
 ) -> Normalized:
     """The form for TPUs and GPUs. Arguments and result are those of `normalize`.
 
@@ -168,9 +150,6 @@ def one_pass(
       mask: The examples that count.
       near: A guess of the mean for values that were bfloat16; None for others.
       options: See `Options`.
-      wide_shortcut: Whether a shortcut is added before the result is rounded. A TPU
-        then moves 7 % less in a step of a residual block. A GPU would store the tanh
-        of a smoothing layer behind it, and its cotangents, in float32.
     """
     x = uses.values
     count = _count(x, mask)
@@ -186,9 +165,6 @@ def one_pass(
     values = row(factor, x) * (x - row(center, x)) + row(bias, x)
     # Rectified before it is rounded: the compiler for GPUs then keeps the sign beside
     # the value. The other way round it writes the gradient once more.
-    if uses.shortcut is not None:
-        sum_dtype = values.dtype if wide_shortcut else options.dtype
-        values = values.astype(sum_dtype) + uses.shortcut.astype(sum_dtype)
     values = jax.nn.relu(values) if options.relu else values
     return Normalized(values.astype(options.dtype), mean, var, count)
 
@@ -200,8 +176,6 @@ def affine(
     scale: jax.Array,
     bias: jax.Array,
     options: Options,
-    *,
-    shortcut: jax.Array | None = None,
 ) -> jax.Array:
     """Normalises by given statistics.
 
@@ -212,8 +186,6 @@ def affine(
       scale: f32[C], factor of each channel.
       bias: f32[C], what is added to each channel.
       options: See `Options`.
-      shortcut: f[B, ..., C], is added to the result before that is rectified; None for
-        nothing.
 
     Returns:
       f[B, ..., C], in the type of the result.
@@ -223,7 +195,6 @@ def affine(
     factor = scale * jax.lax.rsqrt(var + options.epsilon)
     values = row(factor, x) * (x - row(mean, x)) + row(bias, x)
     values = values.astype(options.dtype)
-    values = values if shortcut is None else values + shortcut
     return jax.nn.relu(values) if options.relu else values
 
 

@@ -65,8 +65,9 @@ class Block(nn.Module):
             y = conv(
                 features, size, stride=stride, groups=groups, name=f"conv{number}"
             )(y)
-            if not self.preactivation and not last:
-                y = norm(name=f"norm{number}", relu=True)(y)
+            if not self.preactivation:
+                # The last one is rectified after the shortcut is added.
+                y = norm(name=f"norm{number}", relu=not last)(y)
         if y.shape != x.shape:
             features = y.shape[-1]
             shortcut = conv(features, 1, stride=self.stride, name="shortcut_conv")(
@@ -74,10 +75,7 @@ class Block(nn.Module):
             )
             if self.shortcut_norm:
                 shortcut = norm(name="shortcut_norm")(shortcut)
-        if self.preactivation:
-            return y + shortcut
-        # The last normalisation adds the shortcut, and then rectifies.
-        return norm(name=f"norm{len(convolutions)}", relu=True)(y, shortcut)
+        return y + shortcut if self.preactivation else nn.relu(y + shortcut)
 
 
 class ResNet(Network):

@@ -14,9 +14,9 @@ from spatial_smoothing.forms import batch_statistics as bs
 def of_form(form):
     """Returns a function like `bs.normalize` that always takes the same form."""
 
-    def normalize(x, scale, bias, mask, near, options, *, shortcut=None):
+    def normalize(x, scale, bias, mask, near, options):
         wide = x.astype(options.compute_dtype)
-        uses = bs.Uses(wide, wide, wide, shortcut)
+        uses = bs.Uses(wide, wide, wide)
         near = near if x.dtype == jnp.bfloat16 else None
         return form(uses, scale, bias, mask, near, options)
 
@@ -24,7 +24,6 @@ def of_form(form):
 
 
 two_passes, one_pass = of_form(bs.two_passes), of_form(bs.one_pass)
-on_tpu = of_form(functools.partial(bs.one_pass, wide_shortcut=True))
 FORMS = [two_passes, one_pass]
 MASK = np.array([False, True, True, False, True, True])
 
@@ -154,25 +153,3 @@ def test_each_platform_has_its_form(platform):
     text = apply.trace(x).lower(lowering_platforms=(platform,)).as_text()
     # One pass sums over all axes of a map at once, two passes over examples at last.
     assert ("dimensions = [0, 1, 2]" in text) == (platform != "cpu")
-
-
-@pytest.mark.parametrize("form", [two_passes, one_pass, on_tpu, bs.normalize])
-def test_shortcuts_are_added_before_the_result_is_rectified(form):
-    given = arrays(dtype=jnp.bfloat16)
-    shortcut = jnp.asarray(2 * np.cos(np.arange(given[0].size)), jnp.bfloat16)
-    shortcut = shortcut.reshape(given[0].shape)
-    rectified = options(jnp.bfloat16, relu=True)
-
-    def result(x, shortcut):
-        return form(x, *given[1:], rectified, shortcut=shortcut).values
-
-    values, pullback = jax.vjp(result, given[0], shortcut)
-    exact = reference(*given[:4])[0] + np.asarray(shortcut, float)
-    expected = np.maximum(exact, 0)
-    assert values.dtype == jnp.bfloat16
-    np.testing.assert_allclose(np.asarray(values, float), expected, atol=2**-6)
-    _, gradient = pullback(jnp.ones_like(values))
-    certain = np.abs(exact) > 2**-6
-    np.testing.assert_array_equal(
-        np.asarray(gradient, float)[certain], (exact > 0)[certain]
-    )
