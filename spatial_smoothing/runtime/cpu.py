@@ -70,11 +70,12 @@ def keep_memory() -> None:
     """Makes the process keep freed memory, so that XLA uses it again in the next step.
 
     Otherwise each step gets its buffers from the operating system, page by page. Call
-    it before the process has threads. It has no effect where JAX has an accelerator, or
-    without the C library of GNU.
+    it before the process has threads. It has no effect where JAX may have an
+    accelerator, which is unless JAX_PLATFORMS is cpu, or without the C library of GNU.
     """
     # Asking JAX for its devices would start threads.
-    if sys.platform != "linux" or devices.plugins():
+    may_have_another = jax.config.jax_platforms != "cpu" and devices.plugins()
+    if sys.platform != "linux" or may_have_another:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -60,15 +60,15 @@ def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch):
     assert compiled(1) == 2
 
 
-def faults(how, *folders):
+def faults(how, *folders, platforms="cpu"):
     """Page faults of the second time, with modules in more folders."""
-    own = os.environ.get("PYTHONPATH", "")
-    return int(
-        subprocess.check_output(
-            [sys.executable, "-c", SECOND_TIME, how],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([*folders, own])},
-        )
-    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")]),
+        "JAX_PLATFORMS": platforms,
+    }
+    command = [sys.executable, "-c", SECOND_TIME, how]
+    return int(subprocess.check_output(command, env=environment))
 
 
 def test_freed_memory_is_used_again():
@@ -85,4 +85,5 @@ def test_memory_is_left_alone_where_there_is_an_accelerator(accelerator, tmp_pat
         path.parent.mkdir()
         (path.parent / "METADATA").write_text("Name: plugin\nVersion: 1.0\n")
     path.write_text(text)
-    assert faults("kept", str(tmp_path)) > 1000
+    assert faults("kept", str(tmp_path), platforms="") > 1000
+    assert faults("kept", str(tmp_path)) < 1000  # JAX is told to use the CPU
