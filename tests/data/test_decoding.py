@@ -195,13 +195,15 @@ def test_large_photographs_are_read_alike_by_both_readers(crop, tmp_path, monkey
         with monkeypatch.context() as patch:
             patch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", None)
             whole = np.asarray(decoded(content))
-        file = image_files.read(tmp_path / name, size=60, resize=60)
-        np.testing.assert_array_equal(file.pixels, whole)
+        # Before version 13, Pillow looks at the size of what is cropped too.
+        middle = whole[10:50, 10:50]
+        file = image_files.read(tmp_path / name, size=40, resize=60)
+        np.testing.assert_array_equal(file.pixels, middle)
         if crop:
             decoding.random_crop(content, np.random.default_rng(0), size=50)
         else:
-            pixels = decoding.center_crop(content, size=60, resize=60)
-            np.testing.assert_array_equal(pixels, whole)
+            pixels = decoding.center_crop(content, size=40, resize=60)
+            np.testing.assert_array_equal(pixels, middle)
 
 
 def test_photographs_beyond_the_limit_are_refused_alike(tmp_path, monkeypatch):
