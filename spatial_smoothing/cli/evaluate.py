@@ -396,7 +396,7 @@ def check_ood(config: Mapping[str, Any], chosen: Collection[str]) -> None:
         pairs = suites.ood_sets.parse(_OOD.value)
         validation = _OOD_VALIDATION.value
         suites.ood_sets.check_names(pairs, validation, config["dataset"])
-    elif _OOD.value == config["dataset"]:
+    elif _OOD.value and recipes.is_same_dataset(_OOD.value, config["dataset"]):
         raise ValueError(f"--ood={_OOD.value} is what is tested on; choose another")
 
 
