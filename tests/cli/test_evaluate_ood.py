@@ -1,6 +1,7 @@
 """`evaluate.py --suite=ood`, on images in the layout of OpenOOD's folders."""
 
 import re
+import types
 
 import numpy as np
 import PIL.Image
@@ -126,3 +127,12 @@ def test_mistakes_are_found_before_anything_is_computed(
         called(command, f"--workdir={home / 'a'}", *arguments, f"--output={output}")
     assert "\n" not in str(found.value)
     assert {path.name for path in tmp_path.rglob("*")} <= {"new"}
+
+
+@pytest.mark.parametrize("name", ["cifar100", "tfds:cifar100", "cifar100[:500]"])
+def test_what_is_tested_on_is_not_foreign_by_another_name(name, monkeypatch):
+    monkeypatch.setattr(command, "_OOD", types.SimpleNamespace(value=name))
+    with pytest.raises(ValueError, match="is what is tested on; choose another"):
+        command.check_ood({"dataset": "cifar100"}, ["ensemble"])
+    monkeypatch.setattr(command, "_OOD", types.SimpleNamespace(value="cifar10"))
+    command.check_ood({"dataset": "cifar100"}, ["ensemble"])
