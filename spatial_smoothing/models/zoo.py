@@ -7,7 +7,7 @@ A name is `FAMILY_METHOD[_smoothing]_DEPTH`, with METHOD `dnn` (deterministic) o
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -111,14 +111,33 @@ def _smoothing(family: str, stages: Sequence[int], present: bool) -> tuple[int, 
     return tuple(places)
 
 
-def names() -> list[str]:
-    """Returns the 92 names of the reference."""
-    return list(_table())
+# Group of names -> function that returns its rows by name. All groups are searched for
+# a name. The first one is fixed: it is what the paper compares.
+_GROUPS: dict[str, Callable[[], Mapping[str, Spec]]] = {"paper": _table}
+
+
+def names(*, group: str = "paper") -> list[str]:
+    """Returns the names of a group of networks.
+
+    Args:
+      group: "paper" for the 92 names of the reference, or "all".
+
+    Raises:
+      ValueError: if there is no such group.
+    """
+    if group == "all":
+        return list(_all_rows())
+    lookup({**_GROUPS, "all": None}, group, "group of networks")
+    return list(_GROUPS[group]())
 
 
 def spec(name: str) -> Spec:
     """Returns the row called `name`; ValueError with a suggestion if there is none."""
-    return lookup(_table(), name, "model")
+    return lookup(_all_rows(), name, "model")
+
+
+def _all_rows() -> dict[str, Spec]:
+    return {name: row for rows in _GROUPS.values() for name, row in rows().items()}
 
 
 def build(

@@ -24,6 +24,7 @@ from spatial_smoothing.forms import gradients
 from spatial_smoothing.runtime import cpu, processes, random_bits, sharding
 from spatial_smoothing.training import freezing
 from spatial_smoothing.training.input_pipeline import InputPipeline
+from spatial_smoothing.training.losses import LossOutputs, training_loss
 
 Prepare = Callable[[jax.Array, jax.Array], jax.Array]
 Advance = Callable[..., "TrainState"]  # see `compile_steps`
@@ -212,69 +213,6 @@ def with_values(
 def steps_made(state: TrainState) -> int:
     """Returns the number of steps that all members have made; waits for the devices."""
     return int(np.min(sharding.gather(state.step)))
-
-
-class LossOutputs(NamedTuple):
-    """What a training loss finds on the way.
-
-    Attributes:
-      logits: f32[B, K], predictions of the batch.
-      batch_stats: Updated running statistics of batch normalisation, `{}` if none.
-    """
-
-    logits: jax.Array
-    batch_stats: dict[str, Any]
-
-
-def training_loss(
-    model: nn.Module,
-    variables: dict[str, Any],
-    batch: Batch,
-    *,
-    dropout_key: jax.Array,
-    train: bool = True,
-    frozen: Sequence[str] = (),
-) -> tuple[jax.Array, LossOutputs]:
-    """Returns the loss of a step: the mean cross-entropy of the examples in the mask.
-
-    Weight decay is no part of it; the optimiser adds it to the gradients.
-
-    Args:
-      model: The network.
-      variables: Its Flax variables, `{"params", "batch_stats"}`.
-      batch: `image` f32[B, H, W, C] augmented and normalised, `label` i32[B] in [0, K),
-        `mask` bool[B], False for padding.
-      dropout_key: PRNG key of the dropout masks.
-      train: Whether batch normalisation uses the statistics of the batch, and updates
-        the running ones. If False, it uses the running ones, and dropout stays on.
-      frozen: Names of the parts whose batch normalisation does not train; see
-        `freezing`.
-
-    Returns:
-      f32[], the loss in nats, and what it finds on the way.
-    """
-    mask, labels = batch["mask"], batch["label"]
-    rngs = {"dropout": random_bits.fused(dropout_key)}
-    if train:
-        with freezing.evaluating(frozen):
-            logits, updates = model.apply(
-                variables,
-                batch["image"],
-                train=True,
-                mask=mask,  # padding takes no part in the statistics of a batch
-                rngs=rngs,
-                mutable=["batch_stats"],
-            )
-        batch_stats = updates.get("batch_stats", {})
-    else:
-        logits = model.apply(variables, batch["image"], train=False, rngs=rngs)
-        batch_stats = variables.get("batch_stats", {})
-    # Sums over examples are at least float32, whatever the network computes in.
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    # `where`, not a product: the loss of padding may be infinite.
-    mean = jnp.where(mask, losses, 0).sum() / mask.sum(dtype=losses.dtype)
-    return mean, LossOutputs(logits, batch_stats)
 
 
 def train_step(
