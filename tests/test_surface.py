@@ -226,6 +226,8 @@ def test_the_surface_imports_no_more_than_it_needs():
     assert max(layer(name) for name in used if name) == 1
     heavy = "matplotlib tensorboardX tensorflow tensorflow_datasets torch"
     assert loaded(f"import {PACKAGE}", heavy) == []
+    # The command imports them when it needs them, and not before the first step.
+    assert loaded(f"from {PACKAGE}.cli import train", heavy) == []
 
 
 def test_every_module_is_importable_without_tensorflow_and_torch():

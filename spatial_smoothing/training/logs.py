@@ -10,33 +10,17 @@ import contextlib
 import datetime
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from etils import epath
-from tensorboardX import record_writer
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.summary import hparams, scalar
 
 from spatial_smoothing.runtime import paths, progress
 from spatial_smoothing.training.options import Log, Record
 
 # Seconds between two points of a curve in TensorBoard within an epoch.
 _POINT_SECONDS = 30.0
-# Fields of a record -> their tags in TensorBoard, which groups by what is before "/".
-# Scores have the tags that `_tag` makes of their names.
-_TAGS = {
-    "train_loss": "train/nll",
-    "train_accuracy": "train/accuracy",
-    "learning_rate": "train/learning_rate",
-    "images_per_second": "speed/images_per_second",
-    "data_ms": "speed/data_ms",
-    "compute_ms": "speed/compute_ms",
-}
 _SPLITS = ("val", "test")
 
 
@@ -68,9 +52,8 @@ class RunLog(Log):
         # Later records are of steps that an interrupted run did not save.
         self._records = [r for r in read(self._path) if r["step"] <= step]
         self._write()
-        self._board = _Board(
-            self._folder, after=step, hyperparameters=self._hyperparameters
-        )
+        self._step, self._board = step, None
+        self._last_point = time.monotonic()
         if step:
             print(f"continuing from step {step} of {total}", flush=True)
         self._task = self._open.enter_context(
@@ -89,8 +72,8 @@ class RunLog(Log):
         """Moves the bar, and adds points to the curves from time to time."""
         self._task.name = f"{self._name}, epoch {record['epoch']} of {self._epochs}"
         self._task.update(int(record["step"]))
-        if self._board.seconds_since_last() > _POINT_SECONDS:
-            self._board.write(record)
+        if time.monotonic() - self._last_point > _POINT_SECONDS:
+            self._add_point(record)
 
     def epoch(self, record: Record) -> None:
         """Writes the record everywhere, with the time of day."""
@@ -99,12 +82,25 @@ class RunLog(Log):
         before = [r for r in self._records if r["step"] < record["step"]]
         self._records = [*before, {**record, "time": now}]
         self._write()
-        self._board.write(record)
+        self._add_point(record)
         print(self._row(record), flush=True)
 
     def close(self) -> None:
         """Ends what `start` began."""
         self._open.close()
+
+    def _add_point(self, record: Record) -> None:
+        """Adds a record to the curves in TensorBoard."""
+        self._last_point = time.monotonic()
+        if self._board is None:
+            # Imported when there is something to write, so that the first step does
+            # not wait for it.
+            from spatial_smoothing.training.tensorboard import Board
+
+            self._board = Board(
+                self._folder, after=self._step, hyperparameters=self._hyperparameters
+            )
+        self._board.write(record)
 
     def _write(self) -> None:
         # Writing would make a workdir that was deleted anew, without its config.
@@ -140,93 +136,6 @@ class RunLog(Log):
         )
         is_new, self._heading = self._heading != heading, heading
         return f"{heading}\n{row}" if is_new else row
-
-
-class _WholeFile:
-    """A file that is written whole at each flush; see `_WholeFiles`."""
-
-    def __init__(self, path: epath.Path):
-        self._path, self._content = path, b""
-
-    def write(self, data: bytes) -> None:
-        """Adds bytes, in memory."""
-        self._content += data
-
-    def flush(self) -> None:
-        """Writes the file."""
-        with paths.naming(self._path):
-            self._path.write_bytes(self._content)
-
-    def close(self) -> None:
-        """Does nothing: what is worth keeping was flushed."""
-
-
-class _WholeFiles:
-    """How tensorboardX opens a path that begins with `epath:`, local or remote."""
-
-    def open(self, path: str) -> _WholeFile:
-        """Returns a new file."""
-        return _WholeFile(epath.Path(path.partition(":")[2]))
-
-    def directory_check(self, path: str) -> None:
-        """Does nothing: the caller has made the folder."""
-
-
-record_writer.register_writer_factory("epath", _WholeFiles())
-
-
-class _Board:
-    """A file of TensorBoard's events.
-
-    It is written without the thread that tensorboardX uses by default, in which errors
-    such as a full disk would be lost.
-
-    Args:
-      folder: Where the file goes; made if it is not there.
-      after: Step after which TensorBoard forgets what earlier files of the folder say.
-      hyperparameters: Name -> value; None values are left out.
-    """
-
-    def __init__(
-        self, folder: epath.Path, *, after: int, hyperparameters: Mapping[str, Any]
-    ):
-        folder.mkdir(parents=True, exist_ok=True)
-        self._last = time.monotonic()
-        self._writer = EventsWriter(f"epath:{folder / 'events'}", f".{os.getpid()}")
-        self._add(step=after + 1, session_log=SessionLog(status=SessionLog.START))
-        if hyperparameters:
-            # TensorBoard knows texts, numbers and switches.
-            plain = {
-                name: value if isinstance(value, str | int | float) else str(value)
-                for name, value in hyperparameters.items()
-                if value is not None
-            }
-            shown = dict.fromkeys(("train/nll", "test/nll", "test/accuracy"))
-            experiment, session, _ = hparams(plain, shown)  # the last one ends it
-            self._add(summary=experiment)
-            self._add(summary=session)
-
-    def seconds_since_last(self) -> float:
-        """Returns how long ago the last values were written."""
-        return time.monotonic() - self._last
-
-    def write(self, record: Record) -> None:
-        """Writes the values of a record at its step."""
-        self._last = time.monotonic()
-        scalars = {k: v for k, v in record.items() if k not in ("epoch", "step")}
-        # One event for all: they have one step and one time.
-        values = [scalar(_tag(name), value).value[0] for name, value in scalars.items()]
-        self._add(step=int(record["step"]), summary=Summary(value=values))
-        self._writer.flush()
-
-    def _add(self, **fields: Any) -> None:
-        self._writer.write_event(Event(wall_time=time.time(), **fields))
-
-
-def _tag(name: str) -> str:
-    """Returns the tag of a field of a record, such as "test/nll" of `test_nll`."""
-    split, _, score = name.partition("_")
-    return f"{split}/{score}" if split in _SPLITS else _TAGS.get(name, name)
 
 
 def read(path: epath.PathLike) -> list[Record]:
