@@ -25,12 +25,13 @@ from collections.abc import Callable, Mapping, Sequence
 from benchmarks import commands as processes
 from benchmarks.commands import ROOT
 
-MODELS = (
-    "resnet_mcdo_18",
-    "resnet_mcdo_smoothing_18",
-    "resnet_dnn_18",
-    "resnet_dnn_smoothing_18",
+# Pairs of networks without and with smoothing. All seeds of the first pair come first:
+# a difference with bands is worth more than two differences without.
+PAIRS = (
+    ("resnet_mcdo_18", "resnet_mcdo_smoothing_18"),
+    ("resnet_dnn_18", "resnet_dnn_smoothing_18"),
 )
+MODELS = tuple(model for pair in PAIRS for model in pair)
 # Scale -> name of its results, and the fields of the config that it changes.
 SCALES: dict[str, tuple[str, dict[str, str]]] = {
     # None of these fields changes what is trained: evaluations and checkpoints after
@@ -108,7 +109,7 @@ def plan(
     results: pathlib.Path,
     dtype: str | None = None,
 ) -> list[Run]:
-    """Returns the runs, those of the first seed first.
+    """Returns the runs, those of the first pair of `PAIRS` first, seed by seed.
 
     Args:
       models: Names of the networks to train.
@@ -119,7 +120,14 @@ def plan(
         that of the config, float32.
     """
     suffix = "" if dtype is None else f"-{dtype}"
-    names = [(m, s, f"{m}{suffix}-seed{s}") for s in seeds for m in models]
+    pairs = [[m for m in models if m in pair] for pair in PAIRS]
+    others = [m for m in models if m not in MODELS]
+    names = [
+        (m, s, f"{m}{suffix}-seed{s}")
+        for group in (*pairs, others)
+        for s in seeds
+        for m in group
+    ]
     return [Run(m, s, runs / name, results / "runs" / name) for m, s, name in names]
 
 
