@@ -371,7 +371,7 @@ def compile_step(config: Mapping[str, Any]) -> None:
         Placement(mesh, config["shard_state"]),
     )
     variables = recipes.abstract_variables(
-        job.model, image_size=job.train.image_shape[0]
+        job.model, image_size=job.train.image_shape[:2]
     )
     images = config["batch_size"] * config["members"]
     compile_for.report(

@@ -1,17 +1,20 @@
 """Batches: their order, padding and mask, on the device and on the host.
 
 Contract of this file: a batch is `{"image": u8[B, H, W, C], "label": i32[B], "mask":
-bool[B]}`. The last batch of a pass is padded to full size with examples whose mask is
-False; it is never dropped. The order is a pure function of (key, epoch).
+bool[B]}`; of segmentation, labels and mask are [B, H, W], see `segmentation_sets`. The
+last batch of a pass is padded to full size with examples whose mask is False; it is
+never dropped. The order is a pure function of (key, epoch).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 Batch = dict[str, jax.Array]
+# Label of a pixel without a class, outside of batches, where labels of pixels are u8.
+VOID = 255
 
 
 def num_batches(num_examples: int, batch_size: int) -> int:
@@ -64,6 +67,36 @@ def take(
     mask = positions < order.shape[0]
     chosen = order[jnp.minimum(positions, order.shape[0] - 1)]
     return {"image": images[chosen], "label": labels[chosen], "mask": mask}
+
+
+def with_pixel_mask(batch: Batch, label_shape: Sequence[int]) -> Batch:
+    """Returns a batch of segmentation, given one whose labels are flat bytes.
+
+    Args:
+      batch: `label` u8[B, H W], `VOID` where a pixel has no class; `mask` bool[B].
+      label_shape: (H, W).
+
+    Returns:
+      The batch with `label` i32[B, H, W], 0 where a pixel has no class, and `mask`
+      bool[B, H, W], False there and in padding.
+    """
+    labels = batch["label"].reshape(-1, *label_shape)
+    has_class = labels != VOID
+    return {
+        **batch,
+        "label": jnp.where(has_class, labels, 0).astype(jnp.int32),
+        "mask": has_class & batch["mask"][:, None, None],
+    }
+
+
+def image_mask(mask: jax.Array) -> jax.Array:
+    """Returns which images of a batch are not padding, bool[B].
+
+    Args:
+      mask: bool[B], or of segmentation bool[B, H, W]. An image counts if any of its
+        pixels does; void pixels do not exclude their image.
+    """
+    return mask if mask.ndim == 1 else mask.any(tuple(range(1, mask.ndim)))
 
 
 def sequential(

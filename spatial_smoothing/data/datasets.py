@@ -1,8 +1,8 @@
 """Data sets: decoded in host memory, or encoded and decoded when they are needed.
 
-Contract of this file: both kinds have `num_examples`, `image_shape`, `labels`,
-`checksum()`, `subset(rows)` and `batches(batch_size)`, which yields all examples in
-order as the batches of `batches`.
+Contract of this file: all kinds, that of `segmentation_sets` too, have `num_examples`,
+`image_shape`, `labels`, `checksum()`, `subset(rows)` and `batches(batch_size)`, which
+yields all examples in order as the batches of `batches`.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import numpy as np
 
 from spatial_smoothing.data import batches
 from spatial_smoothing.data.images.pipeline import EncodedDataset
+from spatial_smoothing.data.segmentation_sets import SegmentationDataset
 
 
 class Dataset(NamedTuple):
@@ -59,7 +60,7 @@ class Dataset(NamedTuple):
             yield batch if rows is None else {k: v[rows] for k, v in batch.items()}
 
 
-AnyDataset = Dataset | EncodedDataset
+AnyDataset = Dataset | EncodedDataset | SegmentationDataset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,12 +70,14 @@ class DatasetShape:
     Attributes:
       num_examples: N.
       image_shape: H, W, C.
-      in_memory: Whether it is a `Dataset`; if not, an `EncodedDataset`.
+      in_memory: Whether the examples are decoded, and held in memory.
+      label_shape: () where a label is a class, (H, W) where it has one for every pixel.
     """
 
     num_examples: int
     image_shape: tuple[int, ...]
     in_memory: bool
+    label_shape: tuple[int, ...] = ()
 
     def subset(self, rows: np.ndarray) -> "DatasetShape":
         """Returns the shape of some of the examples.
@@ -87,7 +90,7 @@ class DatasetShape:
         return dataclasses.replace(self, num_examples=count)
 
 
-Some = TypeVar("Some", Dataset, EncodedDataset, DatasetShape)
+Some = TypeVar("Some", Dataset, EncodedDataset, SegmentationDataset, DatasetShape)
 
 
 def hold_out(dataset: Some, *, fraction: float, seed: int = 0) -> tuple[Some, Some]:

@@ -23,6 +23,7 @@ import math
 
 import numpy as np
 
+from spatial_smoothing.data import drawing
 from spatial_smoothing.runtime import progress
 
 VERSION = 2  # raise when any pixel changes: a key for caches of the images
@@ -127,88 +128,7 @@ SIGNED_DISTANCES = {
 }
 CLASS_NAMES = tuple(SIGNED_DISTANCES)
 NUM_CLASSES = len(CLASS_NAMES)
-
-
-def coverage(distance):
-    """Returns the share of a pixel that is on the inner side of an edge, in [0, 1].
-
-    Args:
-      distance: f32[...], signed distance of the pixel from the edge, in pixels.
-    """
-    return np.clip(np.float32(0.5) - distance, 0, 1)
-
-
-def _uniform(rng, low, high, shape):
-    """Returns uniform numbers in [low, high), f32[*shape]."""
-    return (low + (high - low) * rng.random(shape)).astype(np.float32)
-
-
-def _direction(rng, shape):
-    """Returns cosine and sine of random angles, each f32[*shape]."""
-    angle = 2 * math.pi * rng.random(shape)
-    return np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
-
-
-def _brighter(rng, colour, amount):
-    """Returns colours at Euclidean distance `amount`, no channel of them darker.
-
-    Args:
-      rng: Generator.
-      colour: f32[..., 3], RGB in [0, 1].
-      amount: f32[...] or a number, in the same unit.
-    """
-    step = _uniform(rng, 0, 1, colour.shape)
-    r, g, b = step[..., 0], step[..., 1], step[..., 2]
-    return colour + step * (amount / np.sqrt(r * r + g * g + b * b)[..., None])
-
-
-def _waves(rng, x, y):
-    """Returns textures about 0: a gradient, stripes and band-limited noise.
-
-    Args:
-      rng: Generator.
-      x: f32[n, 32, 32], horizontal position of each pixel, in pixels.
-      y: f32[n, 32, 32], vertical position of each pixel, in pixels.
-
-    Returns:
-      f32[n, 32, 32].
-    """
-    n = len(x)
-    texture = np.zeros((n, IMAGE_SIZE, IMAGE_SIZE), np.float32)
-    # Fewest and most cycles per image, greatest amplitude.
-    bands = [(0.0, 0.4, 0.6), (2.0, 7.0, 0.6)] + [(1.0, 8.0, 0.35)] * 5
-    for low, high, amplitude in bands:
-        cos, sin = _direction(rng, (n, 1, 1))
-        frequency = _uniform(rng, low, high, (n, 1, 1)) / IMAGE_SIZE
-        phase = _uniform(rng, 0, 1, (n, 1, 1))
-        wave = (cos * frequency) * x + (sin * frequency) * y + phase
-        wave -= np.floor(wave) + np.float32(0.5)
-        wave *= 8 - 16 * np.abs(wave)  # a sine within 6 %, of exact operations
-        texture += wave * _uniform(rng, 0, amplitude, (n, 1, 1))
-    return texture
-
-
-def _bar(rng, x, y, *, width, length, spread):
-    """Returns the share of each pixel that a bar covers.
-
-    Args:
-      rng: Generator of the place and the direction.
-      x: f32[n, 32, 32], horizontal position of each pixel, in pixels.
-      y: f32[n, 32, 32], vertical position of each pixel, in pixels.
-      width: f32[n, 1, 1], half the width, in pixels.
-      length: f32[n, 1, 1], half the length, in pixels.
-      spread: Largest distance of the centre from the origin in each direction, in
-        pixels.
-
-    Returns:
-      f32[n, 32, 32] in [0, 1].
-    """
-    shape = (len(x), 1, 1)
-    cos, sin = _direction(rng, shape)
-    x = x - spread * _uniform(rng, -1, 1, shape)
-    y = y - spread * _uniform(rng, -1, 1, shape)
-    along = coverage(np.abs(cos * x + sin * y) - length)
-    return along * coverage(np.abs(cos * y - sin * x) - width)
+coverage = drawing.coverage
 
 
 def _figure(labels, x, y):
@@ -229,11 +149,6 @@ def _figure(labels, x, y):
     return distance
 
 
-def _blend(scene, colour, share):
-    """Lays a colour, or an image, over a share f32[n, 32, 32] of each pixel."""
-    return scene + (colour - scene) * share[..., None]
-
-
 def _scene(rng, labels, difficulty):
     """Draws scenes, as they are before the camera.
 
@@ -252,42 +167,39 @@ def _scene(rng, labels, difficulty):
     easy = 1 - difficulty
     contrast = 0.22 + 0.5 * easy[..., None]
 
-    ground = _uniform(rng, 0.1, 0.6, colours)
-    tint = _brighter(rng, ground, 0.15) - ground
-    behind = ground + tint * _waves(rng, x, y)[..., None]
-    width, length = _uniform(rng, 0.5, 2.5, shape), _uniform(rng, 3, 12, shape)
-    bar = _bar(rng, x, y, width=width, length=length, spread=IMAGE_SIZE / 2)
-    behind = _blend(behind, _brighter(rng, ground, contrast), bar)
+    ground = drawing.uniform(rng, 0.1, 0.6, colours)
+    tint = drawing.brighter(rng, ground, 0.15) - ground
+    behind = ground + tint * drawing.waves(rng, x, y, period=IMAGE_SIZE)[..., None]
+    width, length = (
+        drawing.uniform(rng, 0.5, 2.5, shape),
+        drawing.uniform(rng, 3, 12, shape),
+    )
+    bar = drawing.bar(rng, x, y, width=width, length=length, spread=IMAGE_SIZE / 2)
+    behind = drawing.blend(behind, drawing.brighter(rng, ground, contrast), bar)
 
-    radius = 8 + 4.5 * easy + _uniform(rng, -1, 1, shape)
-    x = x - (IMAGE_SIZE / 2 - radius) * _uniform(rng, -1, 1, shape)
-    y = y - (IMAGE_SIZE / 2 - radius) * _uniform(rng, -1, 1, shape)
-    cos, sin = (component / radius for component in _direction(rng, shape))
+    radius = 8 + 4.5 * easy + drawing.uniform(rng, -1, 1, shape)
+    x = x - (IMAGE_SIZE / 2 - radius) * drawing.uniform(rng, -1, 1, shape)
+    y = y - (IMAGE_SIZE / 2 - radius) * drawing.uniform(rng, -1, 1, shape)
+    cos, sin = (component / radius for component in drawing.direction(rng, shape))
     distance = radius * _figure(labels, cos * x + sin * y, cos * y - sin * x)
-    colour = _brighter(rng, ground, contrast)
-    tint = _brighter(rng, colour, 0.15) - colour
-    fill = colour + tint * _waves(rng, x, y)[..., None]
-    scene = _blend(behind, fill, coverage(distance))
+    colour = drawing.brighter(rng, ground, contrast)
+    tint = drawing.brighter(rng, colour, 0.15) - colour
+    fill = colour + tint * drawing.waves(rng, x, y, period=IMAGE_SIZE)[..., None]
+    scene = drawing.blend(behind, fill, drawing.coverage(distance))
 
     # One bar over the figure is of any colour; through the other the ground shows.
-    for occluder in (_uniform(rng, 0, 1, colours), behind):
-        width = _uniform(rng, 0, 1, shape) * (0.5 + 1.8 * difficulty)
-        length = _uniform(rng, 2, 14, shape)
-        bar = _bar(rng, x, y, width=width, length=length, spread=radius)
-        scene = _blend(scene, occluder, bar)
+    for occluder in (drawing.uniform(rng, 0, 1, colours), behind):
+        width = drawing.uniform(rng, 0, 1, shape) * (0.5 + 1.8 * difficulty)
+        length = drawing.uniform(rng, 2, 14, shape)
+        bar = drawing.bar(rng, x, y, width=width, length=length, spread=radius)
+        scene = drawing.blend(scene, occluder, bar)
     return scene
-
-
-def _blur(scene, side):
-    """Mixes neighbours along axis 1, with the weights side, 1 - 2 side and side."""
-    padded = np.concatenate([scene[:, :1], scene, scene[:, -1:]], axis=1)
-    return scene + side * (padded[:, :-2] + padded[:, 2:] - 2 * scene)
 
 
 def _photograph(rng, scene, difficulty):
     """Blurs the scene, adds noise to it and quantises it to u8[n, 32, 32, 3]."""
-    side = _uniform(rng, 0.05, 0.2, (len(scene), 1, 1, 1))
-    scene = _blur(_blur(scene, side).swapaxes(1, 2), side).swapaxes(1, 2)
+    side = drawing.uniform(rng, 0.05, 0.2, (len(scene), 1, 1, 1))
+    scene = drawing.blur(drawing.blur(scene, side).swapaxes(1, 2), side).swapaxes(1, 2)
     # The sum of four random bytes is close to normal, and exact.
     noise = np.frombuffer(rng.bytes(4 * scene.size), np.uint8).reshape(4, *scene.shape)
     noise = noise.sum(axis=0, dtype=np.int32).astype(np.float32) - 4 * 127.5
@@ -302,7 +214,7 @@ def _chunk(split_index, seed, chunk_index):
     rng = np.random.Generator(np.random.PCG64(sequence))
     # Ten in a row are the ten classes in random order.
     labels = rng.random((_CHUNK // NUM_CLASSES, NUM_CLASSES)).argsort(axis=1).ravel()
-    difficulty = _uniform(rng, 0, 1, (_CHUNK, 1, 1))
+    difficulty = drawing.uniform(rng, 0, 1, (_CHUNK, 1, 1))
     scene = _scene(rng, labels, difficulty)
     return _photograph(rng, scene, difficulty), labels
 

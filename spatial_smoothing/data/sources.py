@@ -4,6 +4,7 @@
 |---|---|---|
 | `cifar10`, `cifar100` | `tfds/read_cifar.py` | decoded, in host memory |
 | `shapes` | `shapes.py` | made by this package, in host memory |
+| `moving_shapes` | `moving_shapes.py` | segmentation: made by this package, in memory |
 | `imagenet` | `tfds/read_imagenet.py`, `images/pipeline.py` | decoded when needed |
 | `folder:PATH` | `images/folders.py`, `images/pipeline.py` | decoded when needed |
 | `tfds:NAME` | `tfds/read_set.py` | in memory where they are small, else when needed |
@@ -13,7 +14,8 @@
 A name may end with a subset in brackets, and so may a split: `test[:500]` (see
 `subsets.py`). `other_sets.py` loads what a network was not trained on.
 
-Contract of this file: labels are i32 in [0, num_classes). What is held in memory is
+Contract of this file: labels are i32 in [0, num_classes); those of segmentation sets
+have a class for every pixel, see `segmentation_sets.py`. What is held in memory is
 cached on the disk (see `runtime/cache.py`).
 """
 
@@ -24,13 +26,21 @@ from typing import Any
 
 from etils import epath
 
-from spatial_smoothing.data import image_sets, shapes, statistics, subsets
+from spatial_smoothing.data import (
+    image_sets,
+    moving_shapes,
+    segmentation_sets,
+    shapes,
+    statistics,
+    subsets,
+)
 from spatial_smoothing.data.datasets import AnyDataset, Dataset
 from spatial_smoothing.data.huggingface import open_hub
 from spatial_smoothing.data.image_sets import ImageSet
 from spatial_smoothing.data.images import folders, image_files
 from spatial_smoothing.data.images.pipeline import EncodedDataset
 from spatial_smoothing.data.npz import open_npz
+from spatial_smoothing.data.segmentation_sets import SegmentationDataset
 from spatial_smoothing.data.tfds.read_cifar import read_cifar
 from spatial_smoothing.data.tfds.read_imagenet import read_imagenet
 from spatial_smoothing.data.tfds.read_set import open_tfds
@@ -44,6 +54,7 @@ TFDS = "tfds:"
 LIST = "list:"
 SPLITS = ("train", "test")
 _LARGE_SIZE = 224  # pixels to which images of many sizes are cropped
+CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
 TFDS_NAMES = {"imagenet": "imagenet2012"}  # ours -> TFDS's, where they differ
 
 
@@ -55,7 +66,7 @@ class Source:
       name: Name of the data set, a key of `SOURCES`, "folder:PATH", "tfds:NAME",
         "npz:FILE" or "hf:NAME".
       num_classes: Number of classes.
-      image_size: Height and width in pixels.
+      image_size: Height and width in pixels, where they are equal; else both of them.
       mean: Mean of the training images per channel (RGB), images scaled to [0, 1].
       std: Standard deviation of the training images per channel, scaled alike.
       stem: Stem of the networks made for images of this size, "cifar" or "imagenet".
@@ -68,11 +79,17 @@ class Source:
         decoded, and not on the device.
       num_examples: Name of a split -> number of its images, where that is known before
         the data are there.
+      task: "classification" for a class of each image, "segmentation" for a class of
+        each pixel.
+      palette: Colours of the classes in pictures of labels, K times (red, green, blue)
+        in 0 to 255; None for classification.
+      in_memory: Whether all images are decoded when the data set is loaded, and held in
+        memory.
     """
 
     name: str
     num_classes: int
-    image_size: int
+    image_size: int | tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     stem: str
@@ -83,6 +100,19 @@ class Source:
     num_examples: Mapping[str, int] = dataclasses.field(
         default_factory=dict, compare=False
     )
+    task: str = CLASSIFICATION
+    palette: tuple[tuple[int, int, int], ...] | None = None
+    in_memory: bool = True
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, 3) of the images, in pixels."""
+        return (*height_and_width(self.image_size), 3)
+
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """Shape of a label: () of a class, (H, W) of a class for every pixel."""
+        return self.image_shape[:2] if self.task == SEGMENTATION else ()
 
     @property
     def resize(self) -> int | None:
@@ -107,13 +137,22 @@ class Source:
             "image_size": self.image_size,
             "mean": self.mean,
             "std": self.std,
-            "in_memory": not self.augments_on_host,
+            "in_memory": self.in_memory,
         }
 
 
 def names() -> list[str]:
     """Returns the names of the data sets."""
     return list(SOURCES)
+
+
+def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    """Returns a size as height and width, in pixels.
+
+    Args:
+      size: Height and width in pixels, where they are equal; else both of them.
+    """
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def source(
@@ -243,6 +282,7 @@ def _set_source(
         class_names=tuple(facts["class_names"]),
         splits=None,
         augments_on_host=not in_memory,
+        in_memory=in_memory,
     )
     mean, std = facts["mean"], facts["std"]
     if mean is None or std is None:
@@ -350,6 +390,12 @@ def _load_shapes(spec: Source, split: str, **_) -> Dataset:
     return Dataset(*cache.cached(f"{spec.name}-{split}", [shapes.VERSION], make))
 
 
+def _load_moving_shapes(spec: Source, split: str, **_) -> SegmentationDataset:
+    make = lambda: moving_shapes.generate(split)
+    key = [moving_shapes.VERSION]
+    return segmentation_sets.videos(*cache.cached(f"{spec.name}-{split}", key, make))
+
+
 def _load_cifar(
     spec: Source, split: str, *, data_dir: epath.PathLike | None, download: bool
 ) -> Dataset:
@@ -448,7 +494,24 @@ SOURCES = {
             stem="imagenet",
             loader=_load_imagenet,
             augments_on_host=True,
+            in_memory=False,
             num_examples={"train": 1_281_167, "test": 50_000},
+        ),
+        Source(
+            name="moving_shapes",
+            num_classes=moving_shapes.NUM_CLASSES,
+            image_size=(moving_shapes.HEIGHT, moving_shapes.WIDTH),
+            mean=moving_shapes.MEAN,
+            std=moving_shapes.STD,
+            stem="cifar",
+            loader=_load_moving_shapes,
+            class_names=moving_shapes.CLASS_NAMES,
+            num_examples={
+                "train": moving_shapes.TRAIN_VIDEOS * moving_shapes.NUM_FRAMES,
+                "test": moving_shapes.TEST_VIDEOS * moving_shapes.NUM_FRAMES,
+            },
+            task=SEGMENTATION,
+            palette=moving_shapes.PALETTE,
         ),
     )
 }

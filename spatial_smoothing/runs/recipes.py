@@ -160,8 +160,12 @@ def shapes(config: Mapping[str, Any]) -> Callable[[str, str], DatasetShape]:
             count = loader(config)(name, split).num_examples
         elif subset is not None:
             count = len(subset.rows(count))
-        size = (own.image_size, own.image_size, 3)
-        return DatasetShape(count, size, in_memory=not own.augments_on_host)
+        return DatasetShape(
+            count,
+            own.image_shape,
+            in_memory=own.in_memory,
+            label_shape=own.label_shape,
+        )
 
     return shape
 
@@ -242,18 +246,22 @@ def model_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def abstract_variables(model: Network, *, image_size: int) -> dict[str, Any]:
+def abstract_variables(
+    model: Network, *, image_size: int | tuple[int, int]
+) -> dict[str, Any]:
     """Returns shapes and types of a network's variables, without computing them.
 
     Args:
       model: The network.
-      image_size: Height and width of its images, in pixels.
+      image_size: Height and width of its images, in pixels; one number where they are
+        equal.
 
     Returns:
       `{"params", "batch_stats"}` of `jax.ShapeDtypeStruct`. Numbers are float32 also
       where 64-bit types are on in this process.
     """
-    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    shape = (1, *sources.height_and_width(image_size), 3)
+    images = jax.ShapeDtypeStruct(shape, jnp.float32)
     with jax.enable_x64(False):
         shapes = dict(jax.eval_shape(model.init, random_bits.key(0), images))
     return {"batch_stats": {}, **shapes}

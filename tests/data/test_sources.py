@@ -38,7 +38,10 @@ def message(call, *args, **kwargs):
 
 
 def test_names_and_sources():
-    assert sources.names() == ["cifar10", "cifar100", "shapes", "imagenet"]
+    assert sources.names() == [
+        *("cifar10", "cifar100", "shapes", "imagenet"),
+        *("moving_shapes",),
+    ]
     for name in sources.names():
         source = sources.source(name)
         assert source.name == name
@@ -55,7 +58,7 @@ def test_names_and_sources():
 def test_unknown_name_and_split():
     assert message(sources.source, "cifar1000") == (
         "unknown data set 'cifar1000'; did you mean 'cifar100'? "
-        "choices: cifar10, cifar100, shapes, imagenet"
+        "choices: cifar10, cifar100, shapes, imagenet, moving_shapes"
     )
     assert message(sources.load, "shapes", "tests") == (
         "unknown split 'tests'; did you mean 'test'? choices: train, test"

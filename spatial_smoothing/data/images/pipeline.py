@@ -159,22 +159,36 @@ class EncodedDataset:
         """Yields batches number `start` to `stop`; see `_batch`."""
         rows = np.arange(batch_size) if rows is None else np.asarray(rows)
         make = functools.partial(_batch, self, batch_size, rows, seed)
-        workers = min(self.num_workers, max(stop - start, 0))
-        try:
-            yield from _run(make, start, stop, workers)
-        except Exception as error:
-            if type(error).__name__ != "UnparsedFlagAccessError":
-                raise
-            # Grain 0.2.18 reads a flag of absl before it starts workers, and has no
-            # other setting for it (google/grain#1355). The commands parse absl's flags;
-            # a program without absl gets here, before the first batch.
-            _log.warning(
-                "images are decoded in threads and not by %d workers, because Grain "
-                "does not start workers before absl's flags are parsed; call "
-                "absl.flags.FLAGS.mark_as_parsed() once to have workers",
-                workers,
-            )
-            yield from _run(make, start, stop, 0)
+        return make_ahead(make, start, stop, self.num_workers)
+
+
+def make_ahead(
+    make: Callable[[int], Batch], start: int, stop: int, num_workers: int
+) -> Iterator[Batch]:
+    """Yields what `make` returns for some numbers in order, made ahead of their use.
+
+    Args:
+      make: Number of a batch -> the batch; it can be pickled.
+      start: First number.
+      stop: Number behind the last one.
+      num_workers: Number of processes that call `make`; 0 for threads of this process.
+    """
+    workers = min(num_workers, max(stop - start, 0))
+    try:
+        yield from _run(make, start, stop, workers)
+    except Exception as error:
+        if type(error).__name__ != "UnparsedFlagAccessError":
+            raise
+        # Grain 0.2.18 reads a flag of absl before it starts workers, and has no
+        # other setting for it (google/grain#1355). The commands parse absl's flags;
+        # a program without absl gets here, before the first batch.
+        _log.warning(
+            "images are decoded in threads and not by %d workers, because Grain "
+            "does not start workers before absl's flags are parsed; call "
+            "absl.flags.FLAGS.mark_as_parsed() once to have workers",
+            workers,
+        )
+        yield from _run(make, start, stop, 0)
 
 
 def _run(
@@ -232,7 +246,7 @@ def _batch(
     for row in np.flatnonzero(mask):
         position, rng = int(positions[row]), None
         if seed is not None:
-            position = _shuffled(position, count, seed, epoch)
+            position = shuffled(position, count, seed, epoch)
             if dataset.augment:
                 rng = np.random.default_rng((seed, epoch, position))
         images[row], labels[row] = _example(dataset, position, rng)
@@ -252,7 +266,7 @@ def _epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
 
 
-def _shuffled(position: int, count: int, seed: int, epoch: int) -> int:
+def shuffled(position: int, count: int, seed: int, epoch: int) -> int:
     """Returns which of `count` examples is at a position of a shuffled epoch.
 
     The permutation is computed for one position at a time, so that no memory holds the
