@@ -154,6 +154,7 @@ class Layers(NamedTuple):
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
     dropout: Callable[..., Callable[[jax.Array], jax.Array]]
+    conv_transpose: Callable[..., nn.Module]
 
 
 def bind(
@@ -170,8 +171,9 @@ def bind(
 
     Returns:
       Constructors `conv(features, size, stride=1, groups=1)` (explicit symmetric
-      padding, no bias unless asked for), `norm(relu=False)`, and `dropout()`, live
-      exactly when the rng is given.
+      padding, no bias unless asked for), `conv_transpose(features, size, stride,
+      kernel_init)` (the size is multiplied by the stride, no bias),
+      `norm(relu=False)`, and `dropout()`, live exactly when the rng is given.
 
     Raises:
       ValueError: if training has dropout to do and no rng to do it with.
@@ -181,7 +183,15 @@ def bind(
         raise without_key(rate)
 
     def conv(
-        features, size, *, stride=1, groups=1, padding=None, bias=False, name=None
+        features,
+        size,
+        *,
+        stride=1,
+        groups=1,
+        padding=None,
+        bias=False,
+        kernel_init=uniform_fan_in,
+        name=None,
     ):
         return nn.Conv(
             features,
@@ -190,7 +200,18 @@ def bind(
             padding=size // 2 if padding is None else padding,
             feature_group_count=groups,
             use_bias=bias,
-            kernel_init=uniform_fan_in,
+            kernel_init=kernel_init,
+            dtype=dtype,
+            name=name,
+        )
+
+    def conv_transpose(features, size, *, stride, kernel_init, name=None):
+        return nn.ConvTranspose(
+            features,
+            (size, size),
+            strides=(stride, stride),
+            use_bias=False,
+            kernel_init=kernel_init,
             dtype=dtype,
             name=name,
         )
@@ -201,7 +222,7 @@ def bind(
     norm = functools.partial(
         BatchNorm, use_running_average=not train, mask=mask, dtype=dtype
     )
-    return Layers(conv, norm, dropout)
+    return Layers(conv, norm, dropout, conv_transpose)
 
 
 def without_key(rate: float) -> ValueError:

@@ -6,7 +6,7 @@ each part can be captured as the intermediate of its name: `stem`, `stage1`, `sm
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -47,6 +47,9 @@ class Network(nn.Module):
       head_temperature: Scale t > 0 of the values that the head "gap_clip" bounds.
       dtype: Compute type; parameters, statistics and logits stay float32.
     """
+
+    # What a label is of, as in `data.sources.Source`.
+    task: ClassVar[str] = "classification"
 
     num_classes: int
     stem: str = "cifar"

@@ -1,7 +1,8 @@
 """The table of networks: 92 names, each a row of arguments.
 
 A name is `FAMILY_METHOD[_smoothing]_DEPTH`, with METHOD `dnn` (deterministic) or `mcdo`
-(Monte Carlo dropout); AlexNet has no depth.
+(Monte Carlo dropout); AlexNet has no depth. Networks for segmentation are another group
+of names; see `segmentation_rows.py`.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from spatial_smoothing.lookup import lookup, unknown
+from spatial_smoothing.models import segmentation_rows
 from spatial_smoothing.models.alexnet import AlexNet
 from spatial_smoothing.models.network import STEMS, Network
 from spatial_smoothing.models.resnet import ResNet
@@ -105,22 +107,42 @@ def _table() -> dict[str, Spec]:
 
 def _smoothing(family: str, stages: Sequence[int], present: bool) -> tuple[int, ...]:
     """One smoothing layer a stage; none after a pre-activation ResNet's last."""
+    if family in segmentation_rows.FAMILIES:
+        return segmentation_rows.smoothing(len(stages), present=present)
     places = [int(present)] * len(stages)
     if family == "preresnet":
         places[-1] = 0
     return tuple(places)
 
 
+@functools.cache
+def _segmentation_table() -> dict[str, Spec]:
+    rows = {}
+    for family, network in segmentation_rows.FAMILIES.items():
+        for method in ("", *segmentation_rows.RATES):
+            for smoothing in ("", "smoothing") if method else ("",):
+                name = "_".join(word for word in (family, method, smoothing) if word)
+                row = segmentation_rows.arguments(
+                    method or "dnn", smooth=bool(smoothing)
+                )
+                rows[name] = Spec(name, family, None, network, MappingProxyType(row))
+    return rows
+
+
 # Group of names -> function that returns its rows by name. All groups are searched for
 # a name. The first one is fixed: it is what the paper compares.
-_GROUPS: dict[str, Callable[[], Mapping[str, Spec]]] = {"paper": _table}
+_GROUPS: dict[str, Callable[[], Mapping[str, Spec]]] = {
+    "paper": _table,
+    "segmentation": _segmentation_table,
+}
 
 
 def names(*, group: str = "paper") -> list[str]:
     """Returns the names of a group of networks.
 
     Args:
-      group: "paper" for the 92 names of the reference, or "all".
+      group: "paper" for the 92 names of the reference, "segmentation" for networks
+        that classify pixels, or "all".
 
     Raises:
       ValueError: if there is no such group.
@@ -146,7 +168,7 @@ def build(
     """Builds the network called `name`.
 
     Args:
-      name: One of `names()`.
+      name: One of `names(group="all")`.
       num_classes: Number of classes K, at least 1.
       stem: "cifar" (3x3, stride 1) or "imagenet" (7x7, stride 2, max pool).
       width: Channels of the first stage; the others are multiples of it.

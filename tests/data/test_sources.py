@@ -45,7 +45,8 @@ def test_names_and_sources():
     for name in sources.names():
         source = sources.source(name)
         assert source.name == name
-        assert source.image_size == (224 if name == "imagenet" else 32)
+        sizes = {"imagenet": 224, "moving_shapes": (48, 64)}
+        assert source.image_size == sizes.get(name, 32)
         assert len(source.mean) == len(source.std) == 3
     assert [sources.source(n).num_classes for n in sources.names()] == [
         10,

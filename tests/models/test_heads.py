@@ -9,7 +9,7 @@ from spatial_smoothing.layers import Layers
 from spatial_smoothing.models import heads
 
 KEY = jax.random.key(0)
-LAYERS = Layers(conv=None, norm=None, dropout=lambda: lambda x: x)
+LAYERS = Layers(conv=None, norm=None, dropout=lambda: lambda x: x, conv_transpose=None)
 
 
 def feature_map(shape=(3, 4, 5, 6), *, seed=0):
