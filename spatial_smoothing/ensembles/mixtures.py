@@ -93,6 +93,33 @@ class Mixture:
 
 
 @flax.struct.dataclass
+class MeanProbabilities:
+    """What of a `Mixture` the mean of the probabilities needs, and no more.
+
+    Maps of many pixels and classes take most of the memory of segmentation. This has
+    one of them, where a `Mixture` has two.
+
+    Attributes:
+      size: f32[], the number of predictions, or the sum of their weights.
+      log_total: f32[B, ..., K], logarithm of the sum of the predicted probabilities.
+    """
+
+    size: jax.Array
+    log_total: jax.Array
+
+    def __add__(self, other: "MeanProbabilities") -> "MeanProbabilities":
+        """Joins two ensembles for the same images."""
+        return MeanProbabilities(
+            self.size + other.size, jnp.logaddexp(self.log_total, other.log_total)
+        )
+
+    def log_probs(self) -> jax.Array:
+        """Logarithm of the mean of the probabilities, f32[B, ..., K]."""
+        log_probs = self.log_total - jnp.log(_trailing(self.size, self.log_total))
+        return jnp.minimum(log_probs, 0)  # rounding may leave them slightly above
+
+
+@flax.struct.dataclass
 class LogitMixture(Mixture):
     """A `Mixture` that sums up logits, too.
 
@@ -125,14 +152,24 @@ def single(logits: jax.Array) -> Mixture:
     )
 
 
+def single_mean(logits: jax.Array) -> MeanProbabilities:
+    """Returns the mean over one prediction, given its logits f[B, ..., K]."""
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return MeanProbabilities(jnp.ones((), logits.dtype), jax.nn.log_softmax(logits))
+
+
 def single_with_logits(logits: jax.Array) -> LogitMixture:
     """Returns `single(logits)` with the logits f[B, K] themselves."""
     wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     return LogitMixture(**vars(single(logits)), logits=wide)
 
 
-def empty(like: Mixture) -> Mixture:
-    """Returns the mixture of no predictions, shaped like another; it adds nothing."""
+def empty(like: Any) -> Any:
+    """Returns the mixture, or the mean, of no predictions; it adds nothing.
+
+    Args:
+      like: A `Mixture` or `MeanProbabilities` of the same shapes.
+    """
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)
     return zeros.replace(log_total=jnp.full_like(zeros.log_total, -jnp.inf))
 
@@ -193,13 +230,104 @@ def mc_mixtures(
     total = empty(like)
     kept = jax.tree.map(lambda x: jnp.zeros((len(sizes), *x.shape), x.dtype), like)
     samples = (jnp.arange(num_samples), jnp.asarray(slots))
+    return _in_chunks(add_chunk, (total, kept), samples, chunk)[1]
+
+
+def mc_readings(
+    key: jax.Array,
+    model: Any,
+    variables: Variables,
+    images: jax.Array,
+    *,
+    sizes: Sequence[int],
+    read: Callable[[Any, Any], Any],
+    given: Any,
+    chunk: int | None = None,
+    of_sample: Callable[[jax.Array], Any] = single_mean,
+) -> Any:
+    """What a function reads off the ensembles of the first N samples, for all N.
+
+    `mc_mixtures` keeps a mixture for each size. Where these are maps of many pixels,
+    that is too much: here one mixture is kept, and what is read off it at each size.
+
+    Args:
+      key: Key of the dropout masks; the samples are those of `mc_logits`.
+      model: A network; see `as_apply`.
+      variables: Variables of the network.
+      images: f[B, H, W, C], as the network takes them.
+      sizes: S increasing ensemble sizes N, each at least 1.
+      read: Function of the ensemble of one size, and of what is given for that size, to
+        a pytree of the structure, shapes and types of the latter.
+      given: Pytree of arrays with a leading axis S, what is given for each size.
+      chunk: Number of samples computed at once; see `mc_logits`.
+      of_sample: Logits of a sample to what is summed up: `single_mean`, or `single` for
+        more than the mean.
+
+    Returns:
+      What was read, with a leading axis S, in place of what was given.
+
+    Raises:
+      ValueError: for sizes that do not increase, and as `mc_logits`.
+    """
+    num_samples = segments(sizes, max(sizes, default=0))[-1][1]
+    chunk = sampling.checked_chunk(chunk, num_samples)
+    network = as_apply(model)
+    variables = variables_of(model, variables)
+    check_stochastic(network, variables, images, key)
+    sample = sampling.sampler(network, variables, images)
+    # The slot of the size that is complete with each sample, -1 for none.
+    slots = np.full(num_samples, -1)
+    slots[np.asarray(sizes) - 1] = np.arange(len(sizes))
+
+    def read_into(values: Any, total: Any, slot: jax.Array) -> Any:
+        one = jax.tree.map(lambda leaf: leaf[slot], values)
+        return jax.tree.map(
+            lambda all_, new: all_.at[slot].set(new), values, read(total, one)
+        )
+
+    def add(carry, inputs):
+        (total, values), (logits, slot) = carry, inputs
+        total = total + of_sample(logits)
+        # Reading is dear, and most samples complete no size.
+        values = jax.lax.cond(
+            slot >= 0, read_into, lambda values, *_: values, values, total, slot
+        )
+        return (total, values), None
+
+    def add_chunk(carry, inputs):
+        indices, slots = inputs
+        logits = jax.vmap(sample)(sampling.sample_keys(key, indices))
+        return jax.lax.scan(add, carry, (logits, slots))
+
+    total = empty(jax.eval_shape(lambda key: of_sample(sample(key)), key))
+    return _in_chunks(
+        add_chunk, (total, given), (jnp.arange(num_samples), jnp.asarray(slots)), chunk
+    )[1]
+
+
+def _in_chunks(
+    add_chunk: Callable[..., Any], carry: Any, samples: Any, chunk: int
+) -> Any:
+    """Calls a step of a scan for chunks of samples, in a loop.
+
+    Args:
+      add_chunk: Function of the carry and of a chunk of `samples` to the new carry and
+        None.
+      carry: The carry of the first chunk.
+      samples: Pytree of arrays with a leading axis of samples.
+      chunk: Number of samples of a chunk.
+
+    Returns:
+      The last carry.
+    """
+    num_samples = len(jax.tree.leaves(samples)[0])
     # Whole chunks run in a loop; what is left over is a smaller one after it.
     whole = num_samples // chunk * chunk
-    chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk), samples)
-    carry, _ = jax.lax.scan(add_chunk, (total, kept), chunks)
+    chunks = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), samples)
+    carry, _ = jax.lax.scan(add_chunk, carry, chunks)
     if whole < num_samples:
         carry, _ = add_chunk(carry, jax.tree.map(lambda x: x[whole:], samples))
-    return carry[1]
+    return carry
 
 
 def _trailing(size: jax.Array, values: jax.Array) -> jax.Array:

@@ -123,6 +123,103 @@ def smooth_mixtures(frames: Mixture, *, past: int = 5, decay: float = 0.8) -> Mi
     return functools.reduce(operator.add, windows)
 
 
+def smooth_windows(
+    log_probs: jax.Array, frame_mask: jax.Array, *, decay: float = 0.8
+) -> jax.Array:
+    """Smooths the last frame of each of B windows, some of which begin late.
+
+    A video has no frames before its first one: the weights of those that there are sum
+    to one.
+
+    Args:
+      log_probs: f[B, T, ..., K], log-probabilities of the frames of each window, the
+        oldest first.
+      frame_mask: bool[B, T], False for frames that there are not. The last one of each
+        window is there.
+      decay: Decay of the weights per frame, at least 0.
+
+    Returns:
+      f32[B, ..., K], log of the smoothed probabilities of the last frames.
+    """
+    state = init_log_state(log_probs[:, 0])
+    smoothed = log_probs[:, 0]
+    for frame in range(log_probs.shape[1]):
+        is_there = frame_mask[:, frame]
+        state, smoothed = log_update(state, log_probs[:, frame], ~is_there, decay=decay)
+        # A window begins after the last of the frames that are not there.
+        state = forget(state, ~is_there)
+    return smoothed
+
+
+@flax.struct.dataclass
+class LogState:
+    """What has been seen of B streams, on the scale of logarithms.
+
+    It does what `TemporalState` does, without underflow, and each stream may begin at
+    another time.
+
+    Attributes:
+      log_total: f32[B, ..., K], logarithm of the weighted sum of the probabilities of
+        all frames of a stream.
+      weight: f32[B], sum of the weights; 0 before the first frame.
+    """
+
+    log_total: jax.Array
+    weight: jax.Array
+
+
+def init_log_state(like: jax.Array) -> LogState:
+    """Returns the state of B streams before their first frames.
+
+    Args:
+      like: f[B, ..., K], predictions of the shape of those to come.
+    """
+    log_total = jnp.full(like.shape, -jnp.inf, jnp.float32)
+    return LogState(log_total, jnp.zeros(like.shape[0], jnp.float32))
+
+
+def forget(state: LogState, is_over: jax.Array) -> LogState:
+    """Returns the state in which some of the streams have not begun.
+
+    Args:
+      state: State of B streams.
+      is_over: bool[B], the streams of which nothing is kept.
+    """
+    over = is_over.reshape(-1, *[1] * (state.log_total.ndim - 1))
+    return LogState(
+        jnp.where(over, -jnp.inf, state.log_total), jnp.where(is_over, 0, state.weight)
+    )
+
+
+def log_update(
+    state: LogState, log_probs: jax.Array, starts: jax.Array, *, decay: float = 0.8
+) -> tuple[LogState, jax.Array]:
+    """Takes in one frame of each of B streams: `update`, on the scale of logarithms.
+
+    Args:
+      state: State after the frames before.
+      log_probs: f[B, ..., K], log-probabilities of this frame.
+      starts: bool[B], the streams whose first frame this is: what was before is
+        forgotten.
+      decay: Decay of the weights per frame, at least 0.
+
+    Returns:
+      The new state, and f32[B, ..., K], log of the mean of all frames so far, weighed
+      by exp(-decay age).
+
+    Raises:
+      ValueError: for a negative decay.
+    """
+    kept = math.exp(-_checked_decay(decay))
+    before = forget(state, starts)
+    wide = log_probs.astype(jnp.float32)
+    log_total = jnp.logaddexp(wide, before.log_total - decay)
+    weight = 1 + kept * before.weight
+    log_weight = jnp.log(weight).reshape(-1, *[1] * (wide.ndim - 1))
+    # Rounding may leave the mean of certain predictions slightly above log 1.
+    return LogState(log_total, weight), jnp.minimum(log_total - log_weight, 0)
+
+
 @flax.struct.dataclass
 class TemporalState:
     """What has been seen of a stream, however long.
@@ -193,7 +290,7 @@ class StreamState:
     Attributes:
       frame: i32[], number of the next frame, which draws from `fold_in(key, frame)`.
       smoothing: State of the smoothing after the predictions so far.
-      latest: f32[B, K], the last frame's own prediction, not smoothed.
+      latest: f32[B, ..., K], the last frame's own prediction, not smoothed.
     """
 
     frame: jax.Array
@@ -202,11 +299,12 @@ class StreamState:
 
 
 class Stream(NamedTuple):
-    """A classifier of streams, as two pure functions.
+    """A network that classifies or segments streams, as two pure functions.
 
     Attributes:
       init: Frame u8[B, H, W, 3] -> the state before the first; only shapes matter.
-      step: (state, key, frame) -> the new state, and smoothed probabilities f32[B, K].
+      step: (state, key, frame) -> the new state, and smoothed probabilities
+        f32[B, ..., K]: [B, K] of a classifier, [B, H, W, K] of a network that segments.
         Give the same key at every step.
     """
 
@@ -223,7 +321,7 @@ def stream(
     decay: float = 0.8,
     chunk: int | None = None,
 ) -> Stream:
-    """Makes a network a classifier of streams.
+    """Makes a network one that classifies or segments streams.
 
     Args:
       model: A Linen module, an NNX module, or a function `(variables, images, key) ->
