@@ -102,7 +102,7 @@ def main() -> None:
 def _landscape(model, variables, data, mesh):
     """A point of a scan, and a pass at fixed weights, of the same predictions."""
     shifts = directions.draw(KEY, variables["params"])
-    stochastic = model.rate > 0
+    stochastic = model.has_dropout
     predict = ensembles.predictor(model, dropout=stochastic)
 
     def fixed(variables, key, images):

@@ -18,14 +18,24 @@ def get_config() -> ConfigDict:
     # First layers: "cifar" is a 3x3 convolution, "imagenet" a 7x7 convolution of stride
     # 2 and a max pool of stride 2.
     config.stem = "cifar"
-    # Number of channels of the first stage; other stages have multiples of it.
-    config.width = 64
+    # Number of channels of the first stage; other stages have multiples of it. None is
+    # 64, and 16 times the widening factor of a WRN.
+    config.width = config_dict.placeholder(int)
     # Type in which the network computes; parameters are always float32.
     config.dtype = "float32"
     # Number of blocks of each stage, as in 2,2,2,2.
     config.stages = config_dict.placeholder(tuple)
     # Probability with which dropout drops a value.
     config.rate = config_dict.placeholder(float)
+    # Rates of dropout of each stage in place of one rate, as in 0,0,0.1,0.3; one more,
+    # of the head, where mc_stages names it.
+    config.stage_rates = config_dict.placeholder(tuple)
+    # What one draw of dropout decides: one value of a feature map, or a whole channel.
+    config.mask = config_dict.placeholder(str)
+    # Where a stage has dropout: "residual" is the paper's, in front of the last
+    # convolution of a block; "all" is also behind the stem, in front of and behind all
+    # convolutions of a block; "last" is in front of the last dense layer alone.
+    config.dropout_placement = config_dict.placeholder(str)
     # Stages that have dropout, as in 3,4 or 4,head; None is all stages.
     config.mc_stages = config_dict.placeholder(tuple)
     # Number of smoothing layers after each stage, as in 1,1,1,0.

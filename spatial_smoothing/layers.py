@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from spatial_smoothing import ops
 from spatial_smoothing.forms import batch_statistics
 
+Function = Callable[[jax.Array], jax.Array]
+
 # Uniform in +-1/sqrt(fan_in): variance 1 / (3 fan_in).
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
@@ -148,17 +150,52 @@ class Dense(nn.Module):
         return y + batch_statistics.row(bias, y)
 
 
+def _no_dropout(**options: float) -> Function:
+    return lambda x: x
+
+
 class Layers(NamedTuple):
-    """Layer constructors with the mode of a network bound, for its blocks to use."""
+    """Layer constructors with the mode of a network bound, for its blocks to use.
+
+    Attributes:
+      conv: Returns a convolution; see `bind`.
+      norm: Returns a batch normalisation.
+      dropout: Returns the dropout of the place that the paper gives it.
+      more_dropout: Returns the dropout of all other places; an identity unless the
+        network has dropout everywhere.
+    """
 
     conv: Callable[..., nn.Module]
     norm: Callable[..., nn.Module]
-    dropout: Callable[..., Callable[[jax.Array], jax.Array]]
+    dropout: Callable[..., Function]
     conv_transpose: Callable[..., nn.Module]
+    more_dropout: Callable[..., Function] = _no_dropout
+
+    def without_dropout(self) -> "Layers":
+        """Returns the same constructors with identities in the place of dropout."""
+        return self._replace(dropout=_no_dropout, more_dropout=_no_dropout)
+
+    def with_rate(self, rate: float) -> "Layers":
+        """Returns the same constructors, with another rate of dropout.
+
+        Args:
+          rate: Probability to drop a value, in [0, 1).
+        """
+        return self._replace(
+            dropout=functools.partial(self.dropout, rate=rate),
+            more_dropout=functools.partial(self.more_dropout, rate=rate),
+        )
 
 
 def bind(
-    network: nn.Module, *, train: bool, mask: jax.Array | None, rate: float, dtype: Any
+    network: nn.Module,
+    *,
+    train: bool,
+    mask: jax.Array | None,
+    rate: float,
+    dtype: Any,
+    dropout_of_channels: bool = False,
+    dropout_everywhere: bool = False,
 ) -> Layers:
     """Binds mode, mask and types once, at the top of a network.
 
@@ -166,14 +203,19 @@ def bind(
       network: The module being called; tells whether an rng named "dropout" is there.
       train: Whether to normalise by batch statistics.
       mask: bool[B], the examples that are not padding; None for all.
-      rate: Probability of block dropout to drop a value, in [0, 1).
+      rate: Probability of block dropout to drop a value, in [0, 1); where stages have
+        rates of their own, the largest of them.
       dtype: Compute type; None for that of the inputs and parameters together.
+      dropout_of_channels: Whether dropout draws once for each example and channel, and
+        drops whole channels, in place of once for each value.
+      dropout_everywhere: Whether `more_dropout` drops.
 
     Returns:
       Constructors `conv(features, size, stride=1, groups=1)` (explicit symmetric
       padding, no bias unless asked for), `conv_transpose(features, size, stride,
       kernel_init)` (the size is multiplied by the stride, no bias),
-      `norm(relu=False)`, and `dropout()`, live exactly when the rng is given.
+      `norm(relu=False)`, and `dropout()` and `more_dropout()`, live exactly when the
+      rng is given.
 
     Raises:
       ValueError: if training has dropout to do and no rng to do it with.
@@ -216,13 +258,21 @@ def bind(
             name=name,
         )
 
-    def dropout():
-        return nn.Dropout(rate, deterministic=False) if live else lambda x: x
+    def dropout(*, rate=rate):
+        if not live or rate == 0:
+            return lambda x: x
+        of_values = nn.Dropout(rate, deterministic=False)
+        if not dropout_of_channels:
+            return of_values
+        # In front of the last dense layer, each of the values [B, F] is a channel.
+        of_maps = nn.Dropout(rate, broadcast_dims=(1, 2), deterministic=False)
+        return lambda x: of_maps(x) if x.ndim == 4 else of_values(x)
 
     norm = functools.partial(
         BatchNorm, use_running_average=not train, mask=mask, dtype=dtype
     )
-    return Layers(conv, norm, dropout, conv_transpose)
+    more_dropout = dropout if dropout_everywhere else _no_dropout
+    return Layers(conv, norm, dropout, conv_transpose, more_dropout)
 
 
 def without_key(rate: float) -> ValueError:

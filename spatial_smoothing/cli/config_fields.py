@@ -15,8 +15,9 @@ from typing import Any
 from spatial_smoothing import ops
 from spatial_smoothing.configs import common
 from spatial_smoothing.lookup import lookup, unknown
+from spatial_smoothing.models import zoo
 from spatial_smoothing.models.heads import HEADS
-from spatial_smoothing.models.network import HEAD, STEMS
+from spatial_smoothing.models.network import HEAD, MASKS, PLACEMENTS, STEMS
 from spatial_smoothing.runs import recipes
 
 # JAX makes keys of 32 bits: a larger seed would be another, smaller one.
@@ -116,6 +117,9 @@ FIELDS = {
     "dtype": Field(str, words=tuple(recipes.DTYPES)),
     "stages": _whole(1, is_list=True),
     "rate": Field(float, least=0, below=1),
+    "stage_rates": Field(float, is_list=True, least=0, below=1),
+    "mask": Field(str, words=MASKS),
+    "dropout_placement": Field(str, words=PLACEMENTS),
     "mc_stages": _whole(1, is_list=True, words=(HEAD,)),
     "smoothing": _whole(0, is_list=True),
     "temperature": Field(float, above=0),
@@ -198,6 +202,9 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(
                 f"{name} must be {field.describe()}, got {_shown(value)}{remedy}"
             )
+    # Workdirs keep the number, which was the default before there were other widths.
+    if config["width"] is None:
+        config["width"] = zoo.default_width(config["model"])
     for name in ("mean", "std"):
         if config[name] is not None and len(config[name]) != 3:
             raise ValueError(

@@ -37,6 +37,13 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "width": {"type": int, "help": "number of channels of the first stage"},
     "stages": {"type": int, "nargs": "+", "help": "number of blocks of each stage"},
     "rate": {"type": float, "help": "probability of dropout, in [0, 1)"},
+    "stage_rates": {
+        "type": float,
+        "nargs": "+",
+        "help": "probability of dropout of each stage, in place of one rate",
+    },
+    "mask": {"help": "what one draw of dropout decides: element or channel"},
+    "dropout_placement": {"help": "where dropout is: residual, all or last"},
     "mc_stages": {
         "type": lambda value: value if value == HEAD else int(value),
         "nargs": "+",

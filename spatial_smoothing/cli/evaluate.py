@@ -229,7 +229,7 @@ def compile_batch() -> None:
     target = compile_for.target(FLAGS)
     runs = [run for path in folder_names for run in workdirs.describe_members(path)]
     model, config = runs[0].model, runs[0].config
-    stochastic = model.rate > 0
+    stochastic = model.has_dropout
     samples = _NUM_SAMPLES.value if stochastic else 1
     setting = suites.Setting(
         recipes.shapes(config)(config["dataset"], "test"),

@@ -203,7 +203,7 @@ def _from_network(network: Network, given: dict[str, Any]) -> ApplyFunction:
             variables, features, key, half="stochastic"
         ),
         # A rate of 0 is said by name: its samples are equal, and that is no mistake.
-        stochastic=network.rate > 0,
+        stochastic=network.has_dropout,
     )
 
 

@@ -53,7 +53,7 @@ def monitor(
     sharding.check_batch_size(batch_size, mesh, name="eval_batch_size")
     tallies_of = compile_tallies(
         ensembles.predictor(
-            model, prepare=prepare, num_members=members, dropout=model.rate > 0
+            model, prepare=prepare, num_members=members, dropout=model.has_dropout
         )
     )
 

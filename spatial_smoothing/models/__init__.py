@@ -1,4 +1,4 @@
-"""The networks of the paper: 92 names, each a row of one table."""
+"""The networks: 92 names of the paper, each a row of one table, and more groups."""
 
 from spatial_smoothing.models.zoo import Spec, build, names, spec
 

@@ -1,6 +1,7 @@
 """AlexNet without batch normalisation, as the reference has it."""
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -54,6 +55,8 @@ class AlexNet(Network):
     """
 
     conv_bias: bool = False
+
+    first_stage: ClassVar[int] = 0
 
     def head_grid(self) -> int:
         """Side of the grid that the head "mlp" pools to."""

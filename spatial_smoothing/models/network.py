@@ -5,19 +5,20 @@ each part can be captured as the intermediate of its name: `stem`, `stage1`, `sm
 ..., `logits` (`apply(..., mutable=["intermediates"])`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 
 from spatial_smoothing import layers as layers_lib
-from spatial_smoothing.layers import Layers, SpatialSmoothing
+from spatial_smoothing.layers import Function, Layers, SpatialSmoothing
 from spatial_smoothing.lookup import lookup, unknown
 from spatial_smoothing.models import heads
 
-Function = Callable[[jax.Array], jax.Array]
 HEAD = "head"  # as an entry of `mc_stages`
+MASKS = ("element", "channel")
+PLACEMENTS = ("residual", "all", "last")
 HALVES = ("deterministic", "stochastic")
 STEMS = {"cifar": "for images of about 32x32", "imagenet": "for about 224x224"}
 
@@ -33,6 +34,17 @@ class Network(nn.Module):
       rate: Probability of block dropout to drop a value, in [0, 1). Dropout is live
         exactly when `apply` is given an rng named "dropout", in training and
         evaluation alike.
+      stage_rates: Rates of the stages, in place of `rate`: one for each stage and,
+        where `mc_stages` names the head, one more for it. A stage of rate 0 has no
+        dropout. None for `rate` everywhere.
+      mask: What one draw of dropout decides: "element" is one value of the map of an
+        example, "channel" is a whole channel of it.
+      dropout_placement: Where a stage with dropout has it. "residual" is the paper's:
+        in front of the last convolution of a residual block, and behind every
+        convolution of VGG and AlexNet. "all" adds all other places: at the beginning of
+        the first stage, which is behind the stem; in front of every convolution of a
+        residual block, behind the last one, and behind a projected shortcut. VGG and
+        AlexNet have no more places. "last" is in front of the last dense layer alone.
       smoothing: Number of smoothing layers after each stage.
       temperature: Scale t > 0 of the squashing function; None for its own default.
       squash: Squashing function of the smoothing: "tanh", "sigmoid", "softmax", "clip",
@@ -56,6 +68,9 @@ class Network(nn.Module):
     width: int = 64
     stages: Sequence[int] = (2, 2, 2, 2)
     rate: float = 0.0
+    stage_rates: Sequence[float] | None = None
+    mask: str = "element"
+    dropout_placement: str = "residual"
     smoothing: Sequence[int] = (0, 0, 0, 0)
     temperature: float | None = None
     squash: str = "tanh"
@@ -66,6 +81,8 @@ class Network(nn.Module):
     head: str = "gap"
     head_temperature: float = 2.0
     dtype: Any = None
+
+    first_stage: ClassVar[int] = 1  # number of the first stage in the names of parts
 
     def parts(self, layers: Layers) -> Iterator[tuple[str, Function]]:
         """Yields name and function of each part below the head, in order.
@@ -78,17 +95,67 @@ class Network(nn.Module):
         """Side of the grid that the head "mlp" pools to."""
         return 7
 
+    @property
+    def has_dropout(self) -> bool:
+        """Whether samples of the network differ, where an rng "dropout" is given."""
+        return self._largest_rate() > 0
+
     def layers_of(self, part: int | str, layers: Layers) -> Layers:
         """Returns the layers for a stage, by number, or the "head".
 
-        They have dropout only where `mc_stages` says.
+        They have dropout only where `mc_stages` and `dropout_placement` say, and with
+        the rate of the part.
         """
-        if self._has_dropout(part):
+        if not self._has_dropout(part):
+            return layers.without_dropout()
+        if self.stage_rates is None:
             return layers
-        return layers._replace(dropout=lambda: lambda x: x)
+        return layers.with_rate(self._rate_of(part))
+
+    def _check_dropout(self) -> None:
+        """Raises ValueError for fields of dropout that do not fit each other."""
+        lookup(dict.fromkeys(MASKS), self.mask, "mask")
+        lookup(dict.fromkeys(PLACEMENTS), self.dropout_placement, "dropout_placement")
+        if self.dropout_placement == "last":
+            for field in ("mc_stages", "stage_rates"):
+                if getattr(self, field) is not None:
+                    raise ValueError(
+                        f"dropout_placement 'last' is dropout in the head alone, and "
+                        f"{field} is {getattr(self, field)}; leave one of the two out"
+                    )
+        if self.stage_rates is None:
+            return
+        has_head = HEAD in (self.mc_stages or ())
+        if len(self.stage_rates) != len(self.stages) + has_head:
+            head = " and one for the head" if has_head else ""
+            raise ValueError(
+                f"stage_rates {self.stage_rates} must have one rate for each of the "
+                f"{len(self.stages)} stages{head}"
+            )
+        if not all(0 <= rate < 1 for rate in self.stage_rates):
+            raise ValueError(f"stage_rates must be in [0, 1), got {self.stage_rates}")
 
     def _has_dropout(self, part: int | str) -> bool:
-        return part != HEAD if self.mc_stages is None else part in self.mc_stages
+        if self.dropout_placement == "last":
+            return part == HEAD
+        listed = part != HEAD if self.mc_stages is None else part in self.mc_stages
+        # What comes before the first part with a rate is the same for all samples.
+        return listed and (self.stage_rates is None or self._rate_of(part) > 0)
+
+    def _rate_of(self, part: int | str) -> float:
+        """Returns the rate of a stage, by number, or of the "head"."""
+        if self.stage_rates is None:
+            return self.rate
+        if part == HEAD:
+            return self.stage_rates[-1]
+        return self.stage_rates[part - self.first_stage]
+
+    def _largest_rate(self) -> float:
+        if self.stage_rates is None:
+            return self.rate
+        stages = range(self.first_stage, self.first_stage + len(self.stages))
+        parts = [part for part in (*stages, HEAD) if self._has_dropout(part)]
+        return max(map(self._rate_of, parts), default=0.0)
 
     @nn.compact
     def __call__(
@@ -121,8 +188,15 @@ class Network(nn.Module):
             raise unknown("half", half, HALVES)
         if images.ndim != 4:
             raise ValueError(f"images are [B, H, W, 3], got shape {images.shape}")
+        self._check_dropout()
         layers = layers_lib.bind(
-            self, train=train, mask=mask, rate=self.rate, dtype=self.dtype
+            self,
+            train=train,
+            mask=mask,
+            rate=self._largest_rate(),
+            dtype=self.dtype,
+            dropout_of_channels=self.mask == "channel",
+            dropout_everywhere=self.dropout_placement == "all",
         )
         x = images if self.dtype is None else images.astype(self.dtype)
         parts = list(self.parts(layers))

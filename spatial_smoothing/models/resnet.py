@@ -1,4 +1,4 @@
-"""ResNet, pre-activation ResNet, ResNeXt and WideResNet: one network.
+"""ResNet, pre-activation ResNet, ResNeXt, WideResNet and WRN: one network.
 
 The topology is the reference's in its details: a bottleneck strides on its 3x3
 convolution, padding is explicit and symmetric, and dropout comes after the last
@@ -51,7 +51,8 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[B, H, W, C']` to `[B, H/stride, W/stride, C or 4C]`."""
-        conv, norm, dropout = self.layers
+        conv, norm = self.layers.conv, self.layers.norm
+        dropout, more_dropout = self.layers.dropout, self.layers.more_dropout
         convolutions = self._convolutions()
         shortcut = y = x
         for number, (features, size, stride, groups) in enumerate(convolutions, 1):
@@ -60,14 +61,14 @@ class Block(nn.Module):
                 y = norm(name=f"norm{number}", relu=True)(y)
             if number == 1:
                 projected = y  # what a projection acts on: activated if the block is
-            if last:
-                y = dropout()(y)
+            y = dropout()(y) if last else more_dropout()(y)
             y = conv(
                 features, size, stride=stride, groups=groups, name=f"conv{number}"
             )(y)
             if not self.preactivation:
                 # The last one is rectified after the shortcut is added.
                 y = norm(name=f"norm{number}", relu=not last)(y)
+        y = more_dropout()(y)
         if y.shape != x.shape:
             features = y.shape[-1]
             shortcut = conv(features, 1, stride=self.stride, name="shortcut_conv")(
@@ -75,6 +76,7 @@ class Block(nn.Module):
             )
             if self.shortcut_norm:
                 shortcut = norm(name="shortcut_norm")(shortcut)
+            shortcut = more_dropout()(shortcut)
         return y + shortcut if self.preactivation else nn.relu(y + shortcut)
 
 
@@ -88,6 +90,7 @@ class ResNet(Network):
       widening: Inner width of a bottleneck, in units of its stage's.
       groups: Number of groups of the 3x3 convolutions of bottlenecks.
       shortcut_norm: Whether projected shortcuts are normalised.
+      stem_width: Channels of the stem; None for as many as the first stage has.
     """
 
     bottleneck: bool = False
@@ -95,14 +98,16 @@ class ResNet(Network):
     widening: int = 1
     groups: int = 1
     shortcut_norm: bool = True
+    stem_width: int | None = None
 
     def parts(self, layers: Layers) -> Iterator[tuple[str, Function]]:
         """Yields the stem and each stage."""
         yield "stem", self._stem(layers)
         for stage, depth in enumerate(self.stages):
+            of_stage = self.layers_of(stage + 1, layers)
             blocks = [
                 Block(
-                    self.layers_of(stage + 1, layers),
+                    of_stage,
                     features=self.width * 2**stage,
                     stride=2 if stage and not block else 1,
                     bottleneck=self.bottleneck,
@@ -114,12 +119,16 @@ class ResNet(Network):
                 )
                 for block in range(depth)
             ]
-            yield f"stage{stage + 1}", chain(*blocks)
+            # Dropout behind the stem is the beginning of the first stage, so that the
+            # stem is computed once for all samples.
+            behind_stem = [] if stage else [of_stage.more_dropout()]
+            yield f"stage{stage + 1}", chain(*behind_stem, *blocks)
 
     def _stem(self, layers: Layers) -> Function:
         imagenet = self.stem == "imagenet"
         size, stride = (7, 2) if imagenet else (3, 1)
-        functions = [layers.conv(self.width, size, stride=stride, name="stem_conv")]
+        features = self.stem_width or self.width
+        functions = [layers.conv(features, size, stride=stride, name="stem_conv")]
         if not self.preactivation:
             functions.append(layers.norm(name="stem_norm", relu=True))
         if imagenet:

@@ -5,6 +5,7 @@ pool, and so does the head; an odd last row or column is dropped by it.
 """
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -45,6 +46,8 @@ class VGG(Network):
     """
 
     preactivation: bool = False
+
+    first_stage: ClassVar[int] = 0
 
     def parts(self, layers: Layers) -> Iterator[tuple[str, Function]]:
         """Yields each stage, and the pool below the head."""

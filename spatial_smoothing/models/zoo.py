@@ -1,14 +1,17 @@
-"""The table of networks: 92 names, each a row of arguments.
+"""The table of networks: 92 names, each a row of arguments, and groups of more names.
 
 A name is `FAMILY_METHOD[_smoothing]_DEPTH`, with METHOD `dnn` (deterministic) or `mcdo`
-(Monte Carlo dropout); AlexNet has no depth. Networks for segmentation are another group
-of names; see `segmentation_rows.py`.
+(Monte Carlo dropout); AlexNet has no depth. The depth of a WRN is followed by its
+widening factor: `wrn_mcdo_smoothing_28_10`. Its method may be left out: `wrn_28_10` is
+`wrn_dnn_28_10`. Networks for segmentation are another group of names; see
+`segmentation_rows.py`.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -85,6 +88,9 @@ _TOPOLOGIES = [
 _METHODS = {"dnn": (0.0, 0.0, False), "mcdo": (0.3, 0.1, True)}
 
 
+_WIDTH = 64  # channels of the first stage, where a row says nothing else
+
+
 @functools.cache
 def _table() -> dict[str, Spec]:
     rows = {}
@@ -110,7 +116,7 @@ def _smoothing(family: str, stages: Sequence[int], present: bool) -> tuple[int, 
     if family in segmentation_rows.FAMILIES:
         return segmentation_rows.smoothing(len(stages), present=present)
     places = [int(present)] * len(stages)
-    if family == "preresnet":
+    if family in ("preresnet", _WRN):
         places[-1] = 0
     return tuple(places)
 
@@ -129,10 +135,65 @@ def _segmentation_table() -> dict[str, Spec]:
     return rows
 
 
+_WRN = "wrn"
+_WRN_STEM = 16  # channels of the stem, however wide the stages are
+# Depth and widening factor of those that are listed; there are more.
+_WRN_SIZES = ((16, 4), (16, 8), (28, 2), (28, 10), (40, 2), (40, 4))
+_WRN_NAME = re.compile(r"wrn(?:_(dnn|mcdo))?(_smoothing)?_([1-9]\d*)_([1-9]\d*)")
+
+
+class _WideResNets(Mapping[str, Spec]):
+    """The rows of Zagoruyko & Komodakis' WRN-d-k, for every depth d and factor k.
+
+    Source: Zagoruyko & Komodakis, "Wide Residual Networks", BMVC 2016, table 1.
+    """
+
+    def __getitem__(self, name: str) -> Spec:
+        match = _WRN_NAME.fullmatch(name)
+        if match is None:
+            raise KeyError(name)
+        method, smoothing = match[1] or "dnn", match[2] or ""
+        depth, factor = int(match[3]), int(match[4])
+        # Three stages of n blocks with two convolutions each; four layers are outside.
+        blocks, rest = divmod(depth - 4, 6)
+        if blocks < 1 or rest:
+            raise ValueError(
+                f"{name} has depth {depth}, and a WRN has 6 n + 4 layers; take 10, 16, "
+                "22, 28, 34 or 40"
+            )
+        stages = (blocks,) * 3
+        rate, *_ = _METHODS[method]
+        row = {
+            **_PRE_BASIC,
+            "stages": stages,
+            "width": _WRN_STEM * factor,
+            "stem_width": _WRN_STEM,
+            "rate": rate,
+            "smoothing": _smoothing(_WRN, stages, bool(smoothing)),
+            "shortcut_norm": False,
+        }
+        full_name = f"{_WRN}_{method}{smoothing}_{depth}_{factor}"
+        return Spec(full_name, _WRN, depth, ResNet, MappingProxyType(row))
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and _WRN_NAME.fullmatch(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        for depth, factor in _WRN_SIZES:
+            for method in _METHODS:
+                for smoothing in ("", "_smoothing"):
+                    yield f"{_WRN}_{method}{smoothing}_{depth}_{factor}"
+
+    def __len__(self) -> int:
+        return 2 * len(_METHODS) * len(_WRN_SIZES)
+
+
 # Group of names -> function that returns its rows by name. All groups are searched for
-# a name. The first one is fixed: it is what the paper compares.
+# a name. A group may have rows of more names than it lists. The first one is fixed: it
+# is what the paper compares.
 _GROUPS: dict[str, Callable[[], Mapping[str, Spec]]] = {
     "paper": _table,
+    "wrn": _WideResNets,
     "segmentation": _segmentation_table,
 }
 
@@ -141,8 +202,10 @@ def names(*, group: str = "paper") -> list[str]:
     """Returns the names of a group of networks.
 
     Args:
-      group: "paper" for the 92 names of the reference, "segmentation" for networks
-        that classify pixels, or "all".
+      group: "paper" for the 92 names of the reference; "wrn" for the usual sizes of
+        WRN, of which every `wrn_METHOD[_smoothing]_DEPTH_FACTOR` with a depth of
+        6 n + 4 can be built; "segmentation" for networks that classify pixels; or
+        "all".
 
     Raises:
       ValueError: if there is no such group.
@@ -155,6 +218,9 @@ def names(*, group: str = "paper") -> list[str]:
 
 def spec(name: str) -> Spec:
     """Returns the row called `name`; ValueError with a suggestion if there is none."""
+    for rows in _GROUPS.values():
+        if name in rows():
+            return rows()[name]
     return lookup(_all_rows(), name, "model")
 
 
@@ -162,16 +228,31 @@ def _all_rows() -> dict[str, Spec]:
     return {name: row for rows in _GROUPS.values() for name, row in rows().items()}
 
 
+def default_width(name: str) -> int:
+    """Returns the channels of the first stage of a network that has its usual width.
+
+    Args:
+      name: Name of the network, such as one of `names(group="all")`.
+    """
+    return spec(name).arguments.get("width", _WIDTH)
+
+
 def build(
-    name: str, *, num_classes: int, stem: str = "cifar", width: int = 64, **overrides
+    name: str,
+    *,
+    num_classes: int,
+    stem: str = "cifar",
+    width: int | None = None,
+    **overrides,
 ) -> Network:
     """Builds the network called `name`.
 
     Args:
-      name: One of `names(group="all")`.
+      name: One of `names(group="all")`, or another WRN.
       num_classes: Number of classes K, at least 1.
       stem: "cifar" (3x3, stride 1) or "imagenet" (7x7, stride 2, max pool).
-      width: Channels of the first stage; the others are multiples of it.
+      width: Channels of the first stage; the others are multiples of it. None for 64,
+        or 16 times the widening factor of a WRN.
       **overrides: Other fields of the network, such as `stages`, `rate`, `dtype`,
         `temperature`, `taps`, `head`. With `stages` alone, smoothing follows the row's
         rule.
@@ -193,7 +274,8 @@ def build(
     for field in overrides:
         if field not in fields:
             raise unknown(f"field of {name}", field, fields)
-    given = {"num_classes": num_classes, "stem": stem, "width": width, **overrides}
+    given = {"num_classes": num_classes, "stem": stem, **overrides}
+    given["width"] = default_width(name) if width is None else width
     arguments = {**row.arguments, **given}
     _check_sizes(arguments)
     if "stages" in overrides and "smoothing" not in overrides:

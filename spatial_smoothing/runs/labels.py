@@ -14,11 +14,23 @@ def label(model: Network, *, num_members: int = 1) -> str:
         dropout or smoothing, or taken them away.
       num_members: The number of networks in a deep ensemble; 1 for a single network.
     """
-    method = "MC dropout" if model.rate else "Deterministic"
+    method = "MC dropout" if model.has_dropout else "Deterministic"
     if num_members > 1:
-        method = "Deep ensemble" + (" of MC dropout" if model.rate else "")
-    if model.rate and model.mc_stages is not None:
+        method = "Deep ensemble" + (" of MC dropout" if model.has_dropout else "")
+    if model.has_dropout:
+        method += _where_dropout_is(model)
+    return method + (SMOOTHED if any(model.smoothing) else "")
+
+
+def _where_dropout_is(model: Network) -> str:
+    """Returns what dropout has other than the paper's: " of channels in stage 4"."""
+    text = " of channels" if model.mask == "channel" else ""
+    if model.dropout_placement == "all":
+        text += " everywhere"
+    if model.dropout_placement == "last":
+        text += f" in {HEAD}"
+    if model.mc_stages is not None:
         stages = [f"stage {part}" for part in model.mc_stages if part != HEAD]
         head = [HEAD] if HEAD in model.mc_stages else []
-        method += f" in {', '.join([*stages, *head])}"
-    return method + (SMOOTHED if any(model.smoothing) else "")
+        text += f" in {', '.join([*stages, *head])}"
+    return text

@@ -79,7 +79,7 @@ def describe(run: workdirs.Run, *, num_samples: int) -> Description:
         model=run.config["model"],
         dataset=source.name,
         step=run.step,
-        num_samples=num_samples if run.model.rate > 0 else 1,
+        num_samples=num_samples if run.model.has_dropout else 1,
         image_size=source.image_size,
         mean=source.mean,
         std=source.std,

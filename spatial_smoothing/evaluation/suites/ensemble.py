@@ -72,7 +72,7 @@ def ensemble(
         raise ValueError(
             "past, decay and num_frames are for temporal smoothing; give temporal=1 too"
         )
-    stochastic = runs[0].model.rate > 0
+    stochastic = runs[0].model.has_dropout
     sizes = sizes_for(runs, setting, sizes)
     frame_sizes = _frame_sizes(temporal, sizes, stochastic=stochastic)
     passes = [runs]
@@ -147,7 +147,7 @@ def _rows(
 
 def _shared_seconds(run: Run, setting: Setting, mesh: Mesh) -> float:
     """Returns the seconds a batch takes for what its samples share; 0 if no dropout."""
-    if not run.model.rate:
+    if not run.model.has_dropout:
         return 0.0
     data = sharding.load_batches(setting.dataset, setting.batch_size, mesh)
     return shared_seconds(
@@ -175,7 +175,7 @@ def _frame_sizes(
 
 def _with_dropout_in(run: Run, text: str) -> Run:
     """Returns a run with dropout in some parts only, as its config could have said."""
-    if not run.model.rate:
+    if not run.model.has_dropout:
         raise ValueError(f"mc_stages is for networks with dropout; {run.path} has none")
     parts = [int(part) if part.isdigit() else part for part in text.split(",")]
     config = {**run.config, "mc_stages": list(dict.fromkeys(parts))}

@@ -89,7 +89,7 @@ def predictor(
         prepare=preparation(runs[0]),
         sizes=sizes,
         num_members=len(runs),
-        dropout=model.rate > 0,
+        dropout=model.has_dropout,
         chunk=setting.chunk,
         of_sample=of_sample,
     )
@@ -125,7 +125,7 @@ def sizes_for(
       setting: Settings of the evaluation, for `num_samples`.
       sizes: The numbers that were asked for.
     """
-    if not runs[0].model.rate:
+    if not runs[0].model.has_dropout:
         return (1,)
     return ensemble_sizes(setting.num_samples, sizes=sizes)
 

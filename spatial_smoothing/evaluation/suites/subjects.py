@@ -40,7 +40,7 @@ class Subject(NamedTuple):
     @property
     def stochastic(self) -> bool:
         """Whether the network has dropout."""
-        return self.model.rate > 0
+        return self.model.has_dropout
 
 
 def subject(runs: Sequence[Run], setting: Setting, *, suite: str) -> Subject:
