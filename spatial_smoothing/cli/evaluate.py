@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 from absl import flags
 from etils import epath
 
@@ -36,6 +37,9 @@ from spatial_smoothing.runtime import paths, processes, progress, sharding
 
 # What `--suite` takes in place of a list of all suites.
 ALL = "all"
+# What is evaluated without `--suite`, by task of the network.
+DEFAULT_SUITES = {"classification": "ensemble", "segmentation": "segmentation"}
+_IMAGES_AT_ONCE, _VIDEOS_AT_ONCE = 128, 4
 
 FLAGS = start.new_flags()
 _WORKDIR = flags.DEFINE_multi_string(
@@ -61,8 +65,9 @@ _OUTPUT = flags.DEFINE_string(
 )
 _SUITE = flags.DEFINE_list(
     "suite",
-    ["ensemble"],
-    f"What to evaluate: all, or some of {', '.join(suites.SUITES)}.",
+    None,
+    f"What to evaluate: all, or some of {', '.join(suites.SUITES)}. Without it, that "
+    "is ensemble, and of networks for segmentation segmentation.",
     flag_values=FLAGS,
 )
 _SPLIT = flags.DEFINE_string(
@@ -107,7 +112,13 @@ _NUM_SAMPLES = flags.DEFINE_integer(
     flag_values=FLAGS,
 )
 _BATCH_SIZE = flags.DEFINE_integer(
-    "batch_size", 128, "Number of images in a batch.", lower_bound=1, flag_values=FLAGS
+    "batch_size",
+    None,
+    "Number of images in a batch, and for segmentation of videos at once. Without it, "
+    f"that is {_IMAGES_AT_ONCE}, and for segmentation {_VIDEOS_AT_ONCE} or the number "
+    "of devices.",
+    lower_bound=1,
+    flag_values=FLAGS,
 )
 _CHUNK = flags.DEFINE_integer(
     "chunk",
@@ -164,9 +175,10 @@ _OF_EVALUATION = (
 
 def evaluate() -> None:
     """Evaluates the run or ensemble in `--workdir` by every suite asked for."""
-    chosen = chosen_suites()
-    given = options.given(suites.SUITES, chosen, FLAGS)
     folder_names = folders.split("workdir", _WORKDIR.value)
+    task = workdirs.task(folder_names[0])
+    chosen = chosen_suites(task=task)
+    given = options.given(suites.SUITES, chosen, FLAGS)
     runs = [run for path in folder_names for run in workdirs.load_members(path)]
     check_number_of_runs(runs, chosen)
     check_ood(runs[0].config, chosen)
@@ -206,7 +218,7 @@ def evaluate() -> None:
             rows += [{"suite": name, "split": _SPLIT.value, **row} for row in found]
             evaluations[name] = {
                 **provenance(),
-                **numbers(),
+                **numbers(task=task),
                 "ood": _OOD.value,
                 **({"ood_validation": _OOD_VALIDATION.value} if name == "ood" else {}),
                 **given[name],
@@ -229,11 +241,16 @@ def compile_batch() -> None:
     target = compile_for.target(FLAGS)
     runs = [run for path in folder_names for run in workdirs.describe_members(path)]
     model, config = runs[0].model, runs[0].config
+    if model.task != "classification":
+        raise ValueError(
+            f"--{compile_for.FLAG} compiles --suite=ensemble, which is for "
+            f"classification; {config['model']} is for {model.task}"
+        )
     stochastic = model.has_dropout
     samples = _NUM_SAMPLES.value if stochastic else 1
     setting = suites.Setting(
         recipes.shapes(config)(config["dataset"], "test"),
-        **{**numbers(), "chunk": min(_CHUNK.value or CHUNK, samples)},
+        **{**numbers(task=model.task), "chunk": min(_CHUNK.value or CHUNK, samples)},
     )
     mesh = sharding.mesh(devices=target.devices)
     traced = suites.trace_batch(runs, setting, mesh=mesh)
@@ -266,11 +283,19 @@ def suites_in_turn(names: Collection[str]) -> Iterator[str]:
             under_way.update(number)
 
 
-def numbers() -> dict[str, int | None]:
-    """Returns the numbers that all suites share, as the flags give them."""
+def numbers(*, task: str) -> dict[str, int | None]:
+    """Returns the numbers that all suites share, as the flags give them.
+
+    Args:
+      task: Task of the networks, "classification" or "segmentation".
+    """
+    batch_size = _BATCH_SIZE.value
+    if batch_size is None and task == "segmentation":
+        count = jax.device_count()
+        batch_size = -(-_VIDEOS_AT_ONCE // count) * count
     return {
         "num_samples": _NUM_SAMPLES.value,
-        "batch_size": _BATCH_SIZE.value,
+        "batch_size": batch_size or _IMAGES_AT_ONCE,
         "chunk": _CHUNK.value,
         "num_replicates": _NUM_REPLICATES.value,
         "seed": _SEED.value,
@@ -337,26 +362,37 @@ def load_setting(
         ood_sets=ood_sets,
         load=load,
         output=output,
-        **numbers(),
+        **numbers(task=runs[0].model.task),
     )
 
 
-def chosen_suites() -> dict[str, suites.Suite]:
+def chosen_suites(*, task: str = "classification") -> dict[str, suites.Suite]:
     """Returns name -> suite of those in `--suite`.
 
+    Args:
+      task: Task of the networks, "classification" or "segmentation".
+
     Raises:
-      ValueError: for an unknown suite, one that is named twice, or a flag for which
-        none of the suites has a use.
+      ValueError: for an unknown suite, one that is named twice or is for another task,
+        or a flag for which none of the suites has a use.
     """
-    suites.check_list("--suite", _SUITE.value)
-    has_sets = suites.ood_sets.has_distances(_OOD.value)
     names = _SUITE.value
+    if names is None:
+        names = [DEFAULT_SUITES[task]]
+    suites.check_list("--suite", names)
+    has_sets = suites.ood_sets.has_distances(_OOD.value)
+    usable = [name for name, suite in suites.SUITES.items() if suite.task == task]
     if names == [ALL]:
         # The suite "ood" cannot do without sets, which nobody can guess.
-        names = [name for name in suites.SUITES if name != "ood" or has_sets]
+        names = [name for name in usable if name != "ood" or has_sets]
     if ALL in names:
         raise ValueError(f"--suite={ALL} takes no other names, got {','.join(names)}")
     chosen = {name: lookup(suites.SUITES, name, "suite") for name in names}
+    if others := [name for name in chosen if name not in usable]:
+        raise ValueError(
+            f"the suite {others[0]} is for {chosen[others[0]].task}, and the network "
+            f"for {task}; choose among {', '.join(usable)}"
+        )
     if "ood" in chosen:
         return chosen
     if _OOD_VALIDATION.value is not None:

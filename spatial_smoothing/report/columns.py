@@ -222,6 +222,7 @@ COLUMNS = {
     **_grouped("landscape", suite_columns.LANDSCAPE),
     **_grouped("hessian", suite_columns.HESSIAN),
     **_grouped("features", suite_columns.FEATURES),
+    **_grouped("segmentation", suite_columns.SEGMENTATION),
 }
 
 

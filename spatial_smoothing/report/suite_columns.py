@@ -92,3 +92,19 @@ OOD = {
     "aupr_out_trapezoid": percent("AUPR-out (trapezoid)", "higher"),
     "scod": Column("SCOD", "×10³", 1e3, 1, "lower"),
 }
+SEGMENTATION = {
+    "pavpu": percent(
+        "PAvPU",
+        "higher",
+        note="share of the windows of 16x16 pixels that are accurate and certain, or "
+        "inaccurate and uncertain",
+    ),
+    "frames_per_second": Column(
+        "Speed",
+        "frames/s",
+        digits=1,
+        better="higher",
+        note="measured on one stream of single frames",
+    ),
+    "class": Column("Class"),
+}

@@ -274,6 +274,21 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     return {**SINCE, **_read_json(path)}
 
 
+def task(workdir: epath.PathLike) -> str:
+    """Returns the task of the networks of a workdir.
+
+    Args:
+      workdir: A path, local or remote.
+
+    Returns:
+      "classification" or "segmentation".
+
+    Raises:
+      ValueError: if there is no run.
+    """
+    return recipes.source(read_config(workdir)).task
+
+
 def _read_json(path: epath.Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())

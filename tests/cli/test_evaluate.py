@@ -141,11 +141,12 @@ def test_all_suites_are_chosen_by_one_word():
     values = command.FLAGS
     values.unparse_flags()
     values(["evaluate.py", "--suite=all"])
-    without_ood = [name for name in suites.SUITES if name != "ood"]
+    usable = [name for name in suites.SUITES if name != "segmentation"]
+    without_ood = [name for name in usable if name != "ood"]
     assert list(command.chosen_suites()) == without_ood
     values.unparse_flags()
     values(["evaluate.py", "--suite=all", "--ood=near:cifar10"])
-    assert list(command.chosen_suites()) == list(suites.SUITES)
+    assert list(command.chosen_suites()) == usable
     for given, message in (
         ("all,ensemble", "--suite=all takes no other names, got all,ensemble"),
         ("ensembel", "unknown suite 'ensembel'; did you mean 'ensemble'?"),
@@ -155,6 +156,30 @@ def test_all_suites_are_chosen_by_one_word():
         values(["evaluate.py", f"--suite={given}"])
         with pytest.raises(ValueError, match=message):
             command.chosen_suites()
+
+
+def test_suites_are_those_of_the_task():
+    values = command.FLAGS
+
+    def chosen(*arguments, task):
+        values.unparse_flags()
+        values(["evaluate.py", *arguments])
+        return list(command.chosen_suites(task=task))
+
+    assert chosen(task="classification") == ["ensemble"]
+    assert chosen(task="segmentation") == ["segmentation"]
+    assert chosen("--suite=all", task="segmentation") == ["segmentation"]
+    message = "the suite fourier is for classification, and the network for "
+    message += "segmentation; choose among segmentation"
+    with pytest.raises(ValueError, match=message):
+        chosen("--suite=fourier,segmentation", task="segmentation")
+    message = "the suite segmentation is for segmentation, and the network for "
+    with pytest.raises(ValueError, match=message):
+        chosen("--suite=segmentation", task="classification")
+    counts = {task: command.numbers(task=task) for task in command.DEFAULT_SUITES}
+    assert counts["classification"]["batch_size"] == 128
+    # The eight devices of the tests divide it.
+    assert counts["segmentation"]["batch_size"] == 8
 
 
 def test_a_workdir_may_have_commas_in_its_name(home, monkeypatch):

@@ -22,6 +22,7 @@ from spatial_smoothing.evaluation.suites.ood import check as check_ood
 from spatial_smoothing.evaluation.suites.ood import ood
 from spatial_smoothing.evaluation.suites.partial import finish
 from spatial_smoothing.evaluation.suites.perturbation import perturbation
+from spatial_smoothing.evaluation.suites.segmentation import segmentation
 from spatial_smoothing.evaluation.suites.settings import (
     Setting,
     Suite,
@@ -55,6 +56,7 @@ __all__ = [
     "pack_examples",
     "perturbation",
     "read",
+    "segmentation",
     "trace_batch",
     "variance",
 ]
@@ -183,5 +185,21 @@ SUITES = {
             "per pixel.",
         },
         for_one_run=True,
+    ),
+    "segmentation": Suite(
+        segmentation,
+        {
+            "sizes": _SAMPLES,
+            "form": "How predictions are smoothed over time: stream, over all frames "
+            "so far, with one pass a frame; or window, over --past frames before each "
+            "labelled one, which takes fewer passes where few frames have labels.",
+            "past": "Number of frames before the present one that temporal smoothing "
+            "averages over.",
+            "decay": "Temporal smoothing weighs a frame t frames ago by exp(-decay t).",
+            "num_pictures": "Number of frames that are drawn with their predictions.",
+            "speed": "Whether the number of frames in a second is measured.",
+        },
+        for_one_run=True,
+        task="segmentation",
     ),
 }

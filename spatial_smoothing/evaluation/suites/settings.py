@@ -42,12 +42,14 @@ class Suite(NamedTuple):
       for_one_run: Whether the suite refuses the members of an ensemble.
       check: Function of the arguments of `function` that raises ValueError for those
         that it cannot use; it is called before any suite begins. None for no check.
+      task: Task of the networks that it evaluates, "classification" or "segmentation".
     """
 
     function: Callable[..., list[Row]]
     options: Mapping[str, str] = {}
     for_one_run: bool = False
     check: Callable[..., None] | None = None
+    task: str = "classification"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,12 +14,14 @@ from spatial_smoothing.report.chapters import (
     landscape,
     ood,
     perturbation,
+    segmentation,
     variance,
 )
 from spatial_smoothing.report.chapters.chapter import Chapter
 from spatial_smoothing.report.rows import Row
 
 CHAPTERS: dict[str, Chapter] = {
+    "segmentation": segmentation.CHAPTER,
     "corruption": corruption.CHAPTER,
     "perturbation": perturbation.CHAPTER,
     "ood": ood.CHAPTER,
