@@ -194,6 +194,14 @@ COLUMNS = {
     "milliseconds": Column(
         "Time", "ms/image", better="lower", note="computation for one image"
     ),
+    "gflops": Column(
+        "GFLOPs",
+        "per image",
+        digits=4,
+        group="cost",
+        note="floating-point operations of a prediction for one image, in 10⁹; what "
+        "comes before the first dropout counts once for all samples",
+    ),
     "auroc": percent(
         "AUROC",
         "higher",

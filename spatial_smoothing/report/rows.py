@@ -2,7 +2,8 @@
 
 A row is a dict with the scores of one model at one number of samples. It has a
 "label" (text) and "num_samples" (int >= 1). Everything else is optional: the scores of
-`columns.COLUMNS` (rates as fractions, NLL and entropies in nats, times in milliseconds)
+`columns.COLUMNS` (rates as fractions, NLL and entropies in nats, times in milliseconds,
+operations of a prediction in 10^9)
 and
 
 - "intervals": score -> [low, high], 95 % bootstrap intervals over the test images;

@@ -51,6 +51,9 @@ def test_one_run_has_a_row_for_each_size():
     times = [row["milliseconds"] for row in rows]
     assert 0 < times[0] <= times[1] <= times[2]
     assert all(row["intervals"] for row in rows)
+    costs = [row["gflops"] for row in rows]
+    assert 0 < costs[1] - costs[0] < costs[0]  # the stem is computed once
+    assert costs[2] - costs[1] == pytest.approx(costs[1] - costs[0])
 
 
 def test_what_samples_share_is_timed_on_all_devices():

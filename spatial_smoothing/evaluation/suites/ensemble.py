@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from spatial_smoothing import ensembles
 from spatial_smoothing.ensembles.mixtures import single_with_logits
 from spatial_smoothing.evaluation.ensembles import score_ensembles
+from spatial_smoothing.evaluation.flops import gflops, pass_flops
 from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.lineup import (
     SIZES,
@@ -60,7 +61,8 @@ def ensemble(
 
     Returns:
       A row for each ensemble: for several runs first deep ensembles, then each run
-      alone; then the ensembles that are smoothed over time, from the same pass.
+      alone; then the ensembles that are smoothed over time, from the same pass. Its
+      `gflops` are those of a prediction for one image, or in a stream for one frame.
 
     Raises:
       ValueError: if the runs are not of one network and data set, or for unusable
@@ -136,6 +138,14 @@ def _rows(
     )
     about = about_ensembles(names, runs)
     found = [{**about[name], **rows[name]} for name in names]
+    flops = pass_flops(
+        ensembles.as_apply(model),
+        runs[0].variables,
+        image_shape=setting.dataset.image_shape,
+    )
+    if flops is not None:
+        for name, row in zip(names, found, strict=True):
+            row["gflops"] = gflops(name, flops)
     if seconds is not None:
         shared = _shared_seconds(runs[0], setting, mesh)
         for name, row in zip(names, found, strict=True):
