@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import traverse_util
 
 from spatial_smoothing import ops
 from spatial_smoothing.forms import batch_statistics
@@ -21,6 +22,9 @@ Function = Callable[[jax.Array], jax.Array]
 
 # Uniform in +-1/sqrt(fan_in): variance 1 / (3 fan_in).
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+EPSILON = 1e-5  # of norms, unless they are given another one
+FACTOR = "factor"  # what `precomputed` adds to the statistics of a norm
 
 
 class SpatialSmoothing(nn.Module):
@@ -80,7 +84,7 @@ class BatchNorm(nn.Module):
     use_running_average: bool
     mask: jax.Array | None = None
     momentum: float = 0.9
-    epsilon: float = 1e-5
+    epsilon: float = EPSILON
     dtype: Any = None
     relu: bool = False
 
@@ -99,9 +103,14 @@ class BatchNorm(nn.Module):
             self.epsilon, self.relu, compute_dtype=wide, dtype=self.dtype or wide
         )
         if self.use_running_average:
-            mean, var = running_mean.value, running_var.value
-            x = x.astype(wide)
-            return batch_statistics.affine(x, mean, var, scale, bias, options)
+            if self.has_variable("batch_stats", FACTOR) and self.epsilon == EPSILON:
+                factor = self.get_variable("batch_stats", FACTOR)  # of `precomputed`
+            else:
+                factor = batch_statistics.factor_of(
+                    scale, running_var.value, epsilon=self.epsilon, dtype=wide
+                )
+            mean = running_mean.value
+            return batch_statistics.affine(x.astype(wide), mean, factor, bias, options)
         mask = jnp.ones(len(x), bool) if self.mask is None else self.mask
         normalized = batch_statistics.normalize(
             x, scale, bias, mask, running_mean.value, options
@@ -185,6 +194,38 @@ class Layers(NamedTuple):
             dropout=functools.partial(self.dropout, rate=rate),
             more_dropout=functools.partial(self.more_dropout, rate=rate),
         )
+
+
+@functools.partial(jax.jit, static_argnames=("dtype", "compute_dtype"))
+def precomputed(variables: Any, *, dtype: Any, compute_dtype: Any) -> Any:
+    """Computes once what each of many passes would compute of the variables alone.
+
+    Passes in evaluation have the same results with the variables that are returned: the
+    factors of norms are computed, and kernels of convolutions rounded, as in a pass. In
+    the loop over dropout samples these are two kernels of a GPU for each convolution.
+
+    Args:
+      variables: Variables of a network of the layers of `bind`, `{"params",
+        "batch_stats"}`.
+      dtype: Compute type of the network; None for that of the inputs and parameters.
+      compute_dtype: Type that norms compute in, float32 or float64.
+
+    Returns:
+      Variables for passes in evaluation: `batch_stats` have the factors of norms, too,
+      and kernels of convolutions are of `dtype`.
+    """
+    flat = traverse_util.flatten_dict(variables)
+    found = dict(flat)
+    for path, value in flat.items():
+        collection, *layer, name = path
+        scale = flat.get(("params", *layer, "scale"))
+        if name == "kernel" and value.ndim == 4 and dtype is not None:
+            found[path] = value.astype(dtype)
+        elif collection == "batch_stats" and name == "var" and scale is not None:
+            found[(collection, *layer, FACTOR)] = batch_statistics.factor_of(
+                scale, value, epsilon=EPSILON, dtype=compute_dtype
+            )
+    return traverse_util.unflatten_dict(found)
 
 
 def bind(

@@ -284,3 +284,57 @@ def test_training_with_dropout_needs_a_key():
         model.apply({}, normal())
     no_dropout = Bound(lambda b: b.dropout(), train=True)
     np.testing.assert_array_equal(no_dropout.apply({}, normal()), normal())
+
+
+def evaluated(*, dtype=None, epsilon=layers.EPSILON, precomputed=True):
+    """A convolution, a norm and a dense layer in evaluation, and their variables."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            of = layers.bind(self, train=False, mask=None, rate=0.0, dtype=dtype)
+            x = of.conv(7, 3, name="conv")(x)
+            x = of.norm(relu=True, epsilon=epsilon, name="norm")(x)
+            return layers.Dense(3, name="dense")(x.mean((1, 2)))
+
+    x, net = normal(), Net()
+    variables = net.init(jax.random.key(0), x)
+    rng = np.random.default_rng(2)
+    statistics = {name: 0.5 + rng.random(7, np.float32) for name in ("mean", "var")}
+    variables = {**variables, "batch_stats": {"norm": statistics}}
+    if precomputed:
+        compute_dtype = np.dtype(np.float32)
+        variables = layers.precomputed(
+            variables, dtype=dtype, compute_dtype=compute_dtype
+        )
+    return net.apply(variables, x), variables
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_precomputed_variables_change_no_result(dtype):
+    expected, variables = evaluated(dtype=dtype, precomputed=False)
+    y, found = evaluated(dtype=dtype)
+    np.testing.assert_array_equal(y, expected)
+    kernels = {name: found["params"][name]["kernel"] for name in ("conv", "dense")}
+    assert kernels["conv"].dtype == (dtype or "float32")
+    assert kernels["dense"].dtype == "float32"  # logits are not rounded
+    params, stats = variables["params"]["norm"], found["batch_stats"]["norm"]
+    factor = params["scale"] / np.sqrt(stats["var"] + 1e-5)
+    np.testing.assert_allclose(stats[layers.FACTOR], factor, rtol=1e-6)
+
+
+def test_the_precomputed_factor_is_used():
+    _, variables = evaluated()
+    stats = variables["batch_stats"]["norm"]
+    norm = {
+        "params": variables["params"]["norm"],
+        "batch_stats": {**stats, layers.FACTOR: 0 * stats[layers.FACTOR]},
+    }
+    x = normal((2, 3, 3, 7))
+    layer = layers.BatchNorm(use_running_average=True)
+    np.testing.assert_array_equal(layer.apply(norm, x), 0 * x)
+
+
+def test_a_norm_of_another_epsilon_computes_its_own_factor():
+    expected, _ = evaluated(epsilon=0.1, precomputed=False)
+    np.testing.assert_array_equal(evaluated(epsilon=0.1)[0], expected)

@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 from flax import nnx
 
+from spatial_smoothing import layers, ops
 from spatial_smoothing.models.network import Network
 from spatial_smoothing.runtime import random_bits
 
@@ -47,6 +48,9 @@ class ApplyFunction:
         out.
       dropout_rates: `(variables, images, key) -> rates` of the dropout layers that one
         pass meets, for error messages; None where they cannot be known.
+      precomputed: `(variables, images) -> variables`, with which many passes have the
+        same results as with those given, and do not compute again what follows from
+        variables alone. None where nothing does.
     """
 
     apply: Callable[[Variables, jax.Array, Key], jax.Array]
@@ -55,6 +59,7 @@ class ApplyFunction:
     stochastic_part: Callable[[Variables, jax.Array, Key], jax.Array] | None = None
     stochastic: bool | None = None
     dropout_rates: Callable[[Variables, jax.Array, Key], list[float]] | None = None
+    precomputed: Callable[[Variables, jax.Array], Variables] | None = None
 
     def __call__(
         self, variables: Variables, images: jax.Array, key: Key = None
@@ -204,6 +209,11 @@ def _from_network(network: Network, given: dict[str, Any]) -> ApplyFunction:
         ),
         # A rate of 0 is said by name: its samples are equal, and that is no mistake.
         stochastic=network.has_dropout,
+        precomputed=lambda variables, images: layers.precomputed(
+            variables,
+            dtype=network.dtype,
+            compute_dtype=ops.at_least_float32(network.dtype or images.dtype),
+        ),
     )
 
 

@@ -5,6 +5,7 @@ parts of an ensemble add, and memory does not grow with its size. The mean is th
 probabilities, computed on their logarithms. Its fields may carry leading axes.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -218,7 +219,8 @@ def mc_mixtures(
     def add(carry, inputs):
         (total, kept), (logits, slot) = carry, inputs
         total = total + of_sample(logits)
-        kept = jax.tree.map(lambda all_, one: all_.at[slot].set(one), kept, total)
+        put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=slot, axis=0)
+        kept = jax.tree.map(put, kept, total)
         return (total, kept), None
 
     def add_chunk(carry, inputs):
@@ -230,7 +232,9 @@ def mc_mixtures(
     total = empty(like)
     kept = jax.tree.map(lambda x: jnp.zeros((len(sizes), *x.shape), x.dtype), like)
     samples = (jnp.arange(num_samples), jnp.asarray(slots))
-    return _in_chunks(add_chunk, (total, kept), samples, chunk)[1]
+    _, kept = _in_chunks(add_chunk, (total, kept), samples, chunk)
+    # Each sample counts once, so that there is nothing to add up on the device.
+    return kept.replace(size=jnp.asarray(sizes, kept.size.dtype))
 
 
 def mc_readings(

@@ -123,6 +123,8 @@ def sampler(
       A function of a key to f[B, ..., K].
     """
     network = as_apply(model)
+    if network.precomputed is not None:
+        variables = network.precomputed(variables, images)
     if network.deterministic_part is None or network.stochastic_part is None:
         return lambda key: network.apply(variables, images, key)
     features = network.deterministic_part(variables, images)

@@ -137,7 +137,8 @@ def two_passes(
 
     mean = mean_of(uses.mean)
     var = mean_of(jnp.square(uses.variance - row(mean, uses.variance)))
-    values = affine(uses.values, mean, var, scale, bias, options)
+    factor = factor_of(scale, var, epsilon=options.epsilon, dtype=options.compute_dtype)
+    values = affine(uses.values, mean, factor, bias, options)
     return Normalized(values, mean, var, count)
 
 
@@ -188,18 +189,16 @@ def one_pass(
 def affine(
     x: jax.Array,
     mean: jax.Array,
-    var: jax.Array,
-    scale: jax.Array,
+    factor: jax.Array,
     bias: jax.Array,
     options: Options,
 ) -> jax.Array:
-    """Normalises by given statistics.
+    """Returns `factor * (x - mean) + bias` for each channel.
 
     Args:
       x: f[B, ..., C], the batch, in the type to compute in.
       mean: f[C], mean of each channel.
-      var: f[C], variance of each channel.
-      scale: f32[C], factor of each channel.
+      factor: f[C], what each channel is multiplied by; see `factor_of`.
       bias: f32[C], what is added to each channel.
       options: See `Options`.
 
@@ -207,11 +206,24 @@ def affine(
       f[B, ..., C], in the type of the result.
     """
     # In the type of `x`, which is wider than that of the parameters if it differs.
-    mean, var, scale, bias = (v.astype(x.dtype) for v in (mean, var, scale, bias))
-    factor = scale * jax.lax.rsqrt(var + options.epsilon)
+    mean, factor, bias = (v.astype(x.dtype) for v in (mean, factor, bias))
     values = row(factor, x) * (x - row(mean, x)) + row(bias, x)
     values = values.astype(options.dtype)
     return jax.nn.relu(values) if options.relu else values
+
+
+def factor_of(
+    scale: jax.Array, var: jax.Array, *, epsilon: float, dtype: jnp.dtype
+) -> jax.Array:
+    """Returns `scale / sqrt(var + epsilon)`, what each channel is multiplied by.
+
+    Args:
+      scale: f32[C], factor of each channel.
+      var: f[C], variance of each channel.
+      epsilon: Is added to the variance before its root is taken, above 0.
+      dtype: Type to compute in and of the result, float32 or float64.
+    """
+    return scale.astype(dtype) * jax.lax.rsqrt(var.astype(dtype) + epsilon)
 
 
 def row(values: jax.Array, x: jax.Array) -> jax.Array:

@@ -74,12 +74,12 @@ def _bits(key: jax.Array, width: int, shape: Sequence[int]) -> jax.Array:
     if width != 32 or not shape or math.prod(shape) >= 2**32:
         return _THREEFRY.random_bits(key, width, shape)
     # Each number is the encryption of its own index, as partitionable threefry has it:
-    # the high word of the index is zero, the low word is counted along the axes.
-    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    index = sum(
-        jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * np.uint32(stride)
-        for axis, stride in enumerate(strides)
-    )
+    # the high word of the index is zero, the low word is counted along the axes. With
+    # a product for each axis, a GPU would have a kernel for each of them.
+    index = jnp.zeros(shape, jnp.uint32)
+    for axis, size in enumerate(shape):
+        position = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        index = index * np.uint32(size) + position
     first, second = _threefry(key, jnp.zeros_like(index), index)
     return first ^ second
 

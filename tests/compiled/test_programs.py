@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import pytest
 from random_runs import write_run
 
+from benchmarks import compiled_figures
 from spatial_smoothing import ensembles, metrics, models
 from spatial_smoothing.analysis import (
     features,
@@ -26,12 +27,12 @@ from spatial_smoothing.analysis import (
 from spatial_smoothing.data import augment, batches
 from spatial_smoothing.data.corruption import perturbations, transforms
 from spatial_smoothing.data.datasets import DatasetShape
-from spatial_smoothing.ensembles import temporal
+from spatial_smoothing.ensembles import mixtures, temporal
 from spatial_smoothing.evaluation import rows, scores, tallies
 from spatial_smoothing.evaluation.suites import temporal as temporal_suite
 from spatial_smoothing.evaluation.suites.differences import _bootstrapped
 from spatial_smoothing.evaluation.suites.perturbation import compare_frames
-from spatial_smoothing.runtime import random_bits, sharding, topologies
+from spatial_smoothing.runtime import hlo, random_bits, sharding, topologies
 from spatial_smoothing.runtime.costs import costs
 from spatial_smoothing.serving.export import export
 from spatial_smoothing.training import costing, optim
@@ -324,6 +325,28 @@ def can_compile(platform):
 def test_programs_compile(name, platform):
     mesh = mesh_of(TOPOLOGIES[platform])
     compiled((PROGRAMS | SLOW_PROGRAMS)[name](mesh), mesh)
+
+
+# Each of the five convolutions behind the first dropout had a kernel of its own that
+# rounds its weights for every sample, which makes five more fusions.
+@pytest.mark.parametrize(("chunk", "fusions"), [(1, 20), (2, 9)])
+def test_samples_share_what_follows_from_variables(chunk, fusions):
+    if not can_compile("cuda"):
+        pytest.skip("no compiler for cuda")
+    network = NETWORK.clone(dtype="bfloat16", smoothing=(0, 0), stages=(1, 1), width=8)
+    images = array(B, 32, 32, 3)
+    variables = jax.eval_shape(network.init, KEY, jnp.zeros((1, 32, 32, 3)))
+
+    def mixtures_of(key, variables, images):
+        return mixtures.mc_mixtures(
+            key, network, variables, images, sizes=(1, 2, 4), chunk=chunk
+        )
+
+    program = Program(mixtures_of, (KEY, variables, images))
+    text = compiled(program, mesh_of(ONE["cuda"])).as_text()
+    loop = compiled_figures.largest_loop(hlo.Program(text))
+    assert loop.convolutions == 5
+    assert loop.fusions <= fusions
 
 
 @pytest.mark.parametrize(
