@@ -58,7 +58,8 @@ def get_config() -> ConfigDict:
     # The data.
 
     # Data set: cifar10, cifar100, shapes, imagenet, folder:PATH (a folder of images),
-    # tfds:NAME (a set that TFDS prepared), npz:FILE or hf:NAME (of Hugging Face).
+    # tfds:NAME (a set that TFDS prepared), npz:FILE or hf:NAME (of Hugging Face). For
+    # segmentation: moving_shapes.
     config.dataset = "cifar100"
     # Directory of TFDS; None is its default, ~/tensorflow_datasets.
     config.data_dir = config_dict.placeholder(str)
@@ -112,6 +113,12 @@ def get_config() -> ConfigDict:
     config.momentum = 0.9
     # Weight decay: coupled L2, on all parameters.
     config.weight_decay = 5e-4
+    # Optimizer; adam has the betas 0.9 and 0.999, and no momentum.
+    config.optimizer = "sgd"
+    # Weights of the classes in the loss of segmentation: a number for each class, or
+    # median_frequency, the median of the frequencies of all classes by that of each.
+    # None is the same weight for all.
+    config.class_weights = config_dict.placeholder(tuple)
 
     # Speed and monitoring. None of these fields changes what is trained.
 

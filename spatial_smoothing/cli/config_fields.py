@@ -19,9 +19,11 @@ from spatial_smoothing.models import zoo
 from spatial_smoothing.models.heads import HEADS
 from spatial_smoothing.models.network import HEAD, MASKS, PLACEMENTS, STEMS
 from spatial_smoothing.runs import recipes
+from spatial_smoothing.training import optim
 
 # JAX makes keys of 32 bits: a larger seed would be another, smaller one.
 MAX_SEED = 2**32 - 1
+MEDIAN_FREQUENCY = "median_frequency"  # as `class_weights`
 # Steps, sizes and counts are int32 on devices.
 MAX_INT = 2**31 - 1
 _KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
@@ -152,6 +154,8 @@ FIELDS = {
     "factor": Field(float, least=0),
     "momentum": Field(float, least=0),
     "weight_decay": Field(float, least=0),
+    "optimizer": Field(str, words=optim.NAMES),
+    "class_weights": Field(float, is_list=True, least=0, words=(MEDIAN_FREQUENCY,)),
     "num_workers": _whole(0),
     "eval_every": _whole(1),
     "eval_batch_size": _whole(1),

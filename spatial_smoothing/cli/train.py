@@ -7,6 +7,7 @@ accelerators that need not be here, and nothing is trained.
 
 import dataclasses
 import functools
+import math
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -25,8 +26,9 @@ from spatial_smoothing.cli import (
     output,
     start,
 )
-from spatial_smoothing.data import augment, batches, datasets
+from spatial_smoothing.data import augment, batches, class_weights, datasets, sources
 from spatial_smoothing.data.datasets import AnyDataset, DatasetShape
+from spatial_smoothing.data.sources import Source
 from spatial_smoothing.models.network import Network
 from spatial_smoothing.runs import initial_weights, labels, locks, recipes, workdirs
 from spatial_smoothing.runs.initial_weights import InitialWeights, Pretrained
@@ -43,7 +45,12 @@ from spatial_smoothing.training.options import (
     Placement,
     Saving,
 )
-from spatial_smoothing.training.steps import Streams, TrainState, steps_made
+from spatial_smoothing.training.steps import (
+    Prepare,
+    Streams,
+    TrainState,
+    steps_made,
+)
 
 FLAGS = start.new_flags()
 _PROFILE = flags.DEFINE_integer(
@@ -87,7 +94,7 @@ class Job:
     splits: Mapping[str, AnyDataset | DatasetShape]
     mesh: Mesh
     normalize: Callable[..., Any]
-    prepare: Callable[..., Any]
+    prepare: Prepare
     initial: InitialWeights | None = None
 
     @property
@@ -169,9 +176,7 @@ def assemble(
     if config["val_fraction"]:
         splits = {"val": held_out, **splits}
     normalize = functools.partial(augment.normalize, mean=source.mean, std=source.std)
-    prepare = augment.preparation(
-        normalize, augment=config["augment"] and not source.augments_on_host
-    )
+    prepare = _preparation(config, source, train, normalize)
     job = Job(config, model, train, splits, mesh, normalize, prepare, initial)
     if job.num_steps > config_fields.MAX_INT:
         raise ValueError(
@@ -179,6 +184,52 @@ def assemble(
             f"{config_fields.MAX_INT} steps; train for fewer epochs"
         )
     return job
+
+
+def _preparation(
+    config: Mapping[str, Any],
+    source: Source,
+    train: AnyDataset | DatasetShape,
+    normalize: Callable[..., Any],
+) -> Prepare:
+    """Returns what training does with a batch before the network sees it."""
+    weights = config["class_weights"]
+    if source.task == sources.CLASSIFICATION:
+        if weights is not None:
+            raise ValueError(
+                f"class_weights are for segmentation, and {source.name} has one class "
+                "for each image"
+            )
+        augments = config["augment"] and not source.augments_on_host
+        return augment.preparation(normalize, augment=augments)
+    pixels = train.num_examples * math.prod(train.label_shape) * config["members"]
+    if pixels > config_fields.MAX_INT:
+        raise ValueError(
+            f"an epoch has {pixels:,} pixels, and counts are at most "
+            f"{config_fields.MAX_INT:,}; use a part of the images as in "
+            "train_split=train[:50%], or a smaller image_size"
+        )
+    if weights is not None:
+        weights = _class_weights(tuple(weights), source, train)
+    return augment.JointPreparation(normalize, config["augment"], weights)
+
+
+def _class_weights(
+    given: tuple[float | str, ...], source: Source, train: AnyDataset | DatasetShape
+) -> tuple[float, ...]:
+    """Returns the weight of each class in the loss, by the config or by the data."""
+    count = source.num_classes
+    if given == (config_fields.MEDIAN_FREQUENCY,):
+        if isinstance(train, DatasetShape):
+            return (1.0,) * count  # a program does not depend on their values
+        counts = class_weights.count_pixels(train, num_classes=count)
+        return class_weights.median_frequency(counts)
+    if config_fields.MEDIAN_FREQUENCY in given or len(given) != count:
+        raise ValueError(
+            f"class_weights must be {config_fields.MEDIAN_FREQUENCY} or {count} "
+            f"numbers, one for each class of {source.name}, got {len(given)} items"
+        )
+    return tuple(map(float, given))
 
 
 def train(
@@ -235,11 +286,7 @@ def hyperparameters(job: Job) -> Hyperparameters:
         prepare=job.prepare,
         schedule=schedule,
         optimizer=optim.by_part(
-            optim.sgd(
-                schedule,
-                momentum=config["momentum"],
-                weight_decay=config["weight_decay"],
-            ),
+            _optimizer(config, schedule),
             frozen=frozen,
             backbone_factor=config["backbone_factor"],
         ),
@@ -249,6 +296,17 @@ def hyperparameters(job: Job) -> Hyperparameters:
         members=config["members"],
         initial=job.initial and job.initial.values,
         frozen=frozen,
+    )
+
+
+def _optimizer(
+    config: Mapping[str, Any], schedule: Callable[..., Any]
+) -> optim.Optimizer:
+    """Returns the optimiser of a config, with its learning rates."""
+    if config["optimizer"] == "adam":
+        return optim.adam(schedule, weight_decay=config["weight_decay"])
+    return optim.sgd(
+        schedule, momentum=config["momentum"], weight_decay=config["weight_decay"]
     )
 
 

@@ -1,14 +1,23 @@
 """Crops, flips and normalises batches on the device: functions of (key, images).
 
+For segmentation, images and labels are cropped, scaled and flipped together.
+
 Contract of this file: raw images are u8[B, H, W, C]; normalised ones are f32. Images of
 ImageNet and of folders are cropped and flipped while they are decoded, by
 `images/decoding.py`.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+
+from spatial_smoothing.data.batches import Batch
+
+# Least and largest factor by which images and labels of segmentation are scaled.
+SCALES = (0.75, 1.5)
 
 
 def normalize(
@@ -100,3 +109,122 @@ def preparation(
         return normalize(crop_and_flip(key, images) if augment else images)
 
     return prepare
+
+
+def joint_scale_crop_flip(
+    key: jax.Array, batch: Batch, *, scales: tuple[float, float] = SCALES
+) -> Batch:
+    """Scales, crops and flips images and the labels of their pixels alike.
+
+    Each image is scaled by a factor whose logarithm is uniform. Of a larger one a crop
+    of the size of the image is taken, at a random place; a smaller one is put at a
+    random place, with black around it, which no pixel of the mask covers. One half is
+    mirrored left to right. Images are interpolated linearly between pixels, labels and
+    mask take the nearest pixel.
+
+    Args:
+      key: Key of scales, places and flips.
+      batch: `image` u8[B, H, W, C], `label` i32[B, H, W] and `mask` bool[B, H, W].
+      scales: Least and largest factor, above 0.
+
+    Returns:
+      A batch of the same shapes, whose images are f32 in 0 to 255.
+    """
+    count, height, width = batch["label"].shape
+    keys = jax.random.split(key, 3)
+    # The type is given, so that JAX_ENABLE_X64 does not change what is drawn.
+    uniform = functools.partial(jax.random.uniform, dtype=jnp.float32)
+    low, high = jnp.log(jnp.asarray(scales, jnp.float32))
+    scale = jnp.exp(uniform(keys[0], (count,), minval=low, maxval=high))
+    place = uniform(keys[1], (count, 2))
+    flip = jax.random.bernoulli(keys[2], jnp.float32(0.5), (count,))
+
+    def transform(image, label, mask, scale, place, flip):
+        # Where the centre of each row and column of the result is in the image.
+        rows = _positions(height, scale, place[0])
+        columns = _positions(width, scale, place[1])
+        columns = jnp.where(flip, columns[::-1], columns)
+        image = _interpolated(image.astype(jnp.float32), rows, axis=0)
+        image = _interpolated(image, columns, axis=1)
+        inside = _inside(rows, height)[:, None] & _inside(columns, width)
+        near = (_nearest(rows, height)[:, None], _nearest(columns, width))
+        return (
+            jnp.where(inside[..., None], image, 0),
+            jnp.where(inside, label[near], 0),
+            inside & mask[near],
+        )
+
+    image, label, mask = jax.vmap(transform)(
+        batch["image"], batch["label"], batch["mask"], scale, place, flip
+    )
+    return {**batch, "image": image, "label": label, "mask": mask}
+
+
+def _positions(size: int, scale: jax.Array, place: jax.Array) -> jax.Array:
+    """Returns where the pixels of a scaled axis were, f32[size], in pixels.
+
+    Args:
+      size: Length of the axis, before and after.
+      scale: f32[], factor by which it is scaled.
+      place: f32[] in [0, 1], from the first to the last place of the crop.
+    """
+    # The result shows size / scale pixels. Of a smaller image that is more than there
+    # are, and the beginning is before the first one.
+    begin = place * (size - size / scale)
+    return begin + (jnp.arange(size, dtype=jnp.float32) + 0.5) / scale - 0.5
+
+
+def _inside(positions: jax.Array, size: int) -> jax.Array:
+    """Whether positions are in a pixel of an axis of this size."""
+    return (positions >= -0.5) & (positions < size - 0.5)
+
+
+def _nearest(positions: jax.Array, size: int) -> jax.Array:
+    """Returns the pixels that positions are in, i32[...]; ends are repeated."""
+    return jnp.clip(jnp.floor(positions + 0.5).astype(jnp.int32), 0, size - 1)
+
+
+def _interpolated(image: jax.Array, positions: jax.Array, *, axis: int) -> jax.Array:
+    """Interpolates an image linearly at positions of an axis; ends are repeated."""
+    last = image.shape[axis] - 1
+    positions = jnp.clip(positions, 0, last)
+    before = jnp.floor(positions)
+    share = positions - before
+    before = before.astype(jnp.int32)
+    after = jnp.minimum(before + 1, last)
+    shape = [1] * image.ndim
+    shape[axis] = -1
+    share = share.reshape(shape)
+    low, high = (jnp.take(image, index, axis=axis) for index in (before, after))
+    return low * (1 - share) + high * share
+
+
+@dataclasses.dataclass(frozen=True)
+class JointPreparation:
+    """What training does with a batch of segmentation before the network sees it.
+
+    Attributes:
+      normalize: f32[B, H, W, C] in 0 to 255 -> f32[B, H, W, C].
+      augment: Whether images and labels are scaled, cropped and flipped before.
+      class_weights: Weight of the loss of a pixel by its class, K numbers of at least
+        0; None where all count the same.
+    """
+
+    normalize: Callable[[jax.Array], jax.Array]
+    augment: bool
+    class_weights: tuple[float, ...] | None = None
+
+    def __call__(self, key: jax.Array, batch: Batch) -> Batch:
+        """Returns the batch with `image` normalised and, of weighted classes, `weight`.
+
+        Args:
+          key: Key of the augmentation.
+          batch: `image` u8[B, H, W, C], `label` i32[B, H, W] and `mask` bool[B, H, W].
+        """
+        if self.augment:
+            batch = joint_scale_crop_flip(key, batch)
+        batch = {**batch, "image": self.normalize(batch["image"])}
+        if self.class_weights is not None:
+            weights = jnp.asarray(self.class_weights, jnp.float32)
+            batch["weight"] = weights[batch["label"]]
+        return batch

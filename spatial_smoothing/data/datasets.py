@@ -33,6 +33,11 @@ class Dataset(NamedTuple):
         """H, W, C."""
         return self.images.shape[1:]
 
+    @property
+    def label_shape(self) -> tuple[int, ...]:
+        """(): a label is one class."""
+        return ()
+
     def checksum(self) -> str:
         """Returns a short text that differs where data sets do."""
         value = zlib.crc32(self.labels, zlib.crc32(np.ascontiguousarray(self.images)))

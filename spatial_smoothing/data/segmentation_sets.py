@@ -295,12 +295,19 @@ class SegmentationDataset:
 
     def _put_label(self, batch: Batch, row: int, position: int) -> None:
         """Writes the label of an example to a row of a batch."""
-        if self.in_memory:
-            label = self.labels[position]
-        else:
-            label = self.frames.label(int(self.rows[position]))
+        label = self.label(position)
         batch["mask"][row] = label != VOID
         batch["label"][row] = np.where(label == VOID, 0, label)
+
+    def label(self, position: int) -> np.ndarray:
+        """Returns the label u8[H, W] of an example.
+
+        Args:
+          position: Position of the example in this data set, in [0, N).
+        """
+        if self.in_memory:
+            return self.labels[position]
+        return self.frames.label(int(self.rows[position]))
 
     def example(self, position: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns image u8[H, W, 3] and label u8[H, W] of an example.
@@ -310,8 +317,7 @@ class SegmentationDataset:
         """
         if self.in_memory:
             return self.images[position], self.labels[position]
-        number = int(self.rows[position])
-        return self.frames.image(number), self.frames.label(number)
+        return self.frames.image(int(self.rows[position])), self.label(position)
 
     def _iterate(
         self,

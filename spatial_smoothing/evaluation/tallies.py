@@ -75,14 +75,16 @@ def tally_of(mixture: Mixture, batch: Batch, **options) -> Tally:
 
     Args:
       mixture: Predictions for the B images of the batch, without leading axes.
-      batch: With `label` i32[B] and `mask` bool[B].
+      batch: With `label` i32[B] and `mask` bool[B]; of segmentation, both [B, H, W].
       **options: `cutoffs` and `bins` of `metrics.tally`.
     """
     log_probs = mixture.log_probs()
+    # The examples of segmentation are its pixels.
+    log_probs = log_probs.reshape(-1, log_probs.shape[-1])
     return metrics.tally(
         jnp.exp(log_probs),
-        batch["label"],
-        batch["mask"],
+        batch["label"].reshape(-1),
+        batch["mask"].reshape(-1),
         log_probs=log_probs,
         **options,
     )

@@ -224,6 +224,13 @@ def build_model(config: Mapping[str, Any]) -> Network:
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     dataset = source(config)
+    row = zoo.spec(config["model"])
+    if row.network.task != dataset.task:
+        group = "segmentation" if dataset.task == sources.SEGMENTATION else "paper"
+        raise ValueError(
+            f"{row.name} is for {row.network.task}, and {dataset.name} for "
+            f"{dataset.task}; choose a model such as {zoo.names(group=group)[0]}"
+        )
     model = zoo.build(
         config["model"],
         num_classes=dataset.num_classes,

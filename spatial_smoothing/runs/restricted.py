@@ -49,6 +49,6 @@ def tested_on(
         "image_size": source.image_size,
         "mean": list(source.mean),
         "std": list(source.std),
-        "in_memory": not source.augments_on_host,
+        "in_memory": source.in_memory,
     }
     return restrict(run, found.classes)._replace(config=config)

@@ -52,6 +52,8 @@ SINCE = {
     "init_from": None,
     "freeze": None,
     "backbone_factor": 1.0,
+    "optimizer": "sgd",
+    "class_weights": None,
 }
 # What the data set tells, which a run keeps; see `Source.facts`.
 _FACTS = ("class_names", "image_size", "mean", "std", "in_memory")
@@ -137,7 +139,7 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
         random_bits.check_seed(config["seed"])
         last = config["seed"] + config.get("members", 1) - 1
         random_bits.check_seed(last, name="seed + members - 1")
-    if config.get("members", 1) > 1 and recipes.source(config).augments_on_host:
+    if config.get("members", 1) > 1 and not recipes.source(config).in_memory:
         raise ValueError(input_pipeline.NO_MEMBERS)
     path = paths.absolute(workdir)
     with processes.together():

@@ -21,6 +21,7 @@ from spatial_smoothing.data import batches
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.data.datasets import AnyDataset, Dataset, DatasetShape
 from spatial_smoothing.data.images.pipeline import EncodedDataset
+from spatial_smoothing.data.segmentation_sets import SegmentationDataset
 from spatial_smoothing.runtime import sharding
 
 Tree = Any
@@ -94,11 +95,16 @@ def create(
     Raises:
       ValueError: if several members are to be trained on encoded examples.
     """
-    if isinstance(dataset, Dataset):
+    if isinstance(dataset, Dataset) or _is_in_memory(dataset):
         return _ResidentPipeline(dataset, order_keys, batch_size, mesh)
     if order_keys.ndim:
         raise ValueError(NO_MEMBERS)
     return _EncodedPipeline(dataset, seed, total_steps, batch_size, mesh)
+
+
+def _is_in_memory(dataset: AnyDataset) -> bool:
+    """Whether a data set is one of segmentation whose examples are in memory."""
+    return isinstance(dataset, SegmentationDataset) and dataset.in_memory
 
 
 def abstract(
@@ -127,6 +133,9 @@ def abstract(
     shape = (dataset.num_examples, math.prod(dataset.image_shape))
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
     labels = jax.ShapeDtypeStruct(shape[:1], jnp.int32)
+    if dataset.label_shape:
+        flat = (dataset.num_examples, math.prod(dataset.label_shape))
+        labels = jax.ShapeDtypeStruct(flat, jnp.uint8)
     everywhere = sharding.replicated(mesh)
     pipeline.shared_arrays = sharding.placed((images, labels), everywhere)
     return pipeline
@@ -207,7 +216,8 @@ class _ResidentBatches:
 
     Each member has an order of its own: `member_inputs` is the order of the examples in
     the epoch, i32[n] or i32[M, n]. Images are u8[n, H W C]: of u8[n, H, W, C] a TPU
-    would copy the whole data set into a layout of four times its bytes.
+    would copy the whole data set into a layout of four times its bytes. Labels are
+    i32[n], or of segmentation u8[n, H W].
     """
 
     resident = True
@@ -215,13 +225,14 @@ class _ResidentBatches:
 
     def __init__(
         self,
-        dataset: Dataset | DatasetShape,
+        dataset: Dataset | SegmentationDataset | DatasetShape,
         batch_size: int,
         mesh: Mesh,
         *,
         members: int,
     ):
         self._batch_size, self._image_shape = batch_size, dataset.image_shape
+        self._label_shape = dataset.label_shape
         self.steps_per_epoch = batches.num_batches(dataset.num_examples, batch_size)
         shape, order_sharding = (dataset.num_examples,), sharding.replicated(mesh)
         if members > 1:
@@ -240,18 +251,27 @@ class _ResidentBatches:
             images, labels, member_inputs, index, batch_size=self._batch_size
         )
         shape = (self._batch_size, *self._image_shape)
-        return {**batch, "image": batch["image"].reshape(shape)}
+        batch = {**batch, "image": batch["image"].reshape(shape)}
+        if self._label_shape:
+            return batches.with_pixel_mask(batch, self._label_shape)
+        return batch
 
 
 class _ResidentPipeline(_ResidentBatches):
     """Examples that are on all devices."""
 
     def __init__(
-        self, dataset: Dataset, order_keys: jax.Array, batch_size: int, mesh: Mesh
+        self,
+        dataset: Dataset | SegmentationDataset,
+        order_keys: jax.Array,
+        batch_size: int,
+        mesh: Mesh,
     ):
         super().__init__(dataset, batch_size, mesh, members=order_keys.size)
-        flat = dataset.images.reshape(dataset.num_examples, -1)
-        self.shared_arrays = sharding.replicate((flat, dataset.labels), mesh)
+        flat, labels = dataset.images.reshape(dataset.num_examples, -1), dataset.labels
+        if dataset.label_shape:
+            labels = labels.reshape(dataset.num_examples, -1)
+        self.shared_arrays = sharding.replicate((flat, labels), mesh)
         self._epoch = None
 
         def order(key: jax.Array, epoch: jax.Array) -> jax.Array:
@@ -284,15 +304,18 @@ class _EncodedBatches:
     resident, shared_arrays = False, ()
 
     def __init__(
-        self, dataset: EncodedDataset | DatasetShape, batch_size: int, mesh: Mesh
+        self,
+        dataset: EncodedDataset | SegmentationDataset | DatasetShape,
+        batch_size: int,
+        mesh: Mesh,
     ):
         self.steps_per_epoch = batches.num_batches(dataset.num_examples, batch_size)
         # A short batch is padded, so that all batches have these shapes.
         shape = (batch_size, *dataset.image_shape)
         kinds = {
             "image": (shape, jnp.uint8),
-            "label": (shape[:1], jnp.int32),
-            "mask": (shape[:1], bool),
+            "label": ((batch_size, *dataset.label_shape), jnp.int32),
+            "mask": ((batch_size, *dataset.label_shape), bool),
         }
         self.inputs_struct = {
             name: jax.ShapeDtypeStruct(*kind, sharding=sharding.split(mesh))
@@ -310,7 +333,7 @@ class _EncodedPipeline(_EncodedBatches):
 
     def __init__(
         self,
-        dataset: EncodedDataset,
+        dataset: EncodedDataset | SegmentationDataset,
         seed: int,
         total_steps: int,
         batch_size: int,

@@ -107,7 +107,7 @@ def fit(
             saving.checkpoints,
         )
     step, total = steps_made(state), hyperparameters.epochs * pipeline.steps_per_epoch
-    epochs = _Epochs(monitoring, hyperparameters, pipeline)
+    epochs = _Epochs(monitoring, hyperparameters, pipeline, dataset)
     try:
         log.start(step=step, total=total, steps_per_epoch=pipeline.steps_per_epoch)
         # A checkpoint is not saved again after its epoch is logged, so that it cannot
@@ -233,8 +233,11 @@ class _Epochs:
         monitoring: Monitoring,
         hyperparameters: Hyperparameters,
         pipeline: TimedPipeline,
+        dataset: AnyDataset,
     ):
         self._monitoring, self._pipeline = monitoring, pipeline
+        self._images = dataset.num_examples * hyperparameters.members
+        self._counts_pixels = bool(dataset.label_shape)
         self._schedule = hyperparameters.schedule
         self._times = StepTimes(pipeline)
         self.steps_per_epoch = pipeline.steps_per_epoch
@@ -272,13 +275,16 @@ class _Epochs:
         count, loss, correct = (float(np.sum(value)) for value in state.sums)
         step = steps_made(state)
         steps_of_epoch = (step - 1) % self.steps_per_epoch + 1
+        images = count / steps_of_epoch
+        if self._counts_pixels:
+            images = self._images / self.steps_per_epoch
         return {
             "epoch": self.of(step),
             "step": step,
             "train_loss": loss / count,
             "train_accuracy": correct / count,
             "learning_rate": float(self._schedule(step - 1)),
-            **self._times.record(count / steps_of_epoch),
+            **self._times.record(images),
         }
 
 

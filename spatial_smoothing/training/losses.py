@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from spatial_smoothing.data import batches
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.runtime import random_bits
 from spatial_smoothing.training import freezing
@@ -22,7 +23,7 @@ class LossOutputs(NamedTuple):
     """What a training loss finds on the way.
 
     Attributes:
-      logits: f32[B, K], predictions of the batch.
+      logits: f32[B, K], or f32[B, H, W, K] of segmentation, predictions of the batch.
       batch_stats: Updated running statistics of batch normalisation, `{}` if none.
     """
 
@@ -41,13 +42,17 @@ def training_loss(
 ) -> tuple[jax.Array, LossOutputs]:
     """Returns the loss of a step: the mean cross-entropy of the examples in the mask.
 
+    The examples of segmentation are pixels. Where they have weights, the loss is the
+    sum of weight times cross-entropy, divided by the number of pixels in the mask.
     Weight decay is no part of it; the optimiser adds it to the gradients.
 
     Args:
       model: The network.
       variables: Its Flax variables, `{"params", "batch_stats"}`.
       batch: `image` f32[B, H, W, C] augmented and normalised, `label` i32[B] in [0, K),
-        `mask` bool[B], False for padding.
+        `mask` bool[B], False for padding. Of segmentation, `label` is i32[B, H, W] and
+        `mask` bool[B, H, W], False for void pixels too; there may be a `weight`
+        f32[B, H, W], at least 0.
       dropout_key: PRNG key of the dropout masks.
       train: Whether batch normalisation uses the statistics of the batch, and updates
         the running ones. If False, it uses the running ones, and dropout stays on.
@@ -65,7 +70,8 @@ def training_loss(
                 variables,
                 batch["image"],
                 train=True,
-                mask=mask,  # padding takes no part in the statistics of a batch
+                # Padding takes no part in the statistics of a batch.
+                mask=_images_of_statistics(mask),
                 rngs=rngs,
                 mutable=["batch_stats"],
             )
@@ -76,6 +82,24 @@ def training_loss(
     # Sums over examples are at least float32, whatever the network computes in.
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if "weight" in batch:
+        losses = losses * batch["weight"].astype(losses.dtype)
+    count = mask.sum(dtype=losses.dtype)
+    if mask.ndim > 1:
+        count = jnp.maximum(count, 1)  # all pixels of a batch may be void
     # `where`, not a product: the loss of padding may be infinite.
-    mean = jnp.where(mask, losses, 0).sum() / mask.sum(dtype=losses.dtype)
+    mean = jnp.where(mask, losses, 0).sum() / count
     return mean, LossOutputs(logits, batch_stats)
+
+
+def _images_of_statistics(mask: jax.Array) -> jax.Array:
+    """Returns the images that batch normalisation takes its statistics over, bool[B].
+
+    Args:
+      mask: bool[B], or of segmentation bool[B, H, W].
+    """
+    if mask.ndim == 1:
+        return mask
+    images = batches.image_mask(mask)
+    # A batch whose pixels are all void has statistics too: the mean of nothing is NaN.
+    return images | ~images.any()

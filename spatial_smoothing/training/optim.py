@@ -1,4 +1,4 @@
-"""The optimiser of the paper's code: SGD with momentum, and its learning rates."""
+"""The optimisers of the paper: SGD with momentum, Adam, and their learning rates."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from spatial_smoothing.training import freezing
+
+Optimizer = optax.GradientTransformation
+# Names of the optimisers below that a config may choose.
+NAMES = ("sgd", "adam")
 
 
 def warmup_multistep(
@@ -70,6 +74,22 @@ def sgd(
     return optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.trace(momentum),
+        optax.scale_by_learning_rate(schedule),
+    )
+
+
+def adam(
+    schedule: optax.ScalarOrSchedule, *, weight_decay: float = 0.0
+) -> optax.GradientTransformation:
+    """Returns PyTorch's Adam: weight decay is added to the gradients, before moments.
+
+    Args:
+      schedule: Learning rate, or a function from step to learning rate.
+      weight_decay: Factor of the parameters in the gradient, at least 0.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
         optax.scale_by_learning_rate(schedule),
     )
 

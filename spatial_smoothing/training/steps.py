@@ -19,6 +19,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 
+from spatial_smoothing.data.augment import JointPreparation
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.forms import gradients
 from spatial_smoothing.runtime import cpu, processes, random_bits, sharding
@@ -26,17 +27,18 @@ from spatial_smoothing.training import freezing
 from spatial_smoothing.training.input_pipeline import InputPipeline
 from spatial_smoothing.training.losses import LossOutputs, training_loss
 
-Prepare = Callable[[jax.Array, jax.Array], jax.Array]
+# `(key, images) -> images`, or a preparation of images and labels together.
+Prepare = Callable[[jax.Array, jax.Array], jax.Array] | JointPreparation
 Advance = Callable[..., "TrainState"]  # see `compile_steps`
 _MemberStep = Callable[..., "TrainState"]  # see `_member_step`
 
 
 class Sums(NamedTuple):
-    """Sums over the examples of the epoch so far.
+    """Sums over the examples of the epoch so far; of segmentation, over the pixels.
 
     Attributes:
       count: i32[] or i32[M], examples.
-      loss: f32[] or f32[M], their cross-entropy in nats.
+      loss: f32[] or f32[M], their cross-entropy in nats, times their weights.
       correct: i32[] or i32[M], examples whose most probable class is their label.
     """
 
@@ -213,6 +215,19 @@ def with_values(
 def steps_made(state: TrainState) -> int:
     """Returns the number of steps that all members have made; waits for the devices."""
     return int(np.min(sharding.gather(state.step)))
+
+
+def prepared(prepare: Prepare, key: jax.Array, batch: Batch) -> Batch:
+    """Returns a batch as the network takes it, augmented and normalised.
+
+    Args:
+      prepare: What changes the images, or images and labels together.
+      key: Key of the augmentation.
+      batch: A batch with `image` u8[B, H, W, C].
+    """
+    if isinstance(prepare, JointPreparation):
+        return prepare(key, batch)
+    return {**batch, "image": prepare(key, batch["image"])}
 
 
 def train_step(
@@ -452,7 +467,7 @@ def _member_step(
                 # The first step of an epoch begins its sums.
                 sums=jax.tree.map(lambda x: jnp.where(index == 0, 0, x), state.sums),
             ),
-            {**batch, "image": prepare(prepare_key, batch["image"])},
+            prepared(prepare, prepare_key, batch),
             model=model,
             optimizer=optimizer,
             dropout_key=dropout_key,

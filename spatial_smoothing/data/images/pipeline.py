@@ -78,6 +78,11 @@ class EncodedDataset:
         return self.size, self.size, 3
 
     @property
+    def label_shape(self) -> tuple[int, ...]:
+        """(): a label is one class."""
+        return ()
+
+    @property
     def labels(self) -> np.ndarray:
         """i32[N]; reads every record."""
         positions = progress.track(
