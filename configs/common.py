@@ -105,20 +105,43 @@ def get_config() -> ConfigDict:
     config.batch_size = 128
     # Learning rate after the warm-up.
     config.learning_rate = 0.1
+    # Batch size that the learning rate is for: it is multiplied by the number of
+    # different examples in a step over this one. None multiplies by nothing.
+    config.learning_rate_batch = config_dict.placeholder(int)
+    # How the learning rate falls after the warm-up: "multistep" at the milestones,
+    # "cosine" with every step, to 0 at the end.
+    config.schedule = "multistep"
     # Epochs after the warm-up at which the learning rate is multiplied by the factor.
     config.milestones = (60, 120, 160)
     # Factor of the learning rate at each milestone.
     config.factor = 0.2
-    # Momentum of SGD.
-    config.momentum = 0.9
-    # Weight decay: coupled L2, on all parameters.
-    config.weight_decay = 5e-4
-    # Optimizer; adam has the betas 0.9 and 0.999, and no momentum.
+    # The optimiser: sgd, adam or adamw.
     config.optimizer = "sgd"
+    # Momentum of SGD; of Adam and AdamW, the decay of the mean of the
+    # gradients (beta1).
+    config.momentum = 0.9
+    # Whether the momentum is Nesterov's.
+    config.nesterov = False
+    # Weight decay on all parameters: coupled L2 of SGD and Adam, decoupled of AdamW.
+    config.weight_decay = 5e-4
     # Weights of the classes in the loss of segmentation: a number for each class, or
     # median_frequency, the median of the frequencies of all classes by that of each.
     # None is the same weight for all.
     config.class_weights = config_dict.placeholder(tuple)
+    # Probability that the targets move from the label to all classes alike.
+    config.label_smoothing = 0.0
+    # Alpha of mixup: images are mixed with weights of Beta(alpha, alpha); 0 is none.
+    config.mixup = 0.0
+    # Decay of the exponential moving average of the parameters, as in 0.999, which is
+    # evaluated in their place; 0 is none.
+    config.ema = 0.0
+    # Number of times that each example is in a step, with dropout masks of its own each
+    # time. The batch size counts all of them: a step costs the same, an epoch has so
+    # many times the steps.
+    config.train_samples = 1
+    # Loss of these samples: "mean" is the mean of their losses, "of_mean" is the loss
+    # of their mean prediction.
+    config.train_samples_loss = "mean"
 
     # Speed and monitoring. None of these fields changes what is trained.
 

@@ -20,6 +20,7 @@ from spatial_smoothing.models.heads import HEADS
 from spatial_smoothing.models.network import HEAD, MASKS, PLACEMENTS, STEMS
 from spatial_smoothing.runs import recipes
 from spatial_smoothing.training import optim
+from spatial_smoothing.training.objectives import SAMPLES_LOSSES
 
 # JAX makes keys of 32 bits: a larger seed would be another, smaller one.
 MAX_SEED = 2**32 - 1
@@ -150,12 +151,20 @@ FIELDS = {
     "warmup_epochs": _whole(0),
     "batch_size": _whole(1),
     "learning_rate": Field(float, least=0),
+    "learning_rate_batch": _whole(1),
+    "schedule": Field(str, words=tuple(optim.SCHEDULES)),
     "milestones": _whole(0, is_list=True, can_be_empty=True),
     "factor": Field(float, least=0),
+    "optimizer": Field(str, words=tuple(optim.OPTIMIZERS)),
     "momentum": Field(float, least=0),
+    "nesterov": Field(bool),
     "weight_decay": Field(float, least=0),
-    "optimizer": Field(str, words=optim.NAMES),
     "class_weights": Field(float, is_list=True, least=0, words=(MEDIAN_FREQUENCY,)),
+    "label_smoothing": Field(float, least=0, below=1),
+    "mixup": Field(float, least=0),
+    "ema": Field(float, least=0, below=1),
+    "train_samples": _whole(1),
+    "train_samples_loss": Field(str, words=SAMPLES_LOSSES),
     "num_workers": _whole(0),
     "eval_every": _whole(1),
     "eval_batch_size": _whole(1),

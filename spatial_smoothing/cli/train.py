@@ -29,15 +29,17 @@ from spatial_smoothing.cli import (
 from spatial_smoothing.data import augment, batches, class_weights, datasets, sources
 from spatial_smoothing.data.datasets import AnyDataset, DatasetShape
 from spatial_smoothing.data.sources import Source
+from spatial_smoothing.models.heads import HEADS
 from spatial_smoothing.models.network import Network
 from spatial_smoothing.runs import initial_weights, labels, locks, recipes, workdirs
 from spatial_smoothing.runs.initial_weights import InitialWeights, Pretrained
 from spatial_smoothing.runtime import processes, sharding
 from spatial_smoothing.runtime.interrupts import Interrupts
-from spatial_smoothing.training import freezing, logs, optim, profiling
+from spatial_smoothing.training import freezing, logs, objectives, optim, profiling
 from spatial_smoothing.training.checkpoints import Checkpoints
 from spatial_smoothing.training.costing import trace_step
 from spatial_smoothing.training.loop import check_batch_size, fit
+from spatial_smoothing.training.objectives import StepOptions
 from spatial_smoothing.training.options import (
     Hyperparameters,
     Log,
@@ -110,7 +112,14 @@ class Job:
     @property
     def steps_per_epoch(self) -> int:
         """The number of batches that hold all examples once."""
-        return batches.num_batches(self.train.num_examples, self.config["batch_size"])
+        return batches.num_batches(self.train.num_examples, self.examples_per_step)
+
+    @property
+    def examples_per_step(self) -> int:
+        """The number of different examples of a batch, which may repeat them."""
+        return objectives.examples_of_step(
+            self.config["batch_size"], self.config["train_samples"]
+        )
 
 
 def load(config: Mapping[str, Any], *, pretrained: Pretrained | None = None) -> Job:
@@ -171,7 +180,12 @@ def assemble(
         read(source.name, recipes.train_split(config)),
         fraction=config["val_fraction"],
     )
-    check_batch_size(config["batch_size"], train, mesh)
+    check_batch_size(
+        objectives.examples_of_step(config["batch_size"], config["train_samples"]),
+        train,
+        mesh,
+    )
+    check_train_samples(config, model)
     splits = {"test": read(source.name, "test")}
     if config["val_fraction"]:
         splits = {"val": held_out, **splits}
@@ -232,6 +246,21 @@ def _class_weights(
     return tuple(map(float, given))
 
 
+def check_train_samples(config: Mapping[str, Any], model: Network) -> None:
+    """Raises ValueError if all samples of an example would be equal in training.
+
+    Args:
+      config: A config with `train_samples`.
+      model: The network.
+    """
+    draws = model.has_dropout or "rate" in HEADS[model.head]
+    if config["train_samples"] > 1 and not draws:
+        raise ValueError(
+            f"train_samples {config['train_samples']} is for networks with dropout: "
+            f"all samples of an example would be equal for {config['model']}"
+        )
+
+
 def train(
     job: Job,
     workdir: epath.Path,
@@ -280,44 +309,30 @@ def train(
 
 def hyperparameters(job: Job) -> Hyperparameters:
     """Returns how the network of a job learns."""
-    config, schedule = job.config, _schedule(job)
+    config = job.config
+    optimizer, schedule = optim.of_config(config, steps_per_epoch=job.steps_per_epoch)
     frozen = tuple(config["freeze"] or ())
     return Hyperparameters(
         prepare=job.prepare,
         schedule=schedule,
         optimizer=optim.by_part(
-            _optimizer(config, schedule),
+            optimizer,
             frozen=frozen,
             backbone_factor=config["backbone_factor"],
         ),
         epochs=job.epochs,
-        batch_size=config["batch_size"],
+        batch_size=job.examples_per_step,
         seed=config["seed"],
         members=config["members"],
         initial=job.initial and job.initial.values,
         frozen=frozen,
-    )
-
-
-def _optimizer(
-    config: Mapping[str, Any], schedule: Callable[..., Any]
-) -> optim.Optimizer:
-    """Returns the optimiser of a config, with its learning rates."""
-    if config["optimizer"] == "adam":
-        return optim.adam(schedule, weight_decay=config["weight_decay"])
-    return optim.sgd(
-        schedule, momentum=config["momentum"], weight_decay=config["weight_decay"]
-    )
-
-
-def _schedule(job: Job) -> Callable[..., Any]:
-    """Returns step -> learning rate."""
-    return optim.warmup_multistep(
-        job.config["learning_rate"],
-        steps_per_epoch=job.steps_per_epoch,
-        warmup_epochs=job.config["warmup_epochs"],
-        milestones=job.config["milestones"],
-        factor=job.config["factor"],
+        step_options=StepOptions(
+            label_smoothing=config["label_smoothing"],
+            mixup=config["mixup"],
+            train_samples=config["train_samples"],
+            train_samples_loss=config["train_samples_loss"],
+            ema=config["ema"],
+        ),
     )
 
 

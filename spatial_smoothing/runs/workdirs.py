@@ -52,8 +52,16 @@ SINCE = {
     "init_from": None,
     "freeze": None,
     "backbone_factor": 1.0,
+    "learning_rate_batch": None,
+    "schedule": "multistep",
     "optimizer": "sgd",
     "class_weights": None,
+    "nesterov": False,
+    "label_smoothing": 0.0,
+    "mixup": 0.0,
+    "ema": 0.0,
+    "train_samples": 1,
+    "train_samples_loss": "mean",
 }
 # What the data set tells, which a run keeps; see `Source.facts`.
 _FACTS = ("class_names", "image_size", "mean", "std", "in_memory")

@@ -37,7 +37,12 @@ def trace_step(
     optimizer = hyperparameters.optimizer
     state = abstract_state(
         lambda: init_state(
-            model, optimizer, dataset.image_shape, seed=seed, members=members
+            model,
+            optimizer,
+            dataset.image_shape,
+            seed=seed,
+            members=members,
+            averages=hyperparameters.step_options.ema > 0,
         ),
         mesh,
         sharded=placement.shard_state,
@@ -54,5 +59,6 @@ def trace_step(
         seed=seed,
         mesh=mesh,
         frozen=hyperparameters.frozen,
+        options=hyperparameters.step_options,
     )
     return program.jitted.trace(*program.arguments)

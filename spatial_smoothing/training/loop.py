@@ -6,10 +6,12 @@ where an uninterrupted run ends. A checkpoint may lie anywhere in an epoch.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -169,7 +171,12 @@ def _prepare_run(
     optimizer = hyperparameters.optimizer
     state = place_state(
         lambda: init_state(
-            model, optimizer, dataset.image_shape, seed=seed, members=members
+            model,
+            optimizer,
+            dataset.image_shape,
+            seed=seed,
+            members=members,
+            averages=hyperparameters.step_options.ema > 0,
         ),
         mesh,
         sharded=placement.shard_state,
@@ -178,14 +185,15 @@ def _prepare_run(
     epoch_to_log = False
     restored = checkpoints and checkpoints.restore(**_items(abstract(state)))
     if restored is not None:
-        state = state.replace(
-            variables=restored.items["variables"], **restored.items["rest"]
-        )
+        state = _with_items(state, restored.items)
         # The oldest checkpoints do not say it: they were saved after the record.
         epoch_to_log = not restored.metadata.get("recorded", True)
     elif hyperparameters.initial is not None:
         variables = with_values(state.variables, hyperparameters.initial)
         state = state.replace(variables=variables)
+        if state.average is not None:
+            # Arrays of its own: a step is given the memory of both.
+            state = state.replace(average=jax.tree.map(jnp.copy, variables))
     # The last batch of an epoch may be short.
     batch_size = hyperparameters.batch_size
     steps_per_epoch = num_batches(dataset.num_examples, batch_size)
@@ -219,6 +227,7 @@ def _compile(
             seed=hyperparameters.seed,
             mesh=mesh,
             frozen=hyperparameters.frozen,
+            options=hyperparameters.step_options,
         )
     if monitoring.profile is None:
         return advance
@@ -262,7 +271,7 @@ class _Epochs:
         due = is_last or record["epoch"] % self._monitoring.eval_every == 0
         if due and self._monitoring.evaluate is not None:
             with self._monitoring.log.status("evaluating"):
-                scores = self._monitoring.evaluate(state.variables)
+                scores = self._monitoring.evaluate(state.evaluated)
         if scores is None:
             return False
         self._monitoring.log.epoch(record | scores)
@@ -376,4 +385,15 @@ def _items(state: TrainState) -> dict[str, Any]:
     """Returns the items of a checkpoint: what evaluation needs, and the rest."""
     # `finite` is not saved: a state that is not finite never is.
     rest = {"step": state.step, "opt_state": state.opt_state, "sums": state.sums}
-    return {"variables": state.variables, "rest": rest}
+    if state.average is not None:
+        rest["trained"] = state.variables
+    return {"variables": state.evaluated, "rest": rest}
+
+
+def _with_items(state: TrainState, items: Mapping[str, Any]) -> TrainState:
+    """Returns a state with the values of a checkpoint that `_items` made."""
+    variables, rest = items["variables"], dict(items["rest"])
+    trained = rest.pop("trained", None)
+    if trained is None:
+        return state.replace(variables=variables, **rest)
+    return state.replace(variables=trained, average=variables, **rest)

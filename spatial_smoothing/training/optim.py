@@ -1,16 +1,69 @@
-"""The optimisers of the paper: SGD with momentum, Adam, and their learning rates."""
+"""The optimiser of the paper's code, SGD with momentum, and others; learning rates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from spatial_smoothing.training import freezing
+from spatial_smoothing.lookup import lookup
+from spatial_smoothing.training import freezing, objectives
 
-Optimizer = optax.GradientTransformation
-# Names of the optimisers below that a config may choose.
-NAMES = ("sgd", "adam")
+SCHEDULES = {
+    "multistep": "falls at the milestones",
+    "cosine": "falls with every step",
+}
+OPTIMIZERS = {
+    "sgd": "SGD with momentum",
+    "adam": "Adam with coupled weight decay",
+    "adamw": "Adam with decoupled weight decay",
+}
+
+
+def of_config(
+    config: Mapping[str, Any], *, steps_per_epoch: int
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Returns the optimiser that a config describes, and its learning rate.
+
+    Args:
+      config: A config with all fields of `configs/common.py`.
+      steps_per_epoch: Steps of one epoch, at least 1.
+
+    Returns:
+      The optimiser, without what `by_part` adds, and the function from step to learning
+      rate that it uses.
+
+    Raises:
+      ValueError: for an unknown schedule or optimiser.
+    """
+    lookup(SCHEDULES, config["schedule"], "schedule")
+    lookup(OPTIMIZERS, config["optimizer"], "optimizer")
+    rate = config["learning_rate"]
+    if config["learning_rate_batch"] is not None:
+        examples = objectives.examples_of_step(
+            config["batch_size"], config["train_samples"]
+        )
+        rate *= examples / config["learning_rate_batch"]
+    shared = {
+        "steps_per_epoch": steps_per_epoch,
+        "warmup_epochs": config["warmup_epochs"],
+    }
+    if config["schedule"] == "cosine":
+        schedule = warmup_cosine(rate, epochs=config["epochs"], **shared)
+    else:
+        schedule = warmup_multistep(
+            rate, milestones=config["milestones"], factor=config["factor"], **shared
+        )
+    options = {
+        "weight_decay": config["weight_decay"],
+        "nesterov": config["nesterov"],
+    }
+    if config["optimizer"] == "adam":
+        return adam(schedule, beta1=config["momentum"], **options), schedule
+    if config["optimizer"] == "adamw":
+        return adamw(schedule, beta1=config["momentum"], **options), schedule
+    return sgd(schedule, momentum=config["momentum"], **options), schedule
 
 
 def warmup_multistep(
@@ -54,42 +107,108 @@ def warmup_multistep(
     return schedule
 
 
+def warmup_cosine(
+    learning_rate: float,
+    *,
+    steps_per_epoch: int,
+    epochs: int,
+    warmup_epochs: int = 1,
+) -> optax.Schedule:
+    """Returns a schedule that rises linearly from 0, then falls along half a cosine.
+
+    After warm-up, step i of n has the rate `learning_rate (1 + cos(pi i / n)) / 2`. It
+    changes with every step, and would be 0 in the step after the last one.
+
+    Args:
+      learning_rate: Rate after warm-up, at least 0.
+      steps_per_epoch: Steps of one epoch, at least 1.
+      epochs: Epochs after warm-up, at least 1.
+      warmup_epochs: Epochs of warm-up, at least 0; see `warmup_multistep`.
+
+    Returns:
+      A function from step, i32[], to learning rate, f32[].
+
+    Source: Loshchilov & Hutter, "SGDR", ICLR 2017, equation 5, without restarts.
+    """
+    warmup, steps = warmup_epochs * steps_per_epoch, epochs * steps_per_epoch
+
+    def schedule(step: jax.Array) -> jax.Array:
+        step = jnp.asarray(step)
+        passed = jnp.clip((step - warmup) / steps, 0, 1)
+        rate = learning_rate * (1 + jnp.cos(jnp.pi * passed)) / 2
+        return jnp.where(step < warmup, learning_rate * step / max(warmup, 1), rate)
+
+    return schedule
+
+
+def adamw(
+    schedule: optax.ScalarOrSchedule,
+    *,
+    beta1: float = 0.9,
+    weight_decay: float = 5e-4,
+    nesterov: bool = False,
+) -> optax.GradientTransformation:
+    """Returns AdamW: weight decay is decoupled from the gradients.
+
+    Each step multiplies the parameters by 1 - (learning rate) (weight decay). The other
+    constants are the usual ones: beta2 is 0.999, epsilon is 1e-8.
+
+    Args:
+      schedule: Learning rate, or a function from step to learning rate.
+      beta1: Decay of the mean of the gradients, in [0, 1).
+      weight_decay: At least 0. It applies to all parameters, as that of `sgd` does.
+      nesterov: Whether the mean looks a step ahead, as in NAdam.
+
+    Source: Loshchilov & Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
+    """
+    return optax.adamw(schedule, b1=beta1, weight_decay=weight_decay, nesterov=nesterov)
+
+
 def sgd(
     schedule: optax.ScalarOrSchedule,
     *,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
+    nesterov: bool = False,
 ) -> optax.GradientTransformation:
     """Returns PyTorch's SGD: weight decay is added to the gradients, before momentum.
 
     Args:
       schedule: Learning rate, or a function from step to learning rate.
       momentum: Factor of the accumulated gradients in each step, in [0, 1); without
-        dampening, and without Nesterov's correction.
+        dampening.
       weight_decay: Factor of the parameters in the gradient, at least 0. It applies to
         all parameters, also to biases and those of batch normalisation.
+      nesterov: Whether the gradient is added once more to the accumulated ones before
+        they are used, as in PyTorch.
     """
     # The order matters: the accumulated gradients contain the decay, and are multiplied
     # by the rate of the step in which they are used.
     return optax.chain(
         optax.add_decayed_weights(weight_decay),
-        optax.trace(momentum),
+        optax.trace(momentum, nesterov=nesterov),
         optax.scale_by_learning_rate(schedule),
     )
 
 
 def adam(
-    schedule: optax.ScalarOrSchedule, *, weight_decay: float = 0.0
+    schedule: optax.ScalarOrSchedule,
+    *,
+    beta1: float = 0.9,
+    weight_decay: float = 0.0,
+    nesterov: bool = False,
 ) -> optax.GradientTransformation:
     """Returns PyTorch's Adam: weight decay is added to the gradients, before moments.
 
     Args:
       schedule: Learning rate, or a function from step to learning rate.
+      beta1: Decay of the mean of the gradients, in [0, 1).
       weight_decay: Factor of the parameters in the gradient, at least 0.
+      nesterov: Whether the mean looks a step ahead, as in NAdam.
     """
     return optax.chain(
         optax.add_decayed_weights(weight_decay),
-        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
+        optax.scale_by_adam(b1=beta1, nesterov=nesterov),
         optax.scale_by_learning_rate(schedule),
     )
 

@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from spatial_smoothing.training.checkpoints import Checkpoints
+from spatial_smoothing.training.objectives import PLAIN, StepOptions
 from spatial_smoothing.training.steps import Advance, Prepare
 
 Record = dict[str, float]
@@ -92,6 +93,8 @@ class Hyperparameters:
         are left out are drawn from the seed. A run that continues does not use it.
       frozen: Names of the parts of the network that keep their weights, such as "stem"
         and "stage1"; see `freezing`. The optimiser has to know of them too.
+      step_options: How a step departs from the paper's. Of a step with R samples of
+        each example, `batch_size` counts the examples once.
     """
 
     prepare: Prepare
@@ -103,6 +106,7 @@ class Hyperparameters:
     members: int = 1
     initial: Mapping[tuple[str, ...], np.ndarray] | None = None
     frozen: tuple[str, ...] = ()
+    step_options: StepOptions = PLAIN
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,14 +23,17 @@ from spatial_smoothing.data.augment import JointPreparation
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.forms import gradients
 from spatial_smoothing.runtime import cpu, processes, random_bits, sharding
-from spatial_smoothing.training import freezing
+from spatial_smoothing.training import freezing, objectives
 from spatial_smoothing.training.input_pipeline import InputPipeline
 from spatial_smoothing.training.losses import LossOutputs, training_loss
+from spatial_smoothing.training.objectives import PLAIN, StepOptions
 
 # `(key, images) -> images`, or a preparation of images and labels together.
 Prepare = Callable[[jax.Array, jax.Array], jax.Array] | JointPreparation
 Advance = Callable[..., "TrainState"]  # see `compile_steps`
 _MemberStep = Callable[..., "TrainState"]  # see `_member_step`
+# What makes the key of mixup of the key of a seed; the others are numbers 0 to 4 of it.
+_MIXUP = 0x6D69786D
 
 
 class Sums(NamedTuple):
@@ -58,6 +61,7 @@ class TrainState:
       sums: Sums over the examples of the epoch so far.
       finite: bool[], whether all losses and gradients so far are finite. No step is
         made after the first one that is not.
+      average: Exponential moving average of `variables`; None where there is none.
     """
 
     step: jax.Array
@@ -65,6 +69,12 @@ class TrainState:
     opt_state: optax.OptState
     sums: Sums
     finite: jax.Array
+    average: dict[str, Any] | None = None
+
+    @property
+    def evaluated(self) -> dict[str, Any]:
+        """The variables to evaluate: their average where there is one."""
+        return self.variables if self.average is None else self.average
 
 
 class Streams(NamedTuple):
@@ -75,6 +85,7 @@ class Streams(NamedTuple):
     prepare: jax.Array
     dropout: jax.Array
     evaluate: jax.Array
+    mixup: jax.Array
 
     @classmethod
     def of(cls, seed: int, *, members: int = 1) -> "Streams":
@@ -91,8 +102,9 @@ class Streams(NamedTuple):
         if members > 1:
             each = [cls.of(seed + member) for member in range(members)]
             return jax.tree.map(lambda *keys: jnp.stack(keys), *each)
-        # The order of the fields decides which key each one gets: new ones go last.
-        return cls(*jax.random.split(random_bits.key(seed), len(cls._fields)))
+        key = random_bits.key(seed)
+        # Five keys as they always were: of more, these might be others.
+        return cls(*jax.random.split(key, 5), mixup=jax.random.fold_in(key, _MIXUP))
 
 
 def init_state(
@@ -102,6 +114,7 @@ def init_state(
     *,
     seed: int,
     members: int = 1,
+    averages: bool = False,
 ) -> TrainState:
     """Returns the state before the first step.
 
@@ -111,6 +124,7 @@ def init_state(
       shape: (H, W, C) of an image.
       seed: Seed of the run, in [0, 2**32).
       members: M, members of a deep ensemble; 1 for a single network.
+      averages: Whether the state has a moving average of the variables.
 
     Returns:
       The state; of M > 1 members, stacked.
@@ -128,6 +142,7 @@ def init_state(
             # count beyond 2^24.
             sums=Sums(jnp.int32(0), jnp.float32(0), jnp.int32(0)),
             finite=jnp.ones((), bool),
+            average=variables if averages else None,
         )
 
     keys = Streams.of(seed, members=members).init
@@ -180,6 +195,8 @@ def abstract_state(
     places = everywhere.replace(
         variables=shardings(shapes.variables), opt_state=shardings(shapes.opt_state)
     )
+    if shapes.average is not None:
+        places = places.replace(average=shardings(shapes.average))
     return sharding.placed(shapes, places)
 
 
@@ -238,6 +255,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     dropout_key: jax.Array,
     frozen: Sequence[str] = (),
+    options: StepOptions = PLAIN,
 ) -> TrainState:
     """Makes one step of one network.
 
@@ -249,6 +267,7 @@ def train_step(
       dropout_key: PRNG key of the dropout masks of this step.
       frozen: Names of the parts that are not differentiated; the optimiser has to leave
         them as they are too, because weight decay would change them.
+      options: How the step departs from the plain one.
 
     Returns:
       The state after the step.
@@ -260,7 +279,12 @@ def train_step(
         params = freezing.without_gradient(params, frozen)
         variables = {**state.variables, "params": params}
         return training_loss(
-            model, variables, batch, dropout_key=dropout_key, frozen=frozen
+            model,
+            variables,
+            batch,
+            dropout_key=dropout_key,
+            frozen=frozen,
+            options=options,
         )
 
     params = state.variables["params"]
@@ -273,12 +297,19 @@ def train_step(
     count = mask.sum()
     correct = (mask & (outputs.logits.argmax(-1) == labels)).sum()
     of_batch = Sums(count, loss * count, correct)
+    variables = {
+        "params": optax.apply_updates(params, changes),
+        "batch_stats": outputs.batch_stats,
+    }
+    average = state.average
+    if average is not None:
+        average = objectives.moving_average(
+            average, variables, step=state.step, decay=options.ema
+        )
     return TrainState(
         step=state.step + 1,
-        variables={
-            "params": optax.apply_updates(params, changes),
-            "batch_stats": outputs.batch_stats,
-        },
+        variables=variables,
+        average=average,
         opt_state=opt_state,
         sums=jax.tree.map(lambda s, x: s + x.astype(s.dtype), state.sums, of_batch),
         # The norm is infinite or NaN if any gradient is.
@@ -316,6 +347,7 @@ def step_program(
     mesh: Mesh,
     on_device: bool | None = None,
     frozen: Sequence[str] = (),
+    options: StepOptions = PLAIN,
 ) -> StepProgram:
     """Returns the function that training compiles, for devices that may not be here.
 
@@ -331,6 +363,7 @@ def step_program(
       on_device: Whether the loop over steps is part of the function; see
         `compile_steps`.
       frozen: Names of the parts of the network that keep their weights.
+      options: How a step departs from the plain one.
     """
     if on_device is None:
         on_device = pipeline.resident and mesh.devices.flat[0].platform != "cpu"
@@ -345,6 +378,7 @@ def step_program(
         prepare=prepare,
         mesh=mesh,
         frozen=tuple(frozen),
+        options=options,
     )
     jitted = jax.jit(
         _many_steps(step, members_per_group) if on_device else step,
@@ -372,6 +406,7 @@ def compile_steps(
     mesh: Mesh,
     on_device: bool | None = None,
     frozen: Sequence[str] = (),
+    options: StepOptions = PLAIN,
 ) -> Advance:
     """Compiles `advance(state, stop, should_stop)`, which makes steps.
 
@@ -389,6 +424,7 @@ def compile_steps(
         CPUs, where XLA runs gradients of convolutions 15 to 115 times more slowly
         inside a loop, and where batches come from the host.
       frozen: Names of the parts of the network that keep their weights.
+      options: How a step departs from the plain one.
 
     Returns:
       `advance(state, stop, should_stop) -> state`. It makes steps until the state has
@@ -408,6 +444,7 @@ def compile_steps(
         mesh=mesh,
         on_device=on_device,
         frozen=frozen,
+        options=options,
     )
     # Keys are made on the devices that use them: each group has those of its members.
     streams = jax.jit(
@@ -438,6 +475,7 @@ def _member_step(
     prepare: Prepare,
     mesh: Mesh,
     frozen: tuple[str, ...],
+    options: StepOptions,
 ) -> _MemberStep:
     """Returns a function, to be traced, that makes one step of one member a group.
 
@@ -460,6 +498,10 @@ def _member_step(
         batch = sharding.constrain(batch, mesh, "data")
         prepare_key = jax.random.fold_in(streams.prepare, state.step)
         dropout_key = jax.random.fold_in(streams.dropout, state.step)
+        batch = prepared(prepare, prepare_key, batch)
+        if options.mixup:
+            mixup_key = jax.random.fold_in(streams.mixup, state.step)
+            batch = objectives.mixed(mixup_key, batch, alpha=options.mixup)
         return train_step(
             state.replace(
                 # Parameters that are split over `data` are gathered here, once a step.
@@ -467,11 +509,12 @@ def _member_step(
                 # The first step of an epoch begins its sums.
                 sums=jax.tree.map(lambda x: jnp.where(index == 0, 0, x), state.sums),
             ),
-            prepared(prepare, prepare_key, batch),
+            batch,
             model=model,
             optimizer=optimizer,
             dropout_key=dropout_key,
             frozen=frozen,
+            options=options,
         )
 
     if state.step.ndim:

@@ -211,3 +211,109 @@ def test_steps_that_are_not_finite_are_marked():
     batch = {"label": np.zeros(4, np.int32), "mask": np.ones(4, bool)}
     assert step(state, {**batch, "image": images}).finite
     assert not step(state, {**batch, "image": np.nan * images}).finite
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_is_that_of_pytorch(nesterov):
+    torch = pytest.importorskip("torch")
+    options = {"momentum": 0.8, "weight_decay": 0.1, "nesterov": nesterov}
+    ours = trajectory(optim.sgd(0.05, **options))
+    theirs = torch_trajectory(torch.optim.SGD, lr=0.05, **options)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_adamw_is_that_of_pytorch():
+    torch = pytest.importorskip("torch")
+    ours = trajectory(optim.adamw(0.05, beta1=0.8, weight_decay=0.1))
+    theirs = torch_trajectory(
+        torch.optim.AdamW, lr=0.05, betas=(0.8, 0.999), weight_decay=0.1
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+MATRIX = np.random.default_rng(1).standard_normal((4, 4)).astype(np.float32)
+
+
+def trajectory(optimizer):
+    """Parameters after each of some steps down a quadratic function."""
+    params, found = jnp.arange(1.0, 5.0), []
+    state = optimizer.init(params)
+    for _ in range(6):
+        changes, state = optimizer.update(MATRIX @ params, state, params)
+        params = optax.apply_updates(params, changes)
+        found.append(np.asarray(params))
+    return np.stack(found)
+
+
+def torch_trajectory(kind, **options):
+    import torch
+
+    params, found = torch.nn.Parameter(torch.arange(1.0, 5.0)), []
+    optimizer = kind([params], **options)
+    for _ in range(6):
+        params.grad = torch.tensor(MATRIX) @ params.detach()
+        optimizer.step()
+        found.append(params.detach().numpy().copy())
+    return np.stack(found)
+
+
+def test_cosine_falls_with_every_step():
+    schedule = optim.warmup_cosine(0.4, steps_per_epoch=10, epochs=5, warmup_epochs=2)
+    count = np.arange(70)
+    after = 0.2 * (1 + np.cos(np.pi * (count[20:] - 20) / 50))
+    expected = np.concatenate([0.4 * count[:20] / 20, after])
+    np.testing.assert_allclose(
+        jax.vmap(schedule)(count), expected, rtol=1e-5, atol=1e-7
+    )
+    assert schedule(20) == np.float32(0.4)
+    assert schedule(70) == schedule(10**6) == 0
+    steady = optim.warmup_cosine(0.4, steps_per_epoch=1, epochs=1, warmup_epochs=0)
+    assert steady(0) == np.float32(0.4)
+
+
+RECIPE = {
+    **{"schedule": "multistep", "optimizer": "sgd", "momentum": 0.9, "epochs": 4},
+    **{
+        "weight_decay": 5e-4,
+        "nesterov": False,
+        "learning_rate": 0.1,
+        "batch_size": 256,
+    },
+    **{"learning_rate_batch": None, "train_samples": 1, "warmup_epochs": 1},
+    **{"milestones": (2,), "factor": 0.2},
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "rate"),
+    [
+        ({}, 0.1),
+        ({"learning_rate_batch": 128}, 0.2),
+        # Copies of an example are no other examples.
+        ({"learning_rate_batch": 128, "train_samples": 4}, 0.05),
+        ({"learning_rate_batch": 128, "schedule": "cosine"}, 0.2),
+    ],
+)
+def test_the_learning_rate_is_scaled_by_the_batch(fields, rate):
+    config = {**RECIPE, **fields}
+    optimizer, schedule = optim.of_config(config, steps_per_epoch=10)
+    assert schedule(10) == pytest.approx(rate)
+    assert schedule(5) == pytest.approx(rate / 2)
+    late = 0.5 * (1 + np.cos(np.pi * 0.75)) if "schedule" in fields else 0.2
+    assert schedule(40) == pytest.approx(rate * late)
+    state = optimizer.init({"w": jnp.ones(2)})
+    assert optimizer.update({"w": jnp.ones(2)}, state, {"w": jnp.ones(2)})
+
+
+def test_configs_choose_the_optimizer():
+    for fields, expected in (
+        ({"nesterov": True}, optim.sgd(0.1, nesterov=True)),
+        ({"optimizer": "adamw"}, optim.adamw(0.1)),
+    ):
+        config = {**RECIPE, **fields, "warmup_epochs": 0, "milestones": ()}
+        optimizer, _ = optim.of_config(config, steps_per_epoch=10)
+        np.testing.assert_allclose(
+            trajectory(optimizer), trajectory(expected), rtol=1e-6
+        )
+    with pytest.raises(ValueError, match="unknown optimizer 'adam'; did you mean"):
+        optim.of_config({**RECIPE, "optimizer": "adam"}, steps_per_epoch=1)
