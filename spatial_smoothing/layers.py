@@ -134,9 +134,11 @@ class Dense(nn.Module):
 
     Attributes:
       features: Number of values of the result.
+      use_bias: Whether a bias is added.
     """
 
     features: int
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -145,6 +147,10 @@ class Dense(nn.Module):
         shape = (x.shape[-1], self.features)
         # The type is said because under JAX_ENABLE_X64 the default is float64.
         kernel = self.param("kernel", uniform_fan_in, shape, jnp.float32)
+        dtype = ops.at_least_float32(x.dtype)
+        y = x.astype(dtype) @ kernel.astype(dtype)
+        if not self.use_bias:
+            return y
         bias = self.param(
             "bias",
             lambda key, shape, dtype: (
@@ -153,10 +159,12 @@ class Dense(nn.Module):
             (self.features,),
             jnp.float32,
         )
-        dtype = ops.at_least_float32(x.dtype)
-        x, kernel, bias = (value.astype(dtype) for value in (x, kernel, bias))
-        y = x @ kernel
-        return y + batch_statistics.row(bias, y)
+        return y + batch_statistics.row(bias.astype(dtype), y)
+
+
+def _dense(features: int, *, last: bool = False, name: str | None = None) -> Dense:
+    """Returns a dense layer; whether it is the last one makes no difference to it."""
+    return Dense(features, name=name)
 
 
 def _no_dropout(**options: float) -> Function:
@@ -172,6 +180,7 @@ class Layers(NamedTuple):
       dropout: Returns the dropout of the place that the paper gives it.
       more_dropout: Returns the dropout of all other places; an identity unless the
         network has dropout everywhere.
+      dense: Returns a dense layer, which is told whether it is the last one.
     """
 
     conv: Callable[..., nn.Module]
@@ -179,6 +188,7 @@ class Layers(NamedTuple):
     dropout: Callable[..., Function]
     conv_transpose: Callable[..., nn.Module]
     more_dropout: Callable[..., Function] = _no_dropout
+    dense: Callable[..., Function] = _dense
 
     def without_dropout(self) -> "Layers":
         """Returns the same constructors with identities in the place of dropout."""
@@ -255,8 +265,8 @@ def bind(
       Constructors `conv(features, size, stride=1, groups=1)` (explicit symmetric
       padding, no bias unless asked for), `conv_transpose(features, size, stride,
       kernel_init)` (the size is multiplied by the stride, no bias),
-      `norm(relu=False)`, and `dropout()` and `more_dropout()`, live exactly when the
-      rng is given.
+      `norm(relu=False)`, `dropout()` and `more_dropout()`, live exactly when the rng is
+      given, and `dense(features, last=False)`, which is told whether it is the last.
 
     Raises:
       ValueError: if training has dropout to do and no rng to do it with.
@@ -274,6 +284,7 @@ def bind(
         padding=None,
         bias=False,
         kernel_init=uniform_fan_in,
+        conv_general_dilated=None,
         name=None,
     ):
         return nn.Conv(
@@ -285,6 +296,7 @@ def bind(
             use_bias=bias,
             kernel_init=kernel_init,
             dtype=dtype,
+            conv_general_dilated=conv_general_dilated,
             name=name,
         )
 

@@ -111,7 +111,8 @@ def point_predictor(
         variables: dict[str, Any], key: jax.Array, images: jax.Array
     ) -> Mixture:
         if not num_samples:
-            return mixtures.single(network.apply(variables, images, None))
+            logits = network.apply(variables, images, None)
+            return mixtures.of_pass(network)(logits)
         # `mc_mixtures` would need less memory, but adds up in a loop that begins with a
         # constant, which is the same on all devices: `shard_map` refuses it.
         logits = ensembles.mc_logits(

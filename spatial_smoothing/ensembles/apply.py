@@ -5,6 +5,10 @@ function. Images are f[B, ...] as the network takes them; logits are f[B, ..., K
 a key, the network draws its dropout masks from it; with None it has no dropout. Batch
 normalisation uses its running averages in both cases. Everything in this package that
 predicts goes through such a function.
+
+A network may make M predictions in one pass: its logits are f[M, B, ..., K], and
+`ApplyFunction.has_members` says so. Everything here takes them as M samples of one
+pass.
 """
 
 import dataclasses
@@ -46,6 +50,8 @@ class ApplyFunction:
         network is not divided.
       stochastic: Whether the logits depend on the key; None where that has to be found
         out.
+      has_members: Whether one pass makes several predictions: the logits have a leading
+        axis of M.
       dropout_rates: `(variables, images, key) -> rates` of the dropout layers that one
         pass meets, for error messages; None where they cannot be known.
       precomputed: `(variables, images) -> variables`, with which many passes have the
@@ -58,14 +64,31 @@ class ApplyFunction:
     deterministic_part: Callable[[Variables, jax.Array], jax.Array] | None = None
     stochastic_part: Callable[[Variables, jax.Array, Key], jax.Array] | None = None
     stochastic: bool | None = None
+    has_members: bool = False
     dropout_rates: Callable[[Variables, jax.Array, Key], list[float]] | None = None
     precomputed: Callable[[Variables, jax.Array], Variables] | None = None
 
     def __call__(
         self, variables: Variables, images: jax.Array, key: Key = None
     ) -> jax.Array:
-        """Returns the logits f[B, ..., K] of one pass."""
+        """Returns the logits of one pass, f[B, ..., K] or f[M, B, ..., K]."""
         return self.apply(variables, images, key)
+
+    def predictions(
+        self, variables: Variables, images: jax.Array, key: Key = None
+    ) -> jax.Array:
+        """Returns the logits of all predictions of one pass, f[M, B, ..., K].
+
+        Args:
+          variables: Variables of the network.
+          images: f[B, ...], as the network takes them.
+          key: Key of the dropout masks; None for no dropout.
+
+        Returns:
+          The logits; of a network that makes one prediction in a pass, M is 1.
+        """
+        logits = self.apply(variables, images, key)
+        return logits if self.has_members else logits[None]
 
 
 def as_apply(
@@ -214,6 +237,7 @@ def _from_network(network: Network, given: dict[str, Any]) -> ApplyFunction:
             dtype=network.dtype,
             compute_dtype=ops.at_least_float32(network.dtype or images.dtype),
         ),
+        has_members=network.ensemble is not None,
     )
 
 

@@ -34,7 +34,9 @@ def deep_ensemble(
       apply_kwargs: Further arguments of each call of a module.
 
     Returns:
-      f32[M, B, ..., K]; the probabilities of a member sum to one over K.
+      f32[M, B, ..., K]; the probabilities of a member sum to one over K. Where each
+      network makes several predictions in a pass, M counts all predictions, network by
+      network.
 
     Source: Lakshminarayanan et al., NeurIPS 2017.
     """
@@ -44,7 +46,10 @@ def deep_ensemble(
         own_key = None if key is None else jax.random.fold_in(key, index)
         return network.apply(variables, images, own_key)
 
-    return jax.nn.softmax(map_members(member, stacked_variables))
+    logits = map_members(member, stacked_variables)
+    if network.has_members:
+        logits = logits.reshape(-1, *logits.shape[2:])
+    return jax.nn.softmax(logits)
 
 
 def map_members(

@@ -16,6 +16,7 @@ import numpy as np
 
 from spatial_smoothing.ensembles import sampling
 from spatial_smoothing.ensembles.apply import (
+    ApplyFunction,
     Variables,
     as_apply,
     check_stochastic,
@@ -165,6 +166,25 @@ def single_with_logits(logits: jax.Array) -> LogitMixture:
     return LogitMixture(**vars(single(logits)), logits=wide)
 
 
+def of_pass(
+    network: ApplyFunction, of_sample: Callable[[jax.Array], Mixture] = single
+) -> Callable[[jax.Array], Mixture]:
+    """Returns a function of the logits of one pass to the mixture of its predictions.
+
+    Args:
+      network: The network that makes the pass.
+      of_sample: Function of the logits f[B, K] of one prediction to its mixture:
+        `single`, or `single_with_logits`.
+
+    Returns:
+      `of_sample` itself for a network that makes one prediction in a pass; else a
+      function of f[M, B, K] to the sum of the M mixtures.
+    """
+    if not network.has_members:
+        return of_sample
+    return lambda logits: jax.vmap(of_sample)(logits).sum()
+
+
 def empty(like: Any) -> Any:
     """Returns the mixture, or the mean, of no predictions; it adds nothing.
 
@@ -188,7 +208,8 @@ def mc_mixtures(
     """Mixtures of the first N dropout samples of a network, for all N at once.
 
     The samples are those of `mc_logits`. Memory does not grow with the largest size:
-    each sample is added to a sum and forgotten.
+    each sample is added to a sum and forgotten. Of a network that makes M predictions
+    in a pass, N samples are N M predictions.
 
     Args:
       key: Key of the dropout masks.
@@ -212,13 +233,14 @@ def mc_mixtures(
     variables = variables_of(model, variables)
     check_stochastic(network, variables, images, key)
     sample = sampling.sampler(network, variables, images)
+    of_logits = of_pass(network, of_sample)
     # The sum up to sample i is written to the slot of the smallest size that it is a
     # part of. Later samples overwrite it, so that the sum up to the size itself stays.
     slots = np.searchsorted(np.asarray(sizes), np.arange(num_samples) + 1)
 
     def add(carry, inputs):
         (total, kept), (logits, slot) = carry, inputs
-        total = total + of_sample(logits)
+        total = total + of_logits(logits)
         put = functools.partial(jax.lax.dynamic_update_index_in_dim, index=slot, axis=0)
         kept = jax.tree.map(put, kept, total)
         return (total, kept), None
@@ -228,7 +250,7 @@ def mc_mixtures(
         logits = jax.vmap(sample)(sampling.sample_keys(key, indices))
         return jax.lax.scan(add, carry, (logits, slots))
 
-    like = jax.eval_shape(lambda key: of_sample(sample(key)), key)
+    like = jax.eval_shape(lambda key: of_logits(sample(key)), key)
     total = empty(like)
     kept = jax.tree.map(lambda x: jnp.zeros((len(sizes), *x.shape), x.dtype), like)
     samples = (jnp.arange(num_samples), jnp.asarray(slots))

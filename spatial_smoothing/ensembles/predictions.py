@@ -17,7 +17,7 @@ import numpy as np
 
 from spatial_smoothing.ensembles.apply import Variables, as_apply
 from spatial_smoothing.ensembles.members import map_members
-from spatial_smoothing.ensembles.mixtures import Mixture, mc_mixtures, single
+from spatial_smoothing.ensembles.mixtures import Mixture, mc_mixtures, of_pass, single
 
 
 class Ensemble(NamedTuple):
@@ -139,7 +139,8 @@ def predictor(
         """Mixtures of one member, with a leading axis of sizes."""
         if not dropout:
             logits = network.apply(variables, images, None)
-            return jax.tree.map(lambda leaf: leaf[None], of_sample(logits))
+            mixture = of_pass(network, of_sample)(logits)
+            return jax.tree.map(lambda leaf: leaf[None], mixture)
         key = jax.random.fold_in(key, index)
         return mc_mixtures(
             key,

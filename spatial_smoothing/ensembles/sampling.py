@@ -52,7 +52,8 @@ def mc_logits(
       apply_kwargs: Further arguments of each call of a module.
 
     Returns:
-      f32[S, B, ..., K].
+      f32[S, B, ..., K]; of a network that makes M predictions in a pass, f32[S M, B,
+      ..., K], pass by pass.
 
     Raises:
       ValueError: if `num_samples` or `chunk` is less than 1, or if all samples would be
@@ -62,7 +63,10 @@ def mc_logits(
     network, variables = _checked(key, model, variables, images, apply_kwargs)
     keys = sample_keys(key, jnp.arange(num_samples))
     sample = sampler(network, variables, images)
-    return jax.lax.map(sample, keys, batch_size=chunk)
+    logits = jax.lax.map(sample, keys, batch_size=chunk)
+    if network.has_members:
+        return logits.reshape(-1, *logits.shape[2:])
+    return logits
 
 
 def mc_dropout(
@@ -88,7 +92,8 @@ def mc_dropout(
       apply_kwargs: Further arguments of each call of a module.
 
     Returns:
-      f32[S, B, ..., K]; the probabilities of a sample sum to one over K.
+      f32[S, B, ..., K], or f32[S M, B, ..., K] of a network that makes M predictions in
+      a pass; the probabilities of a sample sum to one over K.
 
     Raises:
       ValueError: as `mc_logits`.
@@ -120,7 +125,8 @@ def sampler(
       images: f[B, H, W, C], as the network takes them.
 
     Returns:
-      A function of a key to f[B, ..., K].
+      A function of a key to f[B, ..., K], or to f[M, B, ..., K] of a network that makes
+      M predictions in a pass.
     """
     network = as_apply(model)
     if network.precomputed is not None:

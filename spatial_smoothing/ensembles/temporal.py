@@ -348,7 +348,7 @@ def stream(
     def logits(key: jax.Array, frame: jax.Array) -> jax.Array:
         images = prepare(frame)
         if not is_stochastic(network, variables, images, key):
-            return network.apply(variables, images, None)[None]
+            return network.predictions(variables, images, None)
         return sampling.mc_logits(
             key, network, variables, images, num_samples=num_samples, chunk=chunk
         )

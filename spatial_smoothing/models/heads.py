@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spatial_smoothing import ops
-from spatial_smoothing.layers import Dense, Layers
+from spatial_smoothing.layers import Layers
 from spatial_smoothing.lookup import lookup
 
 HEADS: dict[str, dict] = {
@@ -66,12 +66,12 @@ class Head(nn.Module):
             t = self.temperature
             x = t * (nn.sigmoid(x / t) - 0.5)
         for number, width in enumerate(self.hidden, 1):
-            x = nn.relu(Dense(width, name=f"dense{number}")(x))
+            x = nn.relu(self.layers.dense(width, name=f"dense{number}")(x))
             if self.train and self.rate and not self.is_initializing():
                 x = nn.Dropout(self.rate, deterministic=False)(x)
         x = self.layers.dropout()(x)
         name = f"dense{len(self.hidden) + 1}" if self.hidden else "dense"
-        return Dense(self.num_classes, name=name)(x)
+        return self.layers.dense(self.num_classes, last=True, name=name)(x)
 
 
 def head(kind: str, **fields) -> Head:

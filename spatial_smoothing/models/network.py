@@ -1,8 +1,9 @@
 """What all networks share: stages, smoothing between them, a head on top.
 
-Contract: images are f32[B, H, W, 3], normalised; logits are f32[B, K]. The output of
-each part can be captured as the intermediate of its name: `stem`, `stage1`, `smooth1`,
-..., `logits` (`apply(..., mutable=["intermediates"])`).
+Contract: images are f32[B, H, W, 3], normalised; logits are f32[B, K], or f32[M, B, K]
+of a network with an `ensemble`, whose pass makes M predictions. The output of each part
+can be captured as the intermediate of its name: `stem`, `stage1`, `smooth1`, ...,
+`logits` (`apply(..., mutable=["intermediates"])`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ import jax
 from spatial_smoothing import layers as layers_lib
 from spatial_smoothing.layers import Function, Layers, SpatialSmoothing
 from spatial_smoothing.lookup import lookup, unknown
-from spatial_smoothing.models import heads
+from spatial_smoothing.models import heads, rivals
 
 HEAD = "head"  # as an entry of `mc_stages`
 MASKS = ("element", "channel")
@@ -57,6 +58,19 @@ class Network(nn.Module):
         "head", in front of the last dense layer; None for the paper's, all stages.
       head: A key of `heads.HEADS`.
       head_temperature: Scale t > 0 of the values that the head "gap_clip" bounds.
+      ensemble: How one pass makes several predictions, a key of `rivals.ENSEMBLES`:
+        "batch" (BatchEnsemble), "packed" (Packed-Ensembles), "masksembles" or "mimo";
+        None for one prediction.
+      ensemble_size: Number of predictions M of a pass, at least 2, if there is an
+        `ensemble`.
+      alpha: Of "packed": number of channels of all members together, in units of those
+        of this network, above 0.
+      gamma: Of "packed": number of groups of the channels of each member, at least 1.
+      scale: Of "masksembles": how little the masks of members overlap, in [1, 6].
+      repetition: Of "mimo": probability, in [0, 1], that a place of a training batch
+        has the same image for all members.
+      batch_repetitions: Of "mimo": how often a training batch has each image, at least
+        1.
       dtype: Compute type; parameters, statistics and logits stay float32.
     """
 
@@ -80,6 +94,13 @@ class Network(nn.Module):
     mc_stages: Sequence[int | str] | None = None
     head: str = "gap"
     head_temperature: float = 2.0
+    ensemble: str | None = None
+    ensemble_size: int = 4
+    alpha: float = 2.0
+    gamma: int = 1
+    scale: float = 2.0
+    repetition: float = 0.0
+    batch_repetitions: int = 1
     dtype: Any = None
 
     first_stage: ClassVar[int] = 1  # number of the first stage in the names of parts
@@ -169,7 +190,8 @@ class Network(nn.Module):
         """Classifies images.
 
         Args:
-          images: f32[B, H, W, 3], normalised.
+          images: f32[B, H, W, 3], normalised. With the ensemble "mimo" they may be
+            f32[B, H, W, 3 M], the images of the members side by side.
           train: Whether to normalise by the statistics of the batch.
           mask: bool[B], the examples that are not padding; None for all.
           half: "deterministic" runs the part before the first dropout only, which
@@ -177,7 +199,8 @@ class Network(nn.Module):
             result of the former in place of `images`. None runs both.
 
         Returns:
-          Logits, f32[B, K]; of the deterministic half, a feature map `[B, H, W, C]`.
+          Logits, f32[B, K], or f32[M, B, K] of a network with an `ensemble`; of the
+          deterministic half, a feature map `[B, H, W, C]`.
 
         Raises:
           ValueError: if training has dropout to do and there is no rng "dropout", and
@@ -189,16 +212,21 @@ class Network(nn.Module):
         if images.ndim != 4:
             raise ValueError(f"images are [B, H, W, 3], got shape {images.shape}")
         self._check_dropout()
+        rival = rivals.of(self)
         layers = layers_lib.bind(
             self,
             train=train,
-            mask=mask,
+            mask=mask if rival is None else rival.mask(mask),
             rate=self._largest_rate(),
             dtype=self.dtype,
             dropout_of_channels=self.mask == "channel",
             dropout_everywhere=self.dropout_placement == "all",
         )
         x = images if self.dtype is None else images.astype(self.dtype)
+        if rival is not None:
+            layers = rival.layers(layers)
+            if half != "stochastic":  # whose input is a map
+                x = rival.spread(x)
         parts = list(self.parts(layers))
         counts = dict(zip(self._stages(parts), self.smoothing, strict=True))
         is_stochastic = False
@@ -231,6 +259,8 @@ class Network(nn.Module):
             train=train,
             name="head",
         )(x)
+        if rival is not None:
+            logits = rival.collect(logits)
         self.sow("intermediates", "logits", logits)
         return logits
 

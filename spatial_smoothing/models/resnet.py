@@ -70,7 +70,6 @@ class Block(nn.Module):
                 y = norm(name=f"norm{number}", relu=not last)(y)
         y = more_dropout()(y)
         if y.shape != x.shape:
-            features = y.shape[-1]
             shortcut = conv(features, 1, stride=self.stride, name="shortcut_conv")(
                 projected
             )

@@ -180,6 +180,11 @@ class SegmentationNetwork(Network):
             raise unknown("half", half, HALVES)
         numbers = range(1, self.num_stages() + 1)
         self._stages([(f"stage{number}", None) for number in numbers])
+        if self.ensemble is not None:
+            raise ValueError(
+                f"ensemble {self.ensemble!r} is for classifiers, and "
+                f"{type(self).__name__} classifies pixels; leave it out"
+            )
         layers = layers_lib.bind(
             self, train=train, mask=mask, rate=self.rate, dtype=self.dtype
         )

@@ -126,7 +126,8 @@ def load(
     def of_image(variables: Any, key: jax.Array, image: jax.Array) -> Mixture:
         """The mixture of one image, as a batch of one."""
         if not network.stochastic:
-            return mixtures.single(network.apply(variables, image[None], None))
+            logits = network.apply(variables, image[None], None)
+            return mixtures.of_pass(network)(logits)
         if chunk or not for_any_platform:
             return sampled(variables, key, image, chunk=chunk)
         return jax.lax.platform_dependent(

@@ -14,9 +14,14 @@ import jax.numpy as jnp
 
 from spatial_smoothing.data import batches
 from spatial_smoothing.data.batches import Batch
+from spatial_smoothing.models import rivals
+from spatial_smoothing.models.network import Network
 from spatial_smoothing.runtime import random_bits
 from spatial_smoothing.training import freezing, objectives
 from spatial_smoothing.training.objectives import PLAIN, StepOptions
+
+# Number of the key that arranges a batch, among those made of the dropout key.
+_ARRANGEMENT = 0x6172
 
 
 class LossOutputs(NamedTuple):
@@ -48,6 +53,9 @@ def training_loss(
     sum of weight times cross-entropy, divided by the number of pixels in the mask.
     Weight decay is no part of it; the optimiser adds it to the gradients.
 
+    Of a network that makes M predictions in a pass, it is the mean over its members,
+    too. MIMO trains on other images for each member, with their labels.
+
     Args:
       model: The network.
       variables: Its Flax variables, `{"params", "batch_stats"}`.
@@ -66,9 +74,17 @@ def training_loss(
     Returns:
       f32[], the loss in nats, and what it finds on the way.
     """
-    samples = options.train_samples
-    batch = objectives.repeated(batch, samples)
-    mask, labels = batch["mask"], batch["label"]
+    rival = rivals.of(model) if isinstance(model, Network) else None
+    if rival is not None and options.train_samples > 1:
+        raise ValueError(
+            f"train_samples {options.train_samples} is for networks that make one "
+            f"prediction in a pass, and ensemble {model.ensemble!r} makes {rival.size}"
+        )
+    batch = objectives.repeated(batch, options.train_samples)
+    order = None
+    if rival is not None and train:
+        key = jax.random.fold_in(dropout_key, _ARRANGEMENT)
+        batch, order = rival.arrange(key, batch)
     rngs = {"dropout": random_bits.fused(dropout_key)}
     if train:
         with freezing.evaluating(frozen):
@@ -77,7 +93,7 @@ def training_loss(
                 batch["image"],
                 train=True,
                 # Padding takes no part in the statistics of a batch.
-                mask=_images_of_statistics(mask),
+                mask=_images_of_statistics(batch["mask"]),
                 rngs=rngs,
                 mutable=["batch_stats"],
             )
@@ -87,27 +103,55 @@ def training_loss(
         batch_stats = variables.get("batch_stats", {})
     # Sums over examples are at least float32, whatever the network computes in.
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-    predicted = objectives.mean_prediction(logits, samples)
+    targets = {name: value for name, value in batch.items() if name != "image"}
+    if rival is not None:
+        predicted = _of_examples(logits, order)
+        # Labels of the members, and which of them count.
+        targets = {
+            name: jnp.broadcast_to(value, logits.shape[:2])
+            for name, value in targets.items()
+        }
+    else:
+        predicted = objectives.mean_prediction(logits, options.train_samples)
     if options.is_of_mean:
         # Each example counts once, with the first of its copies in the batch.
-        batch = {name: value[::samples] for name, value in batch.items()}
-        logits, mask, labels = predicted, batch["mask"], batch["label"]
+        targets = {
+            name: value[:: options.train_samples] for name, value in targets.items()
+        }
+        logits = predicted
+    mean = _mean_loss(logits, targets, options)
+    return mean, LossOutputs(predicted, batch_stats)
+
+
+def _mean_loss(
+    logits: jax.Array, targets: dict[str, jax.Array], options: StepOptions
+) -> jax.Array:
+    """Returns the mean loss of the predictions in the mask, f[].
+
+    Args:
+      logits: f[..., K].
+      targets: `label` and `mask`, and perhaps `weight`, or `other_label` and `share`,
+        each of the shape of `logits` without the classes.
+      options: How the step departs from the plain one.
+    """
     smoothing = options.label_smoothing
-    losses = objectives.cross_entropy(logits, labels, label_smoothing=smoothing)
-    if "other_label" in batch:
+    losses = objectives.cross_entropy(
+        logits, targets["label"], label_smoothing=smoothing
+    )
+    if "other_label" in targets:
         # Cross-entropy is linear in the targets: that of mixed ones is a mixture.
         others = objectives.cross_entropy(
-            logits, batch["other_label"], label_smoothing=smoothing
+            logits, targets["other_label"], label_smoothing=smoothing
         )
-        losses = batch["share"] * losses + (1 - batch["share"]) * others
-    if "weight" in batch:
-        losses = losses * batch["weight"].astype(losses.dtype)
+        losses = targets["share"] * losses + (1 - targets["share"]) * others
+    if "weight" in targets:
+        losses = losses * targets["weight"].astype(losses.dtype)
+    mask = targets["mask"]
     count = mask.sum(dtype=losses.dtype)
-    if mask.ndim > 1:
+    if mask.ndim > 2:
         count = jnp.maximum(count, 1)  # all pixels of a batch may be void
     # `where`, not a product: the loss of padding may be infinite.
-    mean = jnp.where(mask, losses, 0).sum() / count
-    return mean, LossOutputs(predicted, batch_stats)
+    return jnp.where(mask, losses, 0).sum() / count
 
 
 def _images_of_statistics(mask: jax.Array) -> jax.Array:
@@ -121,3 +165,23 @@ def _images_of_statistics(mask: jax.Array) -> jax.Array:
     images = batches.image_mask(mask)
     # A batch whose pixels are all void has statistics too: the mean of nothing is NaN.
     return images | ~images.any()
+
+
+def _of_examples(logits: jax.Array, order: jax.Array | None) -> jax.Array:
+    """Returns one prediction f32[B, K] of each example, given f32[M, B', K].
+
+    Args:
+      logits: Logits of the members at each place.
+      order: i32[B'], the example that the first member sees at each place; None where
+        all members see the examples of the batch in its order.
+
+    Returns:
+      Logarithms of the mean probability of the members; logits of the first member
+      alone where the members see different examples.
+    """
+    if order is None:
+        log_probs = jax.nn.log_softmax(logits)
+        return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(logits))
+    # Where a batch has an example several times, one of its places is as good as
+    # another.
+    return jnp.zeros_like(logits[0]).at[order].set(logits[0])
