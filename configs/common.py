@@ -54,6 +54,23 @@ def get_config() -> ConfigDict:
     config.head = config_dict.placeholder(str)
     # Temperature of the head gap_clip.
     config.head_temperature = config_dict.placeholder(float)
+    # How one pass makes several predictions; None is one prediction.
+    config.ensemble = config_dict.placeholder(str)
+    # Number of predictions of a pass, if there is an ensemble; None is 4.
+    config.ensemble_size = config_dict.placeholder(int)
+    # Of the ensemble packed: channels of all members together, in units of those of a
+    # single network; None is 2.
+    config.alpha = config_dict.placeholder(float)
+    # Of the ensemble packed: groups of the channels of each member; None is 1.
+    config.gamma = config_dict.placeholder(int)
+    # Of the ensemble masksembles: how little masks overlap; 1 makes all equal, None is
+    # 2.
+    config.scale = config_dict.placeholder(float)
+    # Of the ensemble mimo: probability that all members see the same image in training;
+    # None is 0.
+    config.repetition = config_dict.placeholder(float)
+    # Of the ensemble mimo: how often a training batch has each image; None is 1.
+    config.batch_repetitions = config_dict.placeholder(int)
 
     # The data.
 

@@ -18,6 +18,7 @@ from spatial_smoothing.lookup import lookup, unknown
 from spatial_smoothing.models import zoo
 from spatial_smoothing.models.heads import HEADS
 from spatial_smoothing.models.network import HEAD, MASKS, PLACEMENTS, STEMS
+from spatial_smoothing.models.rivals import ENSEMBLES
 from spatial_smoothing.runs import recipes
 from spatial_smoothing.training import optim
 from spatial_smoothing.training.objectives import SAMPLES_LOSSES
@@ -132,6 +133,13 @@ FIELDS = {
     "smoothing_norm": Field(bool),
     "head": Field(str, words=tuple(HEADS)),
     "head_temperature": Field(float, above=0),
+    "ensemble": Field(str, words=tuple(ENSEMBLES)),
+    "ensemble_size": _whole(2),
+    "alpha": Field(float, above=0),
+    "gamma": _whole(1),
+    "scale": Field(float, least=1, most=6),
+    "repetition": Field(float, least=0, most=1),
+    "batch_repetitions": _whole(1),
     "conv_bias": Field(bool),
     "dataset": Field(str),
     "data_dir": Field(str),

@@ -1,5 +1,6 @@
 """What a method is called in logs and reports."""
 
+from spatial_smoothing.models import rivals
 from spatial_smoothing.models.network import HEAD, Network
 
 # What the name of a network with smoothing has more than that of one without.
@@ -15,8 +16,12 @@ def label(model: Network, *, num_members: int = 1) -> str:
       num_members: The number of networks in a deep ensemble; 1 for a single network.
     """
     method = "MC dropout" if model.has_dropout else "Deterministic"
+    if model.ensemble is not None:
+        method = rivals.LABELS[model.ensemble]
+        method += " of MC dropout" if model.has_dropout else ""
     if num_members > 1:
-        method = "Deep ensemble" + (" of MC dropout" if model.has_dropout else "")
+        alone = model.has_dropout or model.ensemble is not None
+        method = "Deep ensemble" + (f" of {method}" if alone else "")
     if model.has_dropout:
         method += _where_dropout_is(model)
     return method + (SMOOTHED if any(model.smoothing) else "")

@@ -39,6 +39,13 @@ MODEL_FIELDS = (
     "head",
     "head_temperature",
     "conv_bias",
+    "ensemble",
+    "ensemble_size",
+    "alpha",
+    "gamma",
+    "scale",
+    "repetition",
+    "batch_repetitions",
     "dtype",
 )
 _FOLDER_SPLITS = ("train", "val", "test")  # folders in a folder of images

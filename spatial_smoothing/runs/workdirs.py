@@ -62,6 +62,13 @@ SINCE = {
     "ema": 0.0,
     "train_samples": 1,
     "train_samples_loss": "mean",
+    "ensemble": None,
+    "ensemble_size": None,
+    "alpha": None,
+    "gamma": None,
+    "scale": None,
+    "repetition": None,
+    "batch_repetitions": None,
 }
 # What the data set tells, which a run keeps; see `Source.facts`.
 _FACTS = ("class_names", "image_size", "mean", "std", "in_memory")

@@ -21,6 +21,7 @@ from spatial_smoothing.evaluation.suites.settings import (
     label,
     recipe,
 )
+from spatial_smoothing.models.network import Network
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import sharding
 
@@ -176,5 +177,10 @@ def _about(name: Ensemble, runs: Sequence[Run]) -> Row:
         "dataset": runs[0].source.name,
         "run": ", ".join(run.name for run in members),
         "num_members": len(name.members),
-        "num_samples": len(name.members) * name.num_samples,
+        "num_samples": len(name.members) * name.num_samples * _predictions(model),
     }
+
+
+def _predictions(model: Network) -> int:
+    """Returns the number of predictions of one pass."""
+    return 1 if model.ensemble is None else model.ensemble_size
