@@ -75,7 +75,7 @@ class ApplyFunction:
         return self.apply(variables, images, key)
 
     def predictions(
-        self, variables: Variables, images: jax.Array, key: Key = None
+        self, variables: Variables, images: jax.Array, key: Key
     ) -> jax.Array:
         """Returns the logits of all predictions of one pass, f[M, B, ..., K].
 

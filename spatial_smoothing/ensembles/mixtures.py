@@ -167,7 +167,7 @@ def single_with_logits(logits: jax.Array) -> LogitMixture:
 
 
 def of_pass(
-    network: ApplyFunction, of_sample: Callable[[jax.Array], Mixture] = single
+    network: ApplyFunction, *, of_sample: Callable[[jax.Array], Mixture] = single
 ) -> Callable[[jax.Array], Mixture]:
     """Returns a function of the logits of one pass to the mixture of its predictions.
 
@@ -233,7 +233,7 @@ def mc_mixtures(
     variables = variables_of(model, variables)
     check_stochastic(network, variables, images, key)
     sample = sampling.sampler(network, variables, images)
-    of_logits = of_pass(network, of_sample)
+    of_logits = of_pass(network, of_sample=of_sample)
     # The sum up to sample i is written to the slot of the smallest size that it is a
     # part of. Later samples overwrite it, so that the sum up to the size itself stays.
     slots = np.searchsorted(np.asarray(sizes), np.arange(num_samples) + 1)

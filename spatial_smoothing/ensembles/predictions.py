@@ -139,7 +139,7 @@ def predictor(
         """Mixtures of one member, with a leading axis of sizes."""
         if not dropout:
             logits = network.apply(variables, images, None)
-            mixture = of_pass(network, of_sample)(logits)
+            mixture = of_pass(network, of_sample=of_sample)(logits)
             return jax.tree.map(lambda leaf: leaf[None], mixture)
         key = jax.random.fold_in(key, index)
         return mc_mixtures(

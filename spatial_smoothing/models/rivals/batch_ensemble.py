@@ -19,7 +19,7 @@ from spatial_smoothing.models.rivals.rival import Tiled, by_member
 _FAST_GRADIENT = 0.5  # factor of the gradients of r and s
 
 
-def random_signs(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32):
+def _random_signs(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32):
     """Draws -1 or 1, each with probability 1/2."""
     return jax.random.rademacher(key, shape, dtype)
 
@@ -53,7 +53,7 @@ class FastWeights(nn.Module):
 
     def _times(self, x: jax.Array, name: str) -> jax.Array:
         """Multiplies each member's channels by its own factors."""
-        factors = self.param(name, random_signs, (self.size, x.shape[-1]), jnp.float32)
+        factors = self.param(name, _random_signs, (self.size, x.shape[-1]), jnp.float32)
         factors = factors * _FAST_GRADIENT + jax.lax.stop_gradient(
             factors * (1 - _FAST_GRADIENT)
         )
