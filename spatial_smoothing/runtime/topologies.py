@@ -14,6 +14,7 @@ import re
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.experimental import topologies
 
 from spatial_smoothing.lookup import unknown
@@ -170,7 +171,30 @@ def _gpus(spec: str, count: int) -> tuple[jax.Device, ...]:
         )
     except jax.errors.JaxRuntimeError as error:
         raise ValueError(f"XLA cannot read the GPU spec: {error}") from None
+    _check_tools(found.devices[0])
     return tuple(found.devices)
+
+
+def _check_tools(gpu: jax.Device) -> None:
+    """Raises ValueError if the parts of CUDA that make programs are not found.
+
+    Where they may be is known to XLA alone, which is asked for a small program.
+
+    Args:
+      gpu: A GPU that is not here.
+    """
+    place = jax.sharding.SingleDeviceSharding(gpu)
+    x = jax.ShapeDtypeStruct((8,), jnp.float32, sharding=place)
+    try:
+        jax.jit(jnp.tanh).lower(x).compile()  # a tanh is code of libdevice
+    except jax.errors.JaxRuntimeError as error:
+        if not re.search(r"ptxas|libdevice", str(error)):
+            raise
+        raise ValueError(
+            "compiling for GPUs needs ptxas and libdevice of CUDA, which are not "
+            "found: pip install 'spatial-smoothing[gpu]', or set CUDA_HOME to the "
+            "folder of a CUDA toolkit"
+        ) from None
 
 
 def _add_xla_flag(name: str, value: str) -> None:

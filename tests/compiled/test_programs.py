@@ -304,12 +304,11 @@ def platform(request):
 def can_compile(platform):
     if not topologies.is_available(platform):
         return False
-    one = Program(jnp.tanh, (array(8, 128),))
     try:
-        compiled(one, mesh_of(TOPOLOGIES[platform]))
-    except jax.errors.JaxRuntimeError as error:
+        topologies.topology(ONE[platform])
+    except ValueError as error:
         # Parts of CUDA that JAX's plugin does not bring.
-        if re.search(r"ptxas|libdevice", str(error)):
+        if "ptxas" in str(error):
             return False
         raise
     return True

@@ -55,6 +55,37 @@ def test_a_compiler_that_is_missing_is_named(monkeypatch):
         topologies.topology("h200")
 
 
+@needs["cuda"]
+@pytest.mark.parametrize(
+    "message",
+    [
+        "INTERNAL: libdevice not found at ./libdevice.10.bc",
+        "UNAVAILABLE: No PTX compilation provider is available. Neither ptxas/nvlink "
+        "nor nvjtlink is available.",
+    ],
+)
+def test_parts_of_cuda_that_are_missing_are_named(monkeypatch, message):
+    def compile_(*_):
+        raise jax.errors.JaxRuntimeError(message)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", compile_)
+    remedy = (
+        r"needs ptxas and libdevice .* 'spatial-smoothing\[gpu\]', or set CUDA_HOME"
+    )
+    with pytest.raises(ValueError, match=remedy):
+        topologies.topology("h200")
+
+
+@needs["cuda"]
+def test_other_errors_of_the_compiler_are_not_explained_away(monkeypatch):
+    def compile_(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", compile_)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        topologies.topology("h200")
+
+
 def test_a_file_that_is_no_spec_of_a_gpu(tmp_path):
     path = tmp_path / "card.txtpb"
     path.write_text("gpu_device_info { memory_bandwidth: 5 }")
