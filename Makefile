@@ -3,6 +3,8 @@
 # make chaos   kills 20 trainings at random moments, and compares their results
 # make gpu     checks and times a GPU, then reproduces the paper's figures; it continues
 # make wheels  downloads what a machine with JAX and without a network lacks
+# make docs    builds the documentation site, and runs its notebooks: docs/_build/html
+# make release builds the wheel and the sdist, and tries them outside of the checkout
 # make lock    resolves the dependencies of setup.cfg again, into requirements*.lock
 # GPU=1 installs CUDA's libraries too, as in make GPU=1 install
 PYTHON ?= python3
@@ -15,7 +17,7 @@ INSTALLED := $(VENV)/.installed$(if $(GPU),-gpu)
 # Files are in the order of tests/conftest.py, and not those with most tests first.
 PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder
 
-.PHONY: install demo test test-all chaos gpu lint lock wheels clean
+.PHONY: install demo test test-all chaos docs gpu lint lock release wheels clean
 
 install: $(INSTALLED)
 
@@ -57,12 +59,30 @@ test-all: lint
 chaos: $(INSTALLED)
 	$(BIN)/python tests/chaos.py --trials=20
 
+# Warnings are errors. Notebooks are run again when their cells have changed; a quick look
+# without any of them is make docs DOCS_EXECUTE=off
+$(VENV)/.installed-docs: $(INSTALLED) requirements-docs.lock
+	$(BIN)/pip install --quiet --requirement requirements-docs.lock
+	@touch $@
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet \
+	  -d docs/_build/trees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# Takes minutes: it makes an environment of its own, and installs what the package needs.
+release: $(INSTALLED)
+	$(BIN)/pip install --quiet build==1.3.0
+	rm -rf dist
+	$(BIN)/python -m build --outdir=dist
+	$(BIN)/python -m benchmarks.release dist
+
 # With a Python that has the package: make gpu GPU_PYTHON=python3
 GPU_PYTHON ?= $(BIN)/python
 gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(INSTALLED))
 	$(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
 
-# The second lock has what the first one does not: pip resolves the extra where the
+# The other locks have what the first one does not: pip resolves the extra where the
 # first one is installed, and downloads nothing.
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
@@ -70,9 +90,12 @@ lock:
 	$(VENV)-lock/bin/pip freeze --all --exclude pip --exclude spatial-smoothing \
 	  > requirements.lock
 	$(VENV)-lock/bin/pip install --quiet --dry-run --report $(VENV)-lock/gpu.json '.[gpu]'
-	echo '--requirement requirements.lock' > requirements-gpu.lock
-	$(VENV)-lock/bin/python -c "$$PINS" < $(VENV)-lock/gpu.json | sort \
-	  >> requirements-gpu.lock
+	$(VENV)-lock/bin/pip install --quiet --dry-run --report $(VENV)-lock/docs.json '.[docs]'
+	for extra in gpu docs; do \
+	  echo '--requirement requirements.lock' > requirements-$$extra.lock; \
+	  $(VENV)-lock/bin/python -c "$$PINS" < $(VENV)-lock/$$extra.json | sort \
+	    >> requirements-$$extra.lock; \
+	done
 	rm -r $(VENV)-lock
 
 define PINS
@@ -104,4 +127,4 @@ wheels:
 	du -sh wheels
 
 clean:
-	rm -rf $(VENV) $(DEMO) build *.egg-info
+	rm -rf $(VENV) $(DEMO) build dist docs/_build *.egg-info
