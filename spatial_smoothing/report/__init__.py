@@ -15,6 +15,12 @@ from typing import Any
 from etils import epath
 
 from spatial_smoothing.report import chapters, page
+from spatial_smoothing.report.chapters.landscape import (
+    contour_figure as landscape_figure,
+)
+from spatial_smoothing.report.chapters.landscape import (
+    surface_figure as landscape_surface_figure,
+)
 from spatial_smoothing.report.comparisons import checked_differences, smoothing_pairs
 from spatial_smoothing.report.figures import pictures as figure_files
 from spatial_smoothing.report.figures.canvas import Looks
@@ -53,6 +59,8 @@ __all__ = [
     "confidence_figure",
     "detection_figure",
     "ensemble_size_figure",
+    "landscape_figure",
+    "landscape_surface_figure",
     "plain",
     "print_rows",
     "print_table",

@@ -144,8 +144,6 @@ def sheet_figure(
     Returns:
       A figure with a line for each corruption, in one block of lines or in two.
     """
-    from matplotlib.figure import Figure
-
     clean = list(arrays.get("clean", ()))
     shown = {name: images for name, images in arrays.items() if name != "clean"}
     heads = ["clean"] * len(clean) + [str(severity) for severity in severities]
@@ -156,7 +154,7 @@ def sheet_figure(
     width = canvas.NARROW if columns == 1 else canvas.WIDTH
     inches = width / max(blocks * across, 8)
     with canvas.style():
-        figure = Figure(figsize=(inches * blocks * across, inches * (lines + 0.6)))
+        figure = canvas.new_figure((inches * blocks * across, inches * (lines + 0.6)))
         axes = figure.add_axes((0, 0, 1, 1))
         for index, (name, images) in enumerate(shown.items()):
             left = index // lines * across + _NAME_WIDTH

@@ -33,14 +33,12 @@ def contour_figure(rows: Sequence[Row], *, columns: int = 3) -> "Figure":
     Returns:
       A figure whose panels share their levels.
     """
-    from matplotlib.figure import Figure
-
     ticks = _ticks(rows)
     levels = np.linspace(ticks[0], ticks[-1], 8 * (len(ticks) - 1) + 1)
     with canvas.style():
         shape = _shape(rows, columns)
         size = (max(3.0 * shape[1] + 1.2, canvas.NARROW), 3.3 * shape[0])
-        figure = Figure(figsize=size, layout="constrained")
+        figure = canvas.new_figure(size, layout="constrained")
         panels = figure.subplots(*shape, squeeze=False, sharey=True).flat
         for axes in panels[len(rows) :]:
             axes.remove()
@@ -76,13 +74,11 @@ def surface_figure(rows: Sequence[Row], *, columns: int = 3) -> "Figure":
     Returns:
       A figure whose panels share their vertical axis.
     """
-    from matplotlib.figure import Figure
-
     ticks = _ticks(rows)
     with canvas.style():
         lines, side_by_side = shape = _shape(rows, columns)
         width = canvas.NARROW if columns == 1 else canvas.WIDTH / 2 * side_by_side
-        figure = Figure(figsize=(width, 4.0 * lines))
+        figure = canvas.new_figure((width, 4.0 * lines))
         figure.subplots_adjust(left=0, right=0.95, bottom=0.04, top=1, wspace=0.04)
         for number, (row, name) in enumerate(
             zip(rows, chapter.names(rows), strict=True), 1

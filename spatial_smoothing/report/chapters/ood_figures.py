@@ -53,8 +53,6 @@ def size_figure(
       looks: Colours and markers of the models.
       columns: Most panels side by side.
     """
-    from matplotlib.figure import Figure
-
     looks = looks or Looks(each.label for each in found)
     names = list(dict.fromkeys(each.confidence for each in found))
     distances = [d for d in DISTANCES if any(d in each.means for each in found)]
@@ -65,7 +63,7 @@ def size_figure(
         else:
             shape = (len(distances), len(names))
             size = (canvas.WIDTH, 2.6 * len(distances) + 0.6)
-        figure = Figure(figsize=size, layout="constrained")
+        figure = canvas.new_figure(size, layout="constrained")
         panels = iter(figure.subplots(*shape, squeeze=False).flat)
         for distance in distances:
             for name in names:

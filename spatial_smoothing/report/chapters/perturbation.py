@@ -100,8 +100,6 @@ def perturbation_figure(
       looks: Colours and markers of the models.
       columns: Most panels side by side.
     """
-    from matplotlib.figure import Figure
-
     groups, names = largest(rows), shown(rows, "perturbation")
     looks = looks or Looks(groups)
     with canvas.style():
@@ -110,7 +108,7 @@ def perturbation_figure(
             shape, size = (3, 1), (canvas.NARROW, 3 * (0.9 + height) + 0.6)
         else:
             shape, size = (1, 3), (canvas.WIDTH, 1.4 + height)
-        figure = Figure(figsize=size, layout="constrained")
+        figure = canvas.new_figure(size, layout="constrained")
         # The last label of a panel and the first one of the next stay apart.
         figure.get_layout_engine().set(w_pad=0.15)
         panels = figure.subplots(*shape, sharey=True, squeeze=False).flat

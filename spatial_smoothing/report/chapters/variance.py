@@ -106,14 +106,12 @@ def maps_figure(rows: Sequence[Row]) -> "Figure":
     Returns:
       A figure with three lines for each run.
     """
-    from matplotlib.figure import Figure
-
     groups = [group for _, group in chapter.curves(rows)]
     names = chapter.names([group[0] for group in groups])
     taps = list(dict.fromkeys(row["tap"] for row in (*max(groups, key=len), *rows)))
     with canvas.style():
         size = (1 + 1.0 * (len(taps) + 1), 3.25 * len(groups) + 0.1)
-        figure = Figure(figsize=size, layout="constrained")
+        figure = canvas.new_figure(size, layout="constrained")
         parts = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
         for part, group, name in zip(parts, groups, names, strict=True):
             part.suptitle(name, x=0.01, ha="left", fontsize=9)

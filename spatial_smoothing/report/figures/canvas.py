@@ -5,6 +5,7 @@ backend and no setting of the caller's is touched. Colours are those of Okabe & 
 which colour-blind readers can tell apart; markers differ as well.
 """
 
+import functools
 import io
 import logging
 import math
@@ -96,6 +97,30 @@ class Looks:
         return self._numbers.setdefault(name, len(self._numbers))
 
 
+def new_figure(size: tuple[float, float], *, layout: str | None = None) -> "Figure":
+    """An empty figure, which notebooks show as a picture.
+
+    Args:
+      size: Width and height in inches.
+      layout: "constrained", or None for a layout by hand.
+    """
+    return _figure_class()(figsize=size, layout=layout)
+
+
+@functools.cache
+def _figure_class() -> type["Figure"]:
+    """Returns a `Figure` that shows itself: notebooks know those of pyplot only."""
+    from matplotlib.figure import Figure
+
+    class ReportFigure(Figure):
+        """A figure that IPython shows inline, whether or not pyplot is imported."""
+
+        def _repr_png_(self) -> bytes:
+            return png(self)
+
+    return ReportFigure
+
+
 def pale(colour: str) -> tuple[float, ...]:
     """A lighter tone of a colour, as red, green and blue in [0, 1]."""
     from matplotlib.colors import to_rgb
@@ -110,8 +135,6 @@ def panels(count: int, *, columns: int = 3) -> tuple["Figure", list["Axes"]]:
       count: Number of panels.
       columns: Most panels side by side.
     """
-    from matplotlib.figure import Figure
-
     side_by_side = 2 if count == 4 and columns >= 2 else min(count, columns)
     lines = math.ceil(count / side_by_side)
     if columns == 1:
@@ -120,7 +143,7 @@ def panels(count: int, *, columns: int = 3) -> tuple["Figure", list["Axes"]]:
         # A legend below fewer panels breaks into more lines.
         below = (0.4, 0.8, 1.0)[3 - side_by_side]
         size = (WIDTH / 3 * max(side_by_side, 1.5), 3.1 * lines + below)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(size, layout="constrained")
     return figure, [
         figure.add_subplot(lines, side_by_side, index + 1) for index in range(count)
     ]
@@ -136,14 +159,12 @@ def strip(
       columns: 1 for panels below each other, for narrow windows.
       sharey: Whether all panels have one vertical axis.
     """
-    from matplotlib.figure import Figure
-
     if columns == 1:
         shape, size = (count, 1), (NARROW, 2.7 * count + 0.7)
     else:
         shape = (1, count)
         size = (WIDTH / 2, 3.7) if count == 1 else (WIDTH, 3.3)
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(size, layout="constrained")
     return figure, list(figure.subplots(*shape, sharey=sharey, squeeze=False).flat)
 
 
