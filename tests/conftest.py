@@ -21,7 +21,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 LONGEST = (
     *("test_chaos", "test_scripts", "test_training", "test_topologies"),
     *("test_benchmarks", "test_examples", "test_evaluate", "test_input_pipeline"),
-    *("test_readme", "test_analysis_suites", "test_suites", "test_own_models"),
+    *("test_pages", "test_analysis_suites", "test_suites", "test_own_models"),
 )
 
 

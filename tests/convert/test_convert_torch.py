@@ -3,10 +3,10 @@
 import os
 import pathlib
 import pickle
-import re
 
 import jax
 import numpy as np
+import pages
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -228,10 +228,8 @@ def test_the_documentation_runs(tmp_path, monkeypatch):
     make = lambda: networks.TorchvisionResNet(64, (2, 2, 2, 2), 1000, large=True)
     trained, network = networks.randomize(make()), make().eval()
     torch.save(trained.state_dict(), "resnet18.pth")
-    names = {"images": images(32), "network": network}
-    page = ROOT / "docs/convert.md"
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
-        exec(block, names)
+    names = pages.run(ROOT / "docs/convert.md", replace=[("224, 224", "32, 32")])
+    network.load_state_dict(torch.load("back.pth"))
     expected = torch_logits(network, names["images"])
     assert error(names["logits"], expected) < 1e-5
     np.testing.assert_array_equal(expected, torch_logits(trained, names["images"]))

@@ -1,14 +1,11 @@
 """Models of other people, evaluated as runs are."""
 
-import re
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
-from checkout import ROOT
 from flax import nnx
 
 import spatial_smoothing as ss
@@ -165,17 +162,3 @@ def test_mistakes_are_one_line(changes, message):
     inputs = [given.pop(name) for name in ("model", "variables", "data")]
     with pytest.raises(ValueError, match=message):
         evaluate(*inputs, key=KEY, **given)
-
-
-@pytest.mark.slow
-def test_the_documentation_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    page = (ROOT / "docs/own_models.md").read_text()
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(block, names)
-    assert (tmp_path / "report" / "report.html").exists()
-    assert "all samples of CNN are equal" in capsys.readouterr().out
-    assert names["logits"].shape == (64, 10)
-    assert [row["num_members"] for row in names["rows"]] == [1, 2, 3, 3, *(1,) * 6]
-    assert all("detection" in row for row in names["rows"])

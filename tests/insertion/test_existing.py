@@ -1,5 +1,4 @@
 import functools
-import re
 import threading
 from collections.abc import Callable, Sequence
 
@@ -8,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checkout import ROOT
 
 import spatial_smoothing as ss
 from spatial_smoothing import ensembles, evaluation
@@ -489,13 +487,3 @@ def test_ensembles_and_evaluation_take_a_wrapped_model():
     tallies = evaluation.compile_tallies(predict)(variables, KEY, [batch])
     one, four = ensembles.named(tallies).values()
     assert one.nll != four.nll
-
-
-def test_the_documentation_runs():
-    page = ROOT / "docs/existing_models.md"
-    names = {}
-    for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
-        exec(block, names)
-    assert names["probs"].shape == (20, 4, 10)
-    for name in ("paper", "head", "same"):
-        assert names[name].apply(names["variables"], names["images"]).shape == (4, 10)

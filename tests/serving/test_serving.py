@@ -1,5 +1,4 @@
 import json
-import re
 import subprocess
 import sys
 
@@ -7,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 import scipy.stats
-from random_runs import ROOT, write_run
+from random_runs import write_run
 
 import spatial_smoothing as ss
 from spatial_smoothing import serving
@@ -266,14 +265,3 @@ def test_what_is_not_exported_is_not_loaded(exported, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"cannot read .*; export it again"):
         serving.load_exported(tmp_path)
-
-
-def test_the_documentation_runs(workdir, tmp_path, monkeypatch):
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/shapes").symlink_to(workdir)
-    monkeypatch.chdir(tmp_path)
-    page, names = (ROOT / "docs/serving.md").read_text(), {}
-    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
-        exec(block, names)
-    for field, values in names["result"].items():
-        np.testing.assert_allclose(values, names[field], atol=1e-6)
