@@ -75,7 +75,7 @@ release: $(INSTALLED)
 	$(BIN)/pip install --quiet build==1.3.0
 	rm -rf dist
 	$(BIN)/python -m build --outdir=dist
-	$(BIN)/python -m benchmarks.release dist
+	$(BIN)/python tests/release.py dist $(ARGS)
 
 # With a Python that has the package: make gpu GPU_PYTHON=python3
 GPU_PYTHON ?= $(BIN)/python
