@@ -308,6 +308,7 @@ def test_the_learning_rate_is_scaled_by_the_batch(fields, rate):
 def test_configs_choose_the_optimizer():
     for fields, expected in (
         ({"nesterov": True}, optim.sgd(0.1, nesterov=True)),
+        ({"optimizer": "adam"}, optim.adam(0.1, weight_decay=5e-4)),
         ({"optimizer": "adamw"}, optim.adamw(0.1)),
     ):
         config = {**RECIPE, **fields, "warmup_epochs": 0, "milestones": ()}
@@ -315,5 +316,5 @@ def test_configs_choose_the_optimizer():
         np.testing.assert_allclose(
             trajectory(optimizer), trajectory(expected), rtol=1e-6
         )
-    with pytest.raises(ValueError, match="unknown optimizer 'adam'; did you mean"):
-        optim.of_config({**RECIPE, "optimizer": "adam"}, steps_per_epoch=1)
+    with pytest.raises(ValueError, match="unknown optimizer 'adan'; did you mean"):
+        optim.of_config({**RECIPE, "optimizer": "adan"}, steps_per_epoch=1)
