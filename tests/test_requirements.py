@@ -33,6 +33,7 @@ def bounds(*extras):
 
 LOCK, OTHERS = pins("requirements.lock")
 GPU_LOCK, GPU_OTHERS = pins("requirements-gpu.lock")
+DOCS_LOCK, DOCS_OTHERS = pins("requirements-docs.lock")
 
 
 def test_the_lock_is_within_the_bounds():
@@ -51,6 +52,15 @@ def test_the_lock_for_gpus_is_the_other_one_and_what_cuda_needs():
         assert GPU_LOCK[name] == LOCK["jaxlib"] == LOCK["jax"]
     assert all(re.match("jax-cuda13|nvidia-", name) for name in GPU_LOCK)
     assert {"nvidia-cudnn-cu13", "nvidia-cublas", "nvidia-nccl-cu13"} <= GPU_LOCK.keys()
+
+
+def test_the_lock_for_the_site_is_the_other_one_and_what_sphinx_needs():
+    assert DOCS_OTHERS == ["--requirement requirements.lock"]
+    assert not LOCK.keys() & DOCS_LOCK.keys()
+    for bound in bounds("docs"):
+        if bound not in bounds():
+            version = DOCS_LOCK[canonicalize_name(bound.name)]
+            assert bound.specifier.contains(version), f"{bound}: {version} is locked"
 
 
 def test_extras_ask_for_the_jax_that_the_package_asks_for():
