@@ -6,6 +6,9 @@ prediction, and the mutual information, which is the part that samples disagree 
 With `--frames=FOLDER` in place of images, classifies the frames of a video, and smooths
 each prediction over the frames before it. FOLDER may also be a .npy file with a stack
 of frames, or one image, across which the view moves.
+
+Of a network for segmentation, `--output=DIR` gets a picture of each image or frame, the
+colours of the classes over it.
 """
 
 import math
@@ -15,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from spatial_smoothing import serving
-from spatial_smoothing.cli import config_fields, devices, start
+from spatial_smoothing.cli import config_fields, devices, segmented, start
 from spatial_smoothing.data import streams
 from spatial_smoothing.data.images import image_files
 from spatial_smoothing.metrics import consistency
@@ -67,6 +70,13 @@ _DECAY = flags.DEFINE_float(
     "exp(-decay * t).",
     flag_values=FLAGS,
 )
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Folder for the pictures of a network for segmentation. It is made if need be; "
+    "pictures of the same names are replaced.",
+    flag_values=FLAGS,
+)
 
 
 def predict_images(paths: list[str]) -> None:
@@ -77,18 +87,26 @@ def predict_images(paths: list[str]) -> None:
     else:
         predictor = serving.load_exported(_EXPORTED.value)
     about = predictor.description
-    size = about.image_size
-    files = [image_files.read(path, size=size, resize=about.resize) for path in paths]
-    result = predictor(np.stack([file.pixels for file in files]), seed=_SEED.value)
+    height, width, _ = about.image_shape
+    segmented.check_output(about, _OUTPUT.value)
+    files = [
+        image_files.read(path, size=(height, width), resize=about.resize)
+        for path in paths
+    ]
+    images = np.stack([file.pixels for file in files])
+    result = predictor(images, seed=_SEED.value)
     devices.announce(file=sys.stderr)  # stdout has the predictions alone
     print(f"{about.model} on {about.dataset}, {_samples(about)}")
+    if about.task == "segmentation":
+        segmented.write_images(about, paths, images, result, output=_OUTPUT.value)
+        return
     for path, file, probs, entropy, information in zip(
         paths, files, *result, strict=True
     ):
         changes = [f"{file.mode} converted to RGB"] if file.mode != "RGB" else []
-        if file.size != (size, size):
-            width, height = file.size
-            changes.append(f"{width}x{height} cropped and resized to {size}x{size}")
+        if file.size != (width, height):
+            before = "x".join(map(str, file.size))
+            changes.append(f"{before} cropped and resized to {width}x{height}")
         print(f"\n{path}" + (f" ({', '.join(changes)})" if changes else ""))
         for label in np.argsort(-probs, kind="stable")[: _TOP.value]:
             print(f"  {100 * probs[label]:5.1f} %  {about.class_names[label]}")
@@ -105,11 +123,19 @@ def predict_frames() -> None:
         _WORKDIR.value, num_samples=samples, decay=_DECAY.value
     )
     about = predictor.description
-    frames = streams.read_frames(
-        _FRAMES.value, size=about.image_size, resize=about.resize
-    )
+    segmented.check_output(about, _OUTPUT.value)
+    size, resize = about.image_shape[:2], about.resize
+    is_segmentation = about.task == "segmentation"
+    # Pictures are written one by one; lines come when all frames could be read.
+    read = streams.open_frames if is_segmentation else streams.read_frames
+    frames = read(_FRAMES.value, size=size, resize=resize)
     devices.announce(file=sys.stderr)
     print(f"{about.model} on {about.dataset}, {_samples(about)} a frame")
+    if is_segmentation:
+        segmented.write_frames(
+            predictor, frames, seed=_SEED.value, output=_OUTPUT.value
+        )
+        return
     smoothed, single = [], []
     for number, result in enumerate(predictor(frames, seed=_SEED.value), 1):
         label = result.probs.argmax()

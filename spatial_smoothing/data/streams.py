@@ -4,9 +4,10 @@ Contract of this file: frames are u8 RGB in 0 to 255; the first axis is time, fr
 oldest frame to the newest.
 """
 
-import functools
 import logging
 import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,49 @@ from spatial_smoothing.runtime import paths
 _log = logging.getLogger(__name__)
 
 
+class Frames(NamedTuple):
+    """A sequence of frames that are read when they are wanted.
+
+    Attributes:
+      names: Name of each frame, T of them: that of its file, or a number.
+      read: Number of a frame in [0, T) -> u8[H, W, 3].
+    """
+
+    names: Sequence[str]
+    read: Callable[[int], np.ndarray]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yields the frames in order."""
+        return (self.read(number) for number in range(len(self.names)))
+
+
 def read_frames(
-    path: epath.PathLike, *, size: int, resize: int | None = None
+    path: epath.PathLike, *, size: int | tuple[int, int], resize: int | None = None
 ) -> np.ndarray:
-    """Reads a sequence: a folder of images, a stack saved by `np.save`, or an image.
+    """Reads all of a sequence into memory, or maps it; see `open_frames`.
+
+    Args:
+      path: A folder of images; a file *.npy with u8[T, H, W, 3]; or an image.
+      size: Height and width in pixels; one number where they are equal.
+      resize: Length in pixels to which the shorter side of images is resized before
+        the centre is taken; None for the largest centred part of the right aspect.
+
+    Returns:
+      u8[T, H, W, 3] with at least one frame.
+
+    Raises:
+      ValueError: As `open_frames`, and for a damaged image.
+    """
+    path = paths.absolute(path)
+    if path.suffix == ".npy" and not path.is_dir():
+        return _read_stack(path, size)
+    return np.stack(list(open_frames(path, size=size, resize=resize)))
+
+
+def open_frames(
+    path: epath.PathLike, *, size: int | tuple[int, int], resize: int | None = None
+) -> Frames:
+    """Opens a sequence: a folder of images, a stack saved by `np.save`, or an image.
 
     Files are taken by name, numbers in names by value: frame2 before frame10. Files
     that are no images and subfolders are not frames; a warning says how many there are.
@@ -31,31 +71,40 @@ def read_frames(
     image becomes the sequence of `moving_crop`.
 
     Args:
-      path: A folder of images; a file *.npy with u8[T, S, S, 3]; or an image.
-      size: S, height and width in pixels.
+      path: A folder of images; a file *.npy with u8[T, H, W, 3]; or an image.
+      size: Height and width in pixels; one number where they are equal.
       resize: Length in pixels to which the shorter side of images is resized before
-        the centre is taken; None for the largest centred square, see
+        the centre is taken; None for the largest centred part of the right aspect, see
         `image_files.read`.
 
     Returns:
-      u8[T, S, S, 3] with at least one frame.
+      At least one frame. Images are read, and refused where they are damaged, when they
+      are wanted.
 
     Raises:
-      ValueError: There is nothing there, an image is damaged, or a stack has another
-        type or shape.
+      ValueError: There is nothing there, or a stack has another type or shape.
     """
     path = paths.absolute(path)
     if path.suffix == ".npy" and not path.is_dir():
-        return _read_stack(path, size)
+        return _in_array(_read_stack(path, size))
     if path.is_file():
         image = image_files.read(path, size=size, resize=resize).pixels
-        return np.asarray(moving_crop(image[None]))[:, 0]
+        return _in_array(np.asarray(moving_crop(image[None]))[:, 0])
     if not path.is_dir():
         raise ValueError(f"no frames in {path}: give a folder of images or a .npy file")
     files = _image_files(path)
     files.sort(key=lambda file: (_natural(file.name), file.name))
-    read = functools.partial(image_files.read, size=size, resize=resize)
-    return np.stack([read(file).pixels for file in files])
+
+    def read(number: int) -> np.ndarray:
+        return image_files.read(files[number], size=size, resize=resize).pixels
+
+    return Frames([file.name for file in files], read)
+
+
+def _in_array(frames: np.ndarray) -> Frames:
+    """Frames that are in memory, or mapped into it, named by their numbers from 1."""
+    names = [str(number) for number in range(1, len(frames) + 1)]
+    return Frames(names, lambda number: np.asarray(frames[number]))
 
 
 def _image_files(folder: epath.Path) -> list[epath.Path]:
@@ -116,8 +165,9 @@ def moving_crop(
     return jnp.stack([padded[:, at : at + height, at : at + width] for at in offsets])
 
 
-def _read_stack(path: epath.Path, size: int) -> np.ndarray:
-    """Maps the frames of a .npy file into memory, u8[T, size, size, 3]."""
+def _read_stack(path: epath.Path, size: int | tuple[int, int]) -> np.ndarray:
+    """Maps the frames of a .npy file into memory, u8[T, H, W, 3]."""
+    height, width = (size, size) if isinstance(size, int) else size
     if not path.exists():
         raise ValueError(f"no file {path}")
     try:
@@ -129,9 +179,9 @@ def _read_stack(path: epath.Path, size: int) -> np.ndarray:
     if frames.dtype != np.uint8:
         raise ValueError(f"{path} must hold uint8 in 0 to 255, got {frames.dtype}")
     shape = list(frames.shape)
-    if shape[1:] != [size, size, 3] or not shape[0]:
+    if shape[1:] != [height, width, 3] or not shape[0]:
         raise ValueError(
-            f"{path} must be [T, {size}, {size}, 3] with at least one frame, got "
+            f"{path} must be [T, {height}, {width}, 3] with at least one frame, got "
             f"{shape}; a folder of images is cropped and resized"
         )
     return frames

@@ -57,11 +57,10 @@ def export(
     loaded = load(workdir, num_samples=num_samples, chunk=chunk, for_any_platform=True)
     constants = jax.device_get(loaded.variables)
     (batch,) = jax.export.symbolic_shape("batch")
-    size = loaded.description.image_size
     exported = jax.export.export(
         jax.jit(functools.partial(loaded.predict, constants)), platforms=platforms
     )(
-        jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8),
+        jax.ShapeDtypeStruct((batch, *loaded.description.image_shape), jnp.uint8),
         jax.ShapeDtypeStruct((), jnp.uint32),
     )
     unfinished = out.with_name(f"{out.name}.tmp")

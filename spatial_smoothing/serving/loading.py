@@ -52,7 +52,8 @@ def load_predictor(
         dropout makes one pass whatever this says.
       batch_size: Number of images at once.
       chunk: Number of samples computed at once; None for what suits the device, as in
-        `ensembles.mc_logits`. Memory grows with batch_size * chunk.
+        `ensembles.mc_logits`. Memory grows with batch_size * chunk; for segmentation,
+        a batch_size of a few images is enough.
 
     Raises:
       ValueError: if there is no run or checkpoint, or for unusable numbers.
@@ -86,6 +87,8 @@ def describe(run: workdirs.Run, *, num_samples: int) -> Description:
         resize=source.resize,
         class_names=source.class_names
         or class_names(source.name, data_dir=run.config.get("data_dir")),
+        task=source.task,
+        palette=source.palette,
     )
 
 

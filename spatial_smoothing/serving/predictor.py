@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spatial_smoothing.data.sources import height_and_width
 from spatial_smoothing.ensembles.mixtures import Mixture
 
 
@@ -20,10 +21,11 @@ class Prediction(NamedTuple):
     """Class probabilities of images, and how uncertain they are.
 
     Attributes:
-      probs: f32[B, K], mean over the samples.
-      entropy: f32[B], of `probs`, in nats: the total uncertainty.
-      mutual_information: f32[B], the part of `entropy` that is disagreement between
-        samples, in nats; 0 for a network without dropout.
+      probs: f32[B, K], mean over the samples; of segmentation f32[B, H, W, K], those of
+        every pixel.
+      entropy: f32[B] or f32[B, H, W], of `probs`, in nats: the total uncertainty.
+      mutual_information: f32[B] or f32[B, H, W], the part of `entropy` that is
+        disagreement between samples, in nats; 0 for a network without dropout.
     """
 
     probs: np.ndarray
@@ -41,23 +43,35 @@ class Description:
       step: Number of the training step at which the checkpoint was saved.
       num_samples: Number of Monte Carlo dropout samples; 1 for a network without
         dropout.
-      image_size: Height and width of the images, in pixels.
+      image_size: Height and width of the images, in pixels, where they are equal; else
+        both of them.
       mean: Mean of each channel, of images in [0, 1]; it is subtracted inside.
       std: Standard deviation of each channel; it is divided by inside.
       class_names: K names; numbers where those of the data set are not at hand.
       resize: Shorter side to which image files are resized before the centre is taken,
-        in pixels; None where the whole square is.
+        in pixels; None where as much of the image is as has the right aspect.
+      task: "classification" for a class of each image, "segmentation" for a class of
+        each pixel.
+      palette: Colours of the classes in pictures, K times (red, green, blue) in 0 to
+        255; None for classification.
     """
 
     model: str
     dataset: str
     step: int
     num_samples: int
-    image_size: int
+    image_size: int | Sequence[int]
     mean: Sequence[float]
     std: Sequence[float]
     class_names: Sequence[str]
     resize: int | None = None
+    task: str = "classification"
+    palette: Sequence[Sequence[int]] | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, 3) of the images, in pixels."""
+        return (*height_and_width(self.image_size), 3)
 
 
 class Predictor:
@@ -100,7 +114,7 @@ class Predictor:
         """
         if not 0 <= seed < 2**32:
             raise ValueError(f"seed must be in [0, 2^32), got {seed}")
-        images = _checked(images, self.description.image_size, self._dtypes)
+        images = _checked(images, self.description.image_shape, self._dtypes)
         parts = [
             self._predict_batch(images[start : start + self._batch_size], seed)
             for start in range(0, max(len(images), 1), self._batch_size)
@@ -118,11 +132,11 @@ class Predictor:
         Raises:
           ValueError: for a batch size below 1.
         """
-        size = self.description.image_size
+        shape = self.description.image_shape
         for count in batch_sizes:
             if count < 1:
                 raise ValueError(f"batch_sizes must be at least 1, got {count}")
-            self(np.zeros((count, size, size, 3), np.uint8))
+            self(np.zeros((count, *shape), np.uint8))
 
     def _predict_batch(self, images: np.ndarray, seed: int) -> Prediction:
         bucket = min(1 << max(len(images) - 1, 0).bit_length(), self._batch_size)
@@ -147,24 +161,28 @@ def uncertainty(mixture: Mixture) -> dict[str, jax.Array]:
     }
 
 
-def _checked(images: Any, size: int, dtypes: Sequence[str]) -> np.ndarray:
-    """Returns images as u8 or f32 [B, size, size, 3], or raises ValueError."""
+def _checked(
+    images: Any, image_shape: tuple[int, int, int], dtypes: Sequence[str]
+) -> np.ndarray:
+    """Returns images as u8 or f32 [B, H, W, 3], or raises ValueError."""
     images = np.asarray(images)
-    shape = list(images.shape)
-    if images.ndim != 4 or shape[1:] != [size, size, 3]:
-        if shape == [size, size, 3]:
+    shape, (height, width, _) = list(images.shape), image_shape
+    if images.ndim != 4 or shape[1:] != [height, width, 3]:
+        if shape == [height, width, 3]:
             hint = "add the batch axis: images[None]"
-        elif shape[1:] == [size, size]:
+        elif shape[1:] == [height, width]:
             hint = "make grey ones RGB: np.repeat(images[..., None], 3, axis=-1)"
-        elif shape[1:] == [size, size, 1]:
+        elif shape[1:] == [height, width, 1]:
             hint = "make grey ones RGB: np.repeat(images, 3, axis=-1)"
-        elif shape[1:] == [size, size, 4]:
+        elif shape[1:] == [height, width, 4]:
             hint = "drop the alpha channel of RGBA: images[..., :3]"
-        elif shape[1:] == [3, size, size]:
+        elif shape[1:] == [3, height, width]:
             hint = "put the channels last: np.moveaxis(images, 1, -1)"
         else:
             hint = "resize them first"
-        raise ValueError(f"images must be [B, {size}, {size}, 3], got {shape}; {hint}")
+        raise ValueError(
+            f"images must be [B, {height}, {width}, 3], got {shape}; {hint}"
+        )
     if images.dtype != np.uint8 and jnp.issubdtype(images.dtype, jnp.floating):
         images = images.astype(np.float32)
         low, high = images.min(initial=0), images.max(initial=0)

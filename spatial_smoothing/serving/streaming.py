@@ -1,4 +1,4 @@
-"""Streaming: trained networks as classifiers of the frames of a stream.
+"""Streaming: trained networks that classify or segment the frames of a stream.
 
 Contract of this file: frames are u8[B, H, W, 3], one of each of B streams, RGB and not
 normalised, of the height and width of the data set. What is predicted for a frame
@@ -24,22 +24,22 @@ from spatial_smoothing.serving.predictor import Description
 
 
 class FramePrediction(NamedTuple):
-    """Class probabilities of a frame.
+    """Class probabilities of a frame, or of its pixels.
 
     Attributes:
-      probs: f32[K], smoothed over the frames so far.
-      entropy: Entropy of `probs`, in nats.
-      frame_probs: f32[K], of this frame alone.
+      probs: f32[K], smoothed over the frames so far; of segmentation f32[H, W, K].
+      entropy: Entropy of `probs`, in nats; of segmentation f32[H, W].
+      frame_probs: f32[K] or f32[H, W, K], of this frame alone.
     """
 
     probs: np.ndarray
-    entropy: float
+    entropy: float | np.ndarray
     frame_probs: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class StreamPredictor:
-    """Classifies a stream, frame by frame.
+    """Classifies or segments a stream, frame by frame.
 
     `init` and `step` are those of `temporal.Stream`, compiled, for any B; the call is a
     loop over them for one stream.
@@ -48,7 +48,8 @@ class StreamPredictor:
       description: The network, its data set and its number of samples.
       decay: Decay of the weights per frame.
       init: Frame -> state before it.
-      step: (state, key, frame) -> state, smoothed probabilities f32[B, K].
+      step: (state, key, frame) -> state, smoothed probabilities f32[B, K], or of
+        segmentation f32[B, H, W, K].
     """
 
     description: Description
@@ -75,20 +76,22 @@ class StreamPredictor:
     def _predictions(
         self, frames: Iterable[np.ndarray], key: jax.Array
     ) -> Iterator[FramePrediction]:
-        state, size = None, self.description.image_size
+        state, shape = None, self.description.image_shape
         for number, frame in enumerate(frames):
             frame = np.asarray(frame)
-            if frame.shape != (size, size, 3) or frame.dtype != np.uint8:
+            if frame.shape != shape or frame.dtype != np.uint8:
                 raise ValueError(
-                    f"frame {number} must be uint8 [{size}, {size}, 3], got "
+                    f"frame {number} must be uint8 {list(shape)}, got "
                     f"{frame.dtype} {list(frame.shape)}"
                 )
             if state is None:
                 state = self.init(frame[None])
             state, (probs,) = self.step(state, key, frame[None])
-            entropy = float(jax.scipy.special.entr(probs).sum())
+            entropy = np.asarray(jax.scipy.special.entr(probs).sum(-1))
             yield FramePrediction(
-                np.asarray(probs), entropy, np.asarray(state.latest[0])
+                np.asarray(probs),
+                entropy if entropy.ndim else float(entropy),
+                np.asarray(state.latest[0]),
             )
 
 
@@ -99,7 +102,7 @@ def load_stream(
     decay: float = 0.8,
     chunk: int | None = None,
 ) -> StreamPredictor:
-    """Loads the newest good checkpoint of a run, ready to classify streams.
+    """Loads the newest good checkpoint of a run, ready for streams.
 
     Args:
       workdir: Workdir of the run.

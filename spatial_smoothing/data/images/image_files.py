@@ -1,4 +1,4 @@
-"""Image files as the networks take them: RGB, 8 bits a channel, square.
+"""Image files as the networks take them: RGB, 8 bits a channel, of one size.
 
 Contract of this file: what can be made such an image is (grey, palette, CMYK, alpha,
 rotation in the metadata, any size; of 16 bits of colour Pillow keeps the upper 8); the
@@ -28,7 +28,7 @@ class ImageFile(NamedTuple):
     """An image, and what it was before it was converted and resized.
 
     Attributes:
-      pixels: u8[S, S, 3], RGB in 0 to 255.
+      pixels: u8[H, W, 3], RGB in 0 to 255.
       size: Width and height before it was resized, in pixels.
       mode: Pillow's name of the kind of pixels, such as "RGB", before the conversion.
     """
@@ -38,14 +38,20 @@ class ImageFile(NamedTuple):
     mode: str
 
 
-def read(path: epath.PathLike, *, size: int, resize: int | None = None) -> ImageFile:
+def read(
+    path: epath.PathLike,
+    *,
+    size: int | tuple[int, int],
+    resize: int | None = None,
+) -> ImageFile:
     """Reads an image file: the first frame, upright, any alpha laid on white.
 
     Args:
       path: An image file, in any format of Pillow.
-      size: S, height and width of the result in pixels.
+      size: Height and width of the result in pixels; one number where they are equal.
       resize: Length in pixels to which the shorter side is resized before the centre is
-        taken, see `center`; None takes the largest centred square and resizes that.
+        taken, see `center`, for squares; None takes the largest centred part of the
+        right aspect and resizes that.
 
     Raises:
       ValueError: There is no such file, or it is no image, truncated, damaged, too
@@ -72,10 +78,11 @@ def read(path: epath.PathLike, *, size: int, resize: int | None = None) -> Image
         image = rgb(image)
     except ValueError as error:
         raise ValueError(f"{path} has {error}") from None
+    height, width = (size, size) if isinstance(size, int) else size
     if resize is not None:
-        image = center(image, size=size, resize=resize)
-    elif image.size != (size, size):
-        image = PIL.ImageOps.fit(image, (size, size), PIL.Image.Resampling.BICUBIC)
+        image = center(image, size=height, resize=resize)
+    elif image.size != (width, height):
+        image = PIL.ImageOps.fit(image, (width, height), PIL.Image.Resampling.BICUBIC)
     return ImageFile(np.asarray(image), original, mode)
 
 
