@@ -185,6 +185,7 @@ def keep(
     results: pathlib.Path,
     *,
     names: Mapping[str, str],
+    texts: Sequence[str] = _TEXTS,
     figures: Sequence[str] = _FIGURES,
 ) -> None:
     """Copies the small files of a report, without the paths of this machine.
@@ -193,10 +194,11 @@ def keep(
       report: Folder of the report.
       results: Folder to copy to.
       names: Path on this machine -> what stands in its place.
+      texts: Names of the files of text.
       figures: Names of the figures; one that the report does not have is left out.
     """
     results.mkdir(parents=True, exist_ok=True)
-    for name in _TEXTS:
+    for name in texts:
         text = (report / name).read_text()
         for path, given in names.items():
             text = text.replace(path, given)
@@ -236,6 +238,7 @@ def make_runs(
     evaluate: Callable[[Run], list[str]],
     names: Mapping[str, str],
     clock: Clock,
+    texts: Sequence[str] = _TEXTS,
     execute: Execute = processes.execute,
 ) -> int:
     """Trains and evaluates the runs whose scores are not kept yet.
@@ -246,6 +249,7 @@ def make_runs(
       evaluate: Returns the command that evaluates it.
       names: Path on this machine -> what stands in its place in what is kept.
       clock: How much time there is.
+      texts: Names of the files of text that are kept of each run.
       execute: Runs a command; see `commands.execute`.
 
     Returns:
@@ -271,7 +275,8 @@ def make_runs(
                 return 0
             if code:
                 return code
-        keep(run.workdir / "evaluation", run.kept, names=names, figures=())
+        evaluation = run.workdir / "evaluation"
+        keep(evaluation, run.kept, names=names, texts=texts, figures=())
     return 0
 
 
