@@ -31,6 +31,7 @@ _HEADINGS = (
     "Number of samples",
     "Accuracy and NLL",
     "Time",
+    "Cost",
     "Calibration",
     "Confidence",
     "Temperature",

@@ -15,6 +15,7 @@ and
 - "run": the workdir's name; rows that differ in it alone are averaged (see `runs`);
 - "recipe", a text that networks share which differ in smoothing and seed at most, and
   "smoothed", whether there is smoothing; where absent, "model" tells;
+- "device", a text that names the device on which "milliseconds" were measured;
 - "model", "dataset", "split", "num_examples", and any other key, which is carried
   along.
 

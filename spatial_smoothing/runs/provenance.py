@@ -5,6 +5,7 @@ import importlib.metadata
 import pathlib
 import platform
 import subprocess
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -39,6 +40,15 @@ def provenance() -> dict[str, Any]:
         "machine": f"{platform.machine()}, {platform.system()}",
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def device_name(about: Mapping[str, Any]) -> str:
+    """Returns how many devices of which kind there were, such as "8 x NVIDIA H100".
+
+    Args:
+      about: What `provenance` has returned.
+    """
+    return f"{about['num_devices']} x {about['device']}"
 
 
 def _commit() -> str | None:

@@ -10,11 +10,15 @@ from random_runs import write_run
 from small_runs import run
 from small_weights import SMALL, small_state
 
-from spatial_smoothing.cli import train
-from spatial_smoothing.configs import common, imagenet
+from spatial_smoothing.cli import config_fields, train
+from spatial_smoothing.configs import cifar100_improved, common, imagenet
 from spatial_smoothing.data import sources
 from spatial_smoothing.runs import initial_weights, workdirs
 from spatial_smoothing.training.checkpoints import Checkpoints
+from spatial_smoothing.training.objectives import StepOptions
+
+# Fields that versions 0.1 had already, or have had meanings of their own since.
+OLDER = {"members", "shard_state", "train_split", "mean", "std", "init_from"}
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +104,9 @@ def test_fine_tuning_begins_from_a_run_and_continues_without_it(tmp_path):
         ({"freeze": ("stage7",)}, "unknown part to freeze 'stage7'"),
         ({"train_split": "train[:0]"}, "is empty; give a larger one"),
         ({"train_split": "tran"}, "unknown split 'tran'; did you mean 'train'"),
+        ({"train_samples": 2}, "train_samples 2 is for networks with dropout"),
+        ({"train_samples": 3}, "batch_size 8 must be a multiple of train_samples 3"),
+        ({"dropout_placement": "last", "mc_stages": (1,)}, "in the head alone, and"),
     ],
 )
 def test_unusable_configs(tmp_path, changes, message):
@@ -112,6 +119,35 @@ def test_unusable_configs(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         begin()
     assert not (tmp_path / "run").exists()
+
+
+def test_recipes_reach_the_steps(tmp_path):
+    given = {
+        **cifar100_improved.get_config().to_dict(),
+        **{"dataset": npz(tmp_path / "a.npz"), "model": "wrn_mcdo_smoothing_10_1"},
+        **{"batch_size": 32, "eval_batch_size": 8, "label_smoothing": 0.1},
+        **{"mixup": 0.2, "ema": 0.99, "train_samples_loss": "of_mean"},
+    }
+    resolved, _ = train.resolve(config_fields.read(given), tmp_path / "run")
+    job = train.load(resolved)
+    assert job.model.mask == "channel"
+    assert job.model.dropout_placement == "all"
+    assert job.steps_per_epoch == 2  # 8 different examples in each step, of 16
+    found = train.hyperparameters(job)
+    assert found.batch_size == 8
+    assert found.step_options == StepOptions(0.1, 0.2, 4, "of_mean", 0.99)
+    assert found.schedule(2) == pytest.approx(0.05 * 8 / 128)
+    # A config of an older version means what it meant.
+    path = workdirs.claim(tmp_path / "old", config(dataset="shapes"))
+    held = json.loads((path / "config.json").read_text())
+    new = {name for name in workdirs.SINCE if name not in OLDER}
+    workdirs.write_json(
+        path / "config.json", {k: v for k, v in held.items() if k not in new}
+    )
+    workdirs.claim(tmp_path / "old", config(dataset="shapes"))
+    assert new >= {"ema", "mixup", "optimizer", "schedule", "train_samples"}
+    with pytest.raises(ValueError, match=r"mixup is 0\.0 there and 0\.1 here"):
+        workdirs.claim(tmp_path / "old", config(dataset="shapes", mixup=0.1))
 
 
 def test_a_head_of_other_classes_for_a_folder(tmp_path):

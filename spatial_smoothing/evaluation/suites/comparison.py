@@ -15,6 +15,7 @@ from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.settings import SMOOTHED, recipe
 from spatial_smoothing.metrics import Examples
 from spatial_smoothing.runs import workdirs
+from spatial_smoothing.runs.provenance import device_name
 from spatial_smoothing.runs.workdirs import FREE, SINCE
 from spatial_smoothing.runtime import paths
 
@@ -97,7 +98,15 @@ def read(workdir: epath.PathLike) -> tuple[list[Row], dict[str, Any]]:
     rows = load_examples(path.parent, rows)
     if "config" not in where or any("split" not in row for row in rows):
         raise ValueError(f"{path} lacks what is compared; evaluate {workdir} anew")
-    return rows, where
+    return [_with_device(row, where) for row in rows], where
+
+
+def _with_device(row: Row, where: Mapping[str, Any]) -> Row:
+    """Returns a row that says where its time was measured, if it has one."""
+    about = {**where, **where.get("evaluations", {}).get(row.get("suite"), {})}
+    if "milliseconds" not in row or not {"device", "num_devices"} <= about.keys():
+        return row
+    return {**row, "device": device_name(about)}
 
 
 def load_examples(output: epath.PathLike, rows: Sequence[Row]) -> list[Row]:

@@ -133,8 +133,8 @@ def _size_axis(axes: "Axes", sizes: Sequence[int], *, margin: float) -> None:
     axes.set_xticks(unlabelled, [""] * len(unlabelled), minor=True)
 
 
-def log_time_axis(axis: "Axis") -> None:
-    """Makes a logarithmic axis of times with at least two ticks that are written.
+def log_axis(axis: "Axis") -> None:
+    """Makes a logarithmic axis with at least two ticks that are written.
 
     Args:
       axis: The axis, with its data.

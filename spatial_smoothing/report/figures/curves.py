@@ -19,7 +19,7 @@ from spatial_smoothing.report.figures import canvas
 from spatial_smoothing.report.figures.axes import (
     draw_band,
     heading,
-    log_time_axis,
+    log_axis,
     overlay,
     scaled,
     size_curves,
@@ -139,11 +139,11 @@ def time_figure(
         figure, (left, right) = canvas.strip(2, columns=columns)
         left.set_xscale("log")
         lines = _paths(left, groups, "milliseconds", looks)
-        log_time_axis(left.xaxis)
+        log_axis(left.xaxis)
         size_curves(right, groups, "milliseconds", looks=looks)
         right.set_yscale("log")
         right.margins(y=0.1)
-        log_time_axis(right.yaxis)
+        log_axis(right.yaxis)
         right.set_ylabel(heading("milliseconds"))
         canvas.legend(figure, list(lines.values()), list(lines))
         _name_ends(left, groups, "milliseconds")

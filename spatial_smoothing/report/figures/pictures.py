@@ -4,9 +4,11 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from spatial_smoothing.report import costs
 from spatial_smoothing.report.columns import DETECTORS, column, in_sentence
 from spatial_smoothing.report.figures import canvas, curves, reliability
 from spatial_smoothing.report.figures.canvas import Looks
+from spatial_smoothing.report.figures.costs import cost_figure
 from spatial_smoothing.report.published import SOURCE
 from spatial_smoothing.report.rows import (
     Row,
@@ -47,6 +49,8 @@ FILES = (
     "ensemble_size.png",
     "accuracy_nll.png",
     "time.png",
+    "cost.png",
+    "cost_time.png",
     "reliability.png",
     "confidence.png",
     "risk_coverage.png",
@@ -93,6 +97,7 @@ def pictures(
     """
     return {
         **_over_sizes(rows, published, looks),
+        **_over_costs(rows, looks),
         **_of_bins(rows, looks),
         **_of_rankings(rows, looks),
     }
@@ -141,6 +146,38 @@ def _over_sizes(
             "model over its numbers of samples N; better is to the lower left. Then "
             "the time against N. Axes of time are logarithmic."
             f"{bands(rows, ['nll'], has_bars=False)}",
+        )
+    return found
+
+
+def _over_costs(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
+    """The figures of scores against the cost of a prediction."""
+    found = {}
+    for cost, file, what in (
+        ("gflops", "cost.png", "the floating-point operations of a prediction"),
+        ("milliseconds", "cost_time.png", "the measured time of a prediction"),
+    ):
+        drawn = costs.compared(rows, cost)
+        if not drawn:
+            continue
+        keys = [k for k in costs.SCORES if any(number(r, k) is not None for r in drawn)]
+        names = in_sentence(keys)
+        fronts = costs.fronts(drawn, cost)
+        front = (
+            " The dashed line and the markers with a black edge are the Pareto front: "
+            "nothing else is as cheap and as good."
+            if fronts
+            else " There is no Pareto front, because the models are of different "
+            "numbers of runs or images."
+        )
+        found[file] = picture(
+            functools.partial(cost_figure, drawn, cost=cost, looks=looks),
+            heading="Cost",
+            alt=f"{names} against {what}, a path for each model. "
+            f"{_values(drawn, cost)} {_values(drawn, keys[0])}",
+            caption=f"{names} against {what} for one image, on a logarithmic axis: one "
+            "path for each model from its smallest number of samples N to its largest."
+            f"{front}{bands(drawn, keys)}",
         )
     return found
 

@@ -6,8 +6,8 @@ Which score stands in which table, and what is said about it, is in `columns`.
 from collections.abc import Sequence
 
 from spatial_smoothing.report.rows import Row
+from spatial_smoothing.report.tables import costs, scores
 from spatial_smoothing.report.tables import differences as compared
-from spatial_smoothing.report.tables import scores
 from spatial_smoothing.report.tables.cells import Table
 
 
@@ -24,6 +24,7 @@ def of_ensembles(
         scores.results(rows),
         compared.differences_table(differences),
         compared.equivalents_table(rows),
+        costs.cost_table(rows),
         scores.calibration(rows),
         scores.temperature(rows),
         scores.uncertainty(rows),

@@ -1,0 +1,164 @@
+"""The figure of scores against the cost of a prediction, with its Pareto front."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from spatial_smoothing.report import costs
+from spatial_smoothing.report.figures import canvas
+from spatial_smoothing.report.figures.axes import (
+    draw_band,
+    heading,
+    log_axis,
+    scaled,
+    with_unit,
+)
+from spatial_smoothing.report.figures.canvas import Looks
+from spatial_smoothing.report.rows import Row, band, number, series
+from spatial_smoothing.report.runs import averaged
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_FRONT = {
+    "color": canvas.GREY,
+    "linestyle": (0, (4, 2)),
+    "linewidth": 1,
+    "zorder": 1.5,  # above the grid, below the curves
+}
+# Markers on the front have a black edge in place of a white one.
+_ON_FRONT = {"markersize": 6.5, "markeredgecolor": "black", "markeredgewidth": 1.1}
+
+
+def cost_figure(
+    rows: Sequence[Row],
+    *,
+    cost: str = "gflops",
+    looks: Looks | None = None,
+    columns: int = 3,
+) -> "Figure":
+    """NLL, accuracy and ECE against the cost of a prediction, one path per label.
+
+    A path goes from the smallest number of samples of a label to its largest. A dashed
+    line is the Pareto front of all of them, and markers on it have a black edge; it is
+    left out where rows are of different images or numbers of runs.
+
+    Args:
+      rows: Report rows.
+      cost: "gflops" or "milliseconds".
+      looks: Colours and markers of the models; without it, they follow from the rows.
+      columns: Most panels side by side.
+
+    Returns:
+      A figure with a panel for each of the scores that some row has.
+
+    Raises:
+      ValueError: No two labels have the cost and a score, or times are of different
+        devices.
+    """
+    from matplotlib.lines import Line2D
+
+    rows = costs.compared(averaged(rows), cost)
+    if not rows:
+        raise ValueError(f"no two labels have {cost!r} that compare, and a score")
+    groups = series(rows)
+    looks = looks or Looks(groups)
+    fronts = costs.fronts(rows, cost)
+    keys = [
+        key for key in costs.SCORES if any(number(r, key) is not None for r in rows)
+    ]
+    with canvas.style():
+        figure, panels = canvas.strip(len(keys), columns=columns)
+        entries: dict[str, Any] = {}
+        for axes, key in zip(panels, keys, strict=True):
+            axes.set_xscale("log")
+            for name, group in groups.items():
+                entries[name] = _path(axes, group, cost, key, looks[name])
+            if key in fronts:
+                _front(axes, fronts[key], cost, key, groups=groups, looks=looks)
+            axes.set(title=heading(key), xlabel=with_unit(cost))
+            axes.margins(0.08)
+            log_axis(axes.xaxis)
+        if fronts:
+            look = {"marker": "o", "markerfacecolor": "white", **_ON_FRONT, **_FRONT}
+            entries["Pareto front"] = Line2D([], [], **look)
+        canvas.legend(figure, list(entries.values()), list(entries))
+        _name_ends(panels[0], groups.values(), cost, keys[0])
+    return figure
+
+
+def _path(
+    axes: "Axes", group: Sequence[Row], cost: str, key: str, look: dict[str, Any]
+) -> Any:
+    """Draws the path of a label, and its band; returns the line."""
+    across = scaled(cost, [row[cost] for row in group])
+    along = scaled(key, [number(row, key) for row in group])
+    if len(group) > 1:
+        draw_band(axes, across, group, key, colour=look["color"])
+        look = look | {"markevery": canvas.marked(len(group))}
+    else:
+        _bar(axes, across[0], group[0], key, colour=look["color"])
+        look = look | canvas.POINT
+    (line,) = axes.plot(across, along, **(look | canvas.OUTLINE))
+    return line
+
+
+def _bar(axes: "Axes", across: float, row: Row, key: str, *, colour: str) -> None:
+    """Draws the band of a label with one point, as a vertical bar."""
+    ends = band(row, key)
+    if ends is not None:
+        low, high = scaled(key, ends)
+        axes.vlines(across, low, high, color=colour, linewidth=1.3)
+
+
+def _front(
+    axes: "Axes",
+    front: Sequence[Row],
+    cost: str,
+    key: str,
+    *,
+    groups: Mapping[str, Sequence[Row]],
+    looks: Looks,
+) -> None:
+    """Draws a Pareto front: what one gets for a cost, which is a step function."""
+    across = scaled(cost, [row[cost] for row in front])
+    along = scaled(key, [row[key] for row in front])
+    axes.plot(across, along, drawstyle="steps-post", **_FRONT)
+    for name, group in groups.items():
+        for row, *place in zip(front, across, along, strict=True):
+            if any(row is one for one in group):
+                look = {**looks[name], "linestyle": "none", **_ON_FRONT, "zorder": 3}
+                size = 8.5 if len(group) == 1 else _ON_FRONT["markersize"]
+                axes.plot(*place, **{**look, "markersize": size})
+
+
+def _name_ends(axes: "Axes", groups: Any, cost: str, key: str) -> None:
+    """Writes the number of samples at both ends of every path."""
+    notes, points = {}, []
+    for group in groups:
+        places = [
+            (scaled(cost, [row[cost]])[0], scaled(key, [number(row, key)])[0])
+            for row in group
+        ]
+        points += places
+        for start, end in itertools.pairwise(places):
+            points += _between(start, end)
+        if len(group) > 1:
+            for end in (0, -1):
+                notes[places[end]] = f"N = {group[end]['num_samples']}"
+    canvas.annotate(axes, notes, points=points)
+
+
+def _between(
+    start: tuple[float, float], end: tuple[float, float], *, count: int = 12
+) -> list[tuple[float, float]]:
+    """Points on a line that is straight where the horizontal axis is logarithmic."""
+    shares = [step / count for step in range(1, count)]
+    return [
+        (
+            start[0] * (end[0] / start[0]) ** share,
+            start[1] + share * (end[1] - start[1]),
+        )
+        for share in shares
+    ]
