@@ -18,6 +18,8 @@ from spatial_smoothing.evaluation.suites.feature_maps import fourier, variance
 from spatial_smoothing.evaluation.suites.frequency import frequency
 from spatial_smoothing.evaluation.suites.hessian import hessian
 from spatial_smoothing.evaluation.suites.landscape import landscape
+from spatial_smoothing.evaluation.suites.laplace import check as check_laplace
+from spatial_smoothing.evaluation.suites.laplace import laplace
 from spatial_smoothing.evaluation.suites.ood import check as check_ood
 from spatial_smoothing.evaluation.suites.ood import ood
 from spatial_smoothing.evaluation.suites.partial import finish
@@ -50,6 +52,7 @@ __all__ = [
     "hessian",
     "label",
     "landscape",
+    "laplace",
     "load_examples",
     "ood",
     "ood_sets",
@@ -122,6 +125,14 @@ SUITES = {
             "fitted to, drawn at random; 0 for all.",
         },
         check=check_ood,
+    ),
+    "laplace": Suite(
+        laplace,
+        {
+            "num_images": "Number of training images that the posterior of the last "
+            "layer is fitted to, drawn at random; 0 for all.",
+        },
+        check=check_laplace,
     ),
     "landscape": Suite(
         landscape,
