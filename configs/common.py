@@ -76,16 +76,19 @@ def get_config() -> ConfigDict:
 
     # Data set: cifar10, cifar100, shapes, imagenet, folder:PATH (a folder of images),
     # tfds:NAME (a set that TFDS prepared), npz:FILE or hf:NAME (of Hugging Face). For
-    # segmentation: moving_shapes.
+    # segmentation: moving_shapes, camvid, cityscapes, masks:PATH (images and masks).
     config.dataset = "cifar100"
-    # Directory of TFDS; None is its default, ~/tensorflow_datasets.
+    # Directory of TFDS, or of camvid its folder; None is TFDS's default,
+    # ~/tensorflow_datasets.
     config.data_dir = config_dict.placeholder(str)
     # Whether to download and prepare CIFAR where the directory does not have it.
     config.download = False
     # Whether to flip and crop training images: CIFAR's are padded by 4 pixels, the crop
-    # of ImageNet's and those of folders has 8 to 100 % of the area.
+    # of ImageNet's and those of folders has 8 to 100 % of the area. For segmentation,
+    # images and labels are scaled by 0.75 to 1.5, cropped and flipped together.
     config.augment = True
-    # Height and width in pixels to which images of ImageNet and folders are resized.
+    # Height and width in pixels to which images of ImageNet and folders are resized; of
+    # segmentation the height, and the width keeps the shape of the images.
     config.image_size = config_dict.placeholder(int)
     # Part of the training split that is trained on, as in train[:10%]; None is all.
     config.train_split = config_dict.placeholder(str)

@@ -85,6 +85,12 @@ def _open(
         choices = _TEST_FOLDERS if split == "test" else (split,)
         there = [root / choice for choice in choices if (root / choice).is_dir()]
         return lists.images_below(there[0] if there else root)
+    if name.startswith(sources.MASKS) or (
+        name in sources.SOURCES and sources.SOURCES[name].task != sources.CLASSIFICATION
+    ):
+        raise ValueError(
+            f"{name} is a set for segmentation, which other networks are not tested on"
+        )
     if name in sources.SOURCES:
         dataset = sources.load(name, split, data_dir=data_dir, download=download)
         if isinstance(dataset, Dataset):
@@ -118,7 +124,8 @@ def located(name: str) -> str:
     Args:
       name: Name of a data set, with a subset or without.
     """
-    for prefix in (sources.FOLDER, sources.NPZ, sources.HF, sources.LIST):
+    prefixes = (sources.FOLDER, sources.NPZ, sources.HF, sources.LIST, sources.MASKS)
+    for prefix in prefixes:
         place = name.removeprefix(prefix)
         if place == name:
             continue
@@ -143,7 +150,7 @@ def is_same(name: str, other: str) -> bool:
     name, other = (subsets.split_name(each)[0] for each in (name, other))
     if name == other:
         return True
-    for prefix in (sources.FOLDER, sources.NPZ, sources.LIST):
+    for prefix in (sources.FOLDER, sources.NPZ, sources.LIST, sources.MASKS):
         if name.startswith(prefix) and other.startswith(prefix):
             return paths.is_same(name.removeprefix(prefix), other.removeprefix(prefix))
     # "svhn_cropped" is "tfds:svhn_cropped", and "cifar10" is "tfds:cifar10".

@@ -5,6 +5,9 @@
 | `cifar10`, `cifar100` | `tfds/read_cifar.py` | decoded, in host memory |
 | `shapes` | `shapes.py` | made by this package, in host memory |
 | `moving_shapes` | `moving_shapes.py` | segmentation: made by this package, in memory |
+| `camvid` | `camvid.py` | segmentation: in memory |
+| `cityscapes` | `tfds/read_cityscapes.py` | segmentation: decoded when needed |
+| `masks:PATH` | `mask_folders.py` | segmentation: in memory where they are few |
 | `imagenet` | `tfds/read_imagenet.py`, `images/pipeline.py` | decoded when needed |
 | `folder:PATH` | `images/folders.py`, `images/pipeline.py` | decoded when needed |
 | `tfds:NAME` | `tfds/read_set.py` | in memory where they are small, else when needed |
@@ -27,7 +30,10 @@ from typing import Any
 from etils import epath
 
 from spatial_smoothing.data import (
+    camvid,
     image_sets,
+    mask_files,
+    mask_folders,
     moving_shapes,
     segmentation_sets,
     shapes,
@@ -39,8 +45,10 @@ from spatial_smoothing.data.huggingface import open_hub
 from spatial_smoothing.data.image_sets import ImageSet
 from spatial_smoothing.data.images import folders, image_files
 from spatial_smoothing.data.images.pipeline import EncodedDataset
+from spatial_smoothing.data.mask_files import MaskCodes
 from spatial_smoothing.data.npz import open_npz
 from spatial_smoothing.data.segmentation_sets import SegmentationDataset
+from spatial_smoothing.data.tfds import read_cityscapes
 from spatial_smoothing.data.tfds.read_cifar import read_cifar
 from spatial_smoothing.data.tfds.read_imagenet import read_imagenet
 from spatial_smoothing.data.tfds.read_set import open_tfds
@@ -52,6 +60,7 @@ NPZ = "npz:"
 HF = "hf:"
 TFDS = "tfds:"
 LIST = "list:"
+MASKS = "masks:"
 SPLITS = ("train", "test")
 _LARGE_SIZE = 224  # pixels to which images of many sizes are cropped
 CLASSIFICATION, SEGMENTATION = "classification", "segmentation"
@@ -63,8 +72,8 @@ class Source:
     """A data set as it is known before it is loaded.
 
     Attributes:
-      name: Name of the data set, a key of `SOURCES`, "folder:PATH", "tfds:NAME",
-        "npz:FILE" or "hf:NAME".
+      name: Name of the data set, a key of `SOURCES`, "folder:PATH", "masks:PATH",
+        "tfds:NAME", "npz:FILE" or "hf:NAME".
       num_classes: Number of classes.
       image_size: Height and width in pixels, where they are equal; else both of them.
       mean: Mean of the training images per channel (RGB), images scaled to [0, 1].
@@ -85,6 +94,7 @@ class Source:
         in 0 to 255; None for classification.
       in_memory: Whether all images are decoded when the data set is loaded, and held in
         memory.
+      resizes: Whether images of segmentation can be had in other sizes.
     """
 
     name: str
@@ -103,6 +113,7 @@ class Source:
     task: str = CLASSIFICATION
     palette: tuple[tuple[int, int, int], ...] | None = None
     in_memory: bool = True
+    resizes: bool = False
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -126,12 +137,19 @@ class Source:
 
         Returns:
           The arguments of `source` of these names. Built-in data sets have none, and
-          folders have `class_names` only.
+          folders of classes have `class_names` only.
         """
         if self.name in SOURCES:
             return {}
         if self.name.startswith(FOLDER):
             return {"class_names": self.class_names}
+        if self.name.startswith(MASKS):
+            return {
+                "class_names": self.class_names,
+                "image_size": self.image_size,
+                "in_memory": self.in_memory,
+                "palette": self.palette,
+            }
         return {
             "class_names": self.class_names,
             "image_size": self.image_size,
@@ -158,28 +176,34 @@ def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
 def source(
     name: str,
     *,
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     in_memory: bool | None = None,
+    palette: Sequence[Sequence[int]] | None = None,
     data_dir: epath.PathLike | None = None,
 ) -> Source:
     """Returns the data set of this name.
 
-    Where class names, size, mean, standard deviation and `in_memory` are all given, no
-    data are looked at.
+    Where class names, size, mean, standard deviation and `in_memory` are all given (of
+    "masks:PATH", class names, size, `in_memory` and `palette`), no data are looked at.
 
     Args:
       name: One of `names()`; "folder:PATH" of a folder with train/CLASS/*.jpg;
-        "tfds:NAME", "npz:FILE" or "hf:NAME".
+        "masks:PATH" of a folder with train/images/ and train/masks/; "tfds:NAME",
+        "npz:FILE" or "hf:NAME".
       image_size: Height and width to which images are cropped, in pixels; None for that
-        of the images where they are of one size, else 224.
+        of the images where they are of one size, else 224. Images of segmentation are
+        resized, to this height, and to a width that keeps their shape; or to a height
+        and a width. None is the size of the data set, or of its first image.
       class_names: Names of the classes, where they are known; None to find them in the
         data.
       mean: Mean of each channel (RGB), in [0, 1]; None for that of the data set.
       std: Standard deviation of each channel, in [0, 1]; None for that of the data set.
       in_memory: Whether images are held in memory, where it is known; None to find out.
+      palette: Colours of the classes of "masks:PATH" in pictures, K times (red, green,
+        blue), where they are known; None to find them in the data.
       data_dir: Directory of TFDS; None for TFDS's default.
 
     Raises:
@@ -197,6 +221,14 @@ def source(
         return _set_source(name, given, data_dir)
     if name.startswith(FOLDER):
         spec = _folder_source(name, class_names)
+    elif name.startswith(MASKS):
+        spec = _masks_source(
+            name,
+            class_names=class_names,
+            image_size=image_size,
+            in_memory=in_memory,
+            palette=palette,
+        )
     else:
         spec = lookup(SOURCES, name, "data set")
     spec = dataclasses.replace(
@@ -204,12 +236,77 @@ def source(
     )
     if image_size in (None, spec.image_size):
         return spec
+    if spec.task == SEGMENTATION and spec.resizes:
+        size = resized(image_size, like=height_and_width(spec.image_size))
+        return dataclasses.replace(spec, image_size=size)
     if not spec.augments_on_host:
         size = spec.image_size
         raise ValueError(f"images of {name} have {size} pixels, not {image_size}")
     if image_size < 1:
         raise ValueError(f"image_size must be at least 1, got {image_size}")
     return dataclasses.replace(spec, image_size=image_size)
+
+
+def resized(
+    image_size: int | Sequence[int], *, like: tuple[int, int]
+) -> tuple[int, int]:
+    """Returns the height and the width to which images of segmentation are resized.
+
+    Args:
+      image_size: Height in pixels, or height and width.
+      like: (H, W) of the images, whose shape is kept where only a height is given.
+
+    Raises:
+      ValueError: A number is less than 1.
+    """
+    if isinstance(image_size, int):
+        width = max(1, round(image_size * like[1] / like[0]))
+        image_size = (image_size, width)
+    size = tuple(image_size)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(
+            f"image_size must be a height, or a height and a width, of at least 1 "
+            f"pixel, got {image_size}"
+        )
+    return size
+
+
+def _masks_source(
+    name: str,
+    *,
+    class_names: Sequence[str] | None,
+    image_size: int | Sequence[int] | None,
+    in_memory: bool | None,
+    palette: Sequence[Sequence[int]] | None,
+) -> Source:
+    """Returns the data set that a folder of images and masks is; see `source`."""
+    path = name.removeprefix(MASKS)
+    if not path:
+        raise ValueError("masks: has no path; give masks:PATH")
+    if class_names is None or palette is None:
+        classes = mask_folders.read_classes(path)
+        class_names, palette = classes.names, classes.palette
+    if in_memory is None or image_size is None or isinstance(image_size, int):
+        codes = MaskCodes({}, {})  # no mask is read
+        frames = mask_folders.frames(path, "train", codes=codes, size=None)
+        image_size = frames.size if image_size is None else image_size
+        image_size = resized(image_size, like=frames.size)
+        in_memory = mask_files.fits_in_memory(int(frames.labelled.sum()), image_size)
+    return Source(
+        name=name,
+        num_classes=len(class_names),
+        image_size=resized(image_size, like=(1, 1)),
+        mean=SOURCES["imagenet"].mean,
+        std=SOURCES["imagenet"].std,
+        stem="cifar",
+        loader=_load_masks,
+        class_names=tuple(class_names),
+        splits=mask_folders.SPLITS,
+        task=SEGMENTATION,
+        palette=tuple(map(tuple, palette)),
+        in_memory=in_memory,
+        resizes=True,
+    )
 
 
 def _folder_source(name: str, class_names: Sequence[str] | None) -> Source:
@@ -302,7 +399,7 @@ def load(
     *,
     data_dir: epath.PathLike | None = None,
     download: bool = False,
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
     augment: bool = True,
     num_workers: int = 0,
@@ -380,6 +477,8 @@ def load_source(
     dataset = spec.loader(spec, split, data_dir=data_dir, download=download)
     if subset is not None:
         dataset = dataset.subset(subset.rows(dataset.num_examples))
+    if isinstance(dataset, SegmentationDataset):
+        return dataclasses.replace(dataset, num_workers=num_workers)
     if isinstance(dataset, EncodedDataset):
         return dataclasses.replace(dataset, augment=augment, num_workers=num_workers)
     return dataset
@@ -394,6 +493,29 @@ def _load_moving_shapes(spec: Source, split: str, **_) -> SegmentationDataset:
     make = lambda: moving_shapes.generate(split)
     key = [moving_shapes.VERSION]
     return segmentation_sets.videos(*cache.cached(f"{spec.name}-{split}", key, make))
+
+
+def _load_camvid(
+    spec: Source, split: str, *, data_dir: epath.PathLike | None, **_
+) -> SegmentationDataset:
+    return camvid.read_camvid(data_dir, split, size=spec.image_shape[:2])
+
+
+def _load_cityscapes(
+    spec: Source, split: str, *, data_dir: epath.PathLike | None, **_
+) -> SegmentationDataset:
+    size = spec.image_shape[:2]
+    return read_cityscapes.read_cityscapes(data_dir, split, size=size)
+
+
+def _load_masks(spec: Source, split: str, **_) -> SegmentationDataset:
+    return mask_folders.read_folder(
+        spec.name.removeprefix(MASKS),
+        split,
+        class_names=spec.class_names,
+        size=spec.image_shape[:2],
+        in_memory=spec.in_memory,
+    )
 
 
 def _load_cifar(
@@ -459,6 +581,16 @@ _cifar = functools.partial(
     loader=_load_cifar,
     num_examples={"train": 50_000, "test": 10_000},
 )
+# The code of temporal smoothing scales pixels to [0, 1], and no further.
+_photographs = functools.partial(
+    Source,
+    mean=(0.0, 0.0, 0.0),
+    std=(1.0, 1.0, 1.0),
+    stem="cifar",
+    splits=("train", "val", "test"),
+    task=SEGMENTATION,
+    resizes=True,
+)
 # Means and standard deviations are the published ones of the training images.
 SOURCES = {
     spec.name: spec
@@ -512,6 +644,24 @@ SOURCES = {
             },
             task=SEGMENTATION,
             palette=moving_shapes.PALETTE,
+        ),
+        _photographs(
+            name="camvid",
+            num_classes=len(camvid.CLASS_NAMES),
+            image_size=camvid.SIZE,
+            loader=_load_camvid,
+            class_names=camvid.CLASS_NAMES,
+            palette=camvid.PALETTE,
+        ),
+        _photographs(
+            name="cityscapes",
+            num_classes=len(read_cityscapes.CLASS_NAMES),
+            image_size=read_cityscapes.SIZE,
+            loader=_load_cityscapes,
+            class_names=read_cityscapes.CLASS_NAMES,
+            palette=read_cityscapes.PALETTE,
+            in_memory=False,
+            num_examples={"train": 2975, "val": 500, "test": 500},
         ),
     )
 }

@@ -57,7 +57,7 @@ def source(config: Mapping[str, Any]) -> Source:
 
     Args:
       config: Config with `dataset`; it may have `image_size`, `class_names`, `mean`,
-        `std`, `in_memory` and `data_dir`.
+        `std`, `in_memory`, `palette` and `data_dir`.
 
     Raises:
       ValueError: if there is no such data set, or it has images of another size.
@@ -69,6 +69,7 @@ def source(config: Mapping[str, Any]) -> Source:
         mean=config.get("mean"),
         std=config.get("std"),
         in_memory=config.get("in_memory"),
+        palette=config.get("palette"),
         data_dir=config.get("data_dir"),
     )
 
@@ -132,7 +133,8 @@ def loader(
                 )
         place = own
         if given and _has_moved(set_name, given):
-            moved = f"{sources.FOLDER}{paths.absolute(given)}"
+            prefix = set_name.partition(":")[0]
+            moved = f"{prefix}:{paths.absolute(given)}"
             place = dataclasses.replace(own, name=moved)
         with progress.status(f"reading {place.name}, {split} split"):
             dataset = sources.load_source(
@@ -210,7 +212,7 @@ def is_same_dataset(name: str, other: str) -> bool:
 
 def _has_moved(name: str, place: epath.PathLike) -> bool:
     """Whether a data set is a folder of images that is not there, but at a place."""
-    folder = name.removeprefix(sources.FOLDER)
+    folder = name.removeprefix(sources.FOLDER).removeprefix(sources.MASKS)
     if folder == name or paths.absolute(folder).exists():
         return False
     return any((paths.absolute(place) / split).is_dir() for split in _FOLDER_SPLITS)

@@ -71,7 +71,7 @@ SINCE = {
     "batch_repetitions": None,
 }
 # What the data set tells, which a run keeps; see `Source.facts`.
-_FACTS = ("class_names", "image_size", "mean", "std", "in_memory")
+_FACTS = ("class_names", "image_size", "mean", "std", "in_memory", "palette")
 # Smallest value of the fields that are numbers.
 _AT_LEAST = {
     "backbone_factor": 0,

@@ -40,26 +40,28 @@ def message(call, *args, **kwargs):
 def test_names_and_sources():
     assert sources.names() == [
         *("cifar10", "cifar100", "shapes", "imagenet"),
-        *("moving_shapes",),
+        *("moving_shapes", "camvid", "cityscapes"),
     ]
     for name in sources.names():
         source = sources.source(name)
         assert source.name == name
-        sizes = {"imagenet": 224, "moving_shapes": (48, 64)}
+        sizes = {
+            **{"imagenet": 224, "moving_shapes": (48, 64)},
+            **{"camvid": (360, 480), "cityscapes": (512, 1024)},
+        }
         assert source.image_size == sizes.get(name, 32)
         assert len(source.mean) == len(source.std) == 3
     assert [sources.source(n).num_classes for n in sources.names()] == [
-        10,
-        100,
-        10,
-        1000,
+        *(10, 100, 10, 1000),
+        *(6, 11, 19),
     ]
 
 
 def test_unknown_name_and_split():
     assert message(sources.source, "cifar1000") == (
         "unknown data set 'cifar1000'; did you mean 'cifar100'? "
-        "choices: cifar10, cifar100, shapes, imagenet, moving_shapes"
+        "choices: cifar10, cifar100, shapes, imagenet, moving_shapes, "
+        "camvid, cityscapes"
     )
     assert message(sources.load, "shapes", "tests") == (
         "unknown split 'tests'; did you mean 'test'? choices: train, test"
