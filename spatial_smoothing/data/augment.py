@@ -146,12 +146,12 @@ def joint_scale_crop_flip(
         columns = jnp.where(flip, columns[::-1], columns)
         image = _interpolated(image.astype(jnp.float32), rows, axis=0)
         image = _interpolated(image, columns, axis=1)
-        inside = _inside(rows, height)[:, None] & _inside(columns, width)
-        near = (_nearest(rows, height)[:, None], _nearest(columns, width))
+        inside = _inside(rows, height)[:, None] & _inside(columns, width)[None]
+        near_rows, near_columns = _nearest(rows, height), _nearest(columns, width)
         return (
             jnp.where(inside[..., None], image, 0),
-            jnp.where(inside, label[near], 0),
-            inside & mask[near],
+            jnp.where(inside, label[near_rows][:, near_columns], 0),
+            inside & mask[near_rows][:, near_columns],
         )
 
     image, label, mask = jax.vmap(transform)(

@@ -101,6 +101,9 @@ Some = TypeVar("Some", Dataset, EncodedDataset, SegmentationDataset, DatasetShap
 def hold_out(dataset: Some, *, fraction: float, seed: int = 0) -> tuple[Some, Some]:
     """Splits a data set at random into a part to train on and a part to validate on.
 
+    Of segmentation sets whole videos are held out, so that there may be more examples
+    than the fraction says.
+
     Args:
       dataset: A data set, in memory or not, or the shape of one.
       fraction: Share of the examples to hold out, in [0, 1).
@@ -124,9 +127,35 @@ def hold_out(dataset: Some, *, fraction: float, seed: int = 0) -> tuple[Some, So
             f"of {size} images, val_fraction {fraction} leaves none to be {part}"
         )
     held = np.zeros(size, bool)
-    order = np.random.default_rng(seed).permutation(size)
-    held[order[:count]] = True
+    if isinstance(dataset, SegmentationDataset):
+        held[_whole_videos(dataset, count, seed)] = True
+    else:
+        order = np.random.default_rng(seed).permutation(size)
+        held[order[:count]] = True
+    if fraction and held.all():
+        raise ValueError(
+            f"val_fraction {fraction} holds out all videos, of which there are too few"
+        )
     return dataset.subset(~held), dataset.subset(held)
+
+
+def _whole_videos(dataset: SegmentationDataset, count: int, seed: int) -> np.ndarray:
+    """Draws examples until there are `count`, all those of a video together.
+
+    The frames of a video resemble each other: a network that was trained on some of
+    them is not validated by the others.
+
+    Returns:
+      Their positions in the data set, i64[n] with n of at least `count`.
+    """
+    videos = dataset.frames.sequences[dataset.rows]
+    order = np.random.default_rng(seed).permutation(np.unique(videos))
+    chosen = np.zeros(0, np.int64)
+    for video in order:
+        if len(chosen) >= count:
+            break
+        chosen = np.concatenate([chosen, np.flatnonzero(videos == video)])
+    return chosen
 
 
 def some(dataset: AnyDataset, count: int, *, seed: int = 0) -> AnyDataset:

@@ -26,8 +26,8 @@ TRAIN_VIDEOS = 100
 TEST_VIDEOS = 40
 CLASS_NAMES = ("ground", "disc", "ring", "square", "triangle", "cross")
 NUM_CLASSES = len(CLASS_NAMES)
-# Mean and standard deviation of each channel (RGB), in [0, 1], of the training split
-# with seed 0.
+# What pixels are normalised by, in [0, 1]. The training split has the means 0.486,
+# 0.448 and 0.461, and the deviations 0.249, 0.228 and 0.236.
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
 # Colours of the classes in pictures, and the mean colours of their figures.

@@ -3,7 +3,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from spatial_smoothing.data import batches, moving_shapes, segmentation_sets, sources
+from spatial_smoothing.data import (
+    batches,
+    datasets,
+    moving_shapes,
+    segmentation_sets,
+    sources,
+)
 from spatial_smoothing.data.batches import VOID
 from spatial_smoothing.data.segmentation_sets import SegmentationDataset
 
@@ -119,6 +125,20 @@ def test_videos_are_told_apart():
     data = segmentation_sets.single_images(images[0], np.zeros((3, H, W), np.uint8))
     (batch,) = data.windows(3, past=5)
     np.testing.assert_array_equal(batch["frame_mask"].sum(1), [1, 1, 1])
+
+
+def test_whole_videos_are_held_out():
+    images = np.arange(30, dtype=np.uint8).repeat(H * W * 3)
+    images = images.reshape(10, 3, H, W, 3)
+    data = segmentation_sets.videos(images, np.zeros((10, 3, H, W), np.uint8))
+    kept, held = datasets.hold_out(data, fraction=0.15)
+    assert (kept.num_examples, held.num_examples) == (24, 6)
+    of = lambda part: {int(image[0, 0, 0]) // 3 for image in part.images}
+    assert not of(kept) & of(held)
+    few = segmentation_sets.videos(images[:1], np.zeros((1, 3, H, W), np.uint8))
+    with pytest.raises(ValueError, match="too few"):
+        datasets.hold_out(few, fraction=0.3)
+    assert datasets.hold_out(few, fraction=0)[1].num_examples == 0
 
 
 def test_mask_of_images_keeps_images_with_void_pixels():
