@@ -269,7 +269,11 @@ def _facts(rows: Sequence[Row]) -> list[str]:
 
 def _runs(rows: Sequence[Row]) -> str:
     """How many runs each model has: "1 run each", "1 to 3 runs each"."""
-    counts = sorted({row.get("num_runs", 1) for row in rows})
+    # Rows of chapters are not averaged yet: the runs of a model are counted.
+    names: dict[str, set[Any]] = {}
+    for row in rows:
+        names.setdefault(row["label"], set()).add(row.get("run"))
+    counts = sorted({row.get("num_runs", len(names[row["label"]])) for row in rows})
     if counts == [1]:
         return "1 run each" if any(row.get("run") for row in rows) else ""
     return f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} runs each"

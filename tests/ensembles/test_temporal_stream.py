@@ -1,4 +1,5 @@
 import flax.linen as nn
+import golden
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from spatial_smoothing import ensembles
 from spatial_smoothing.ensembles import temporal
 
+GOLDEN = golden.arrays("temporal")
 KEY = jax.random.key(0)
 
 
@@ -118,3 +120,28 @@ def test_unusable_streams_are_refused():
         temporal.stream(Linear(), VARIABLES, prepare=prepare, num_samples=0)
     with pytest.raises(ValueError, match="decay must be at least 0 and finite, got -1"):
         temporal.stream(Linear(), VARIABLES, prepare=prepare, decay=-1)
+
+
+def test_streams_on_the_scale_of_logarithms_equal_golden_values():
+    probs = GOLDEN["stream/probs"]  # T, B, K
+    state = temporal.init_log_state(jnp.float32(probs[0]))
+    for time, frame in enumerate(probs):
+        starts = jnp.full(len(frame), time == 0)
+        log_probs = jnp.log(jnp.float32(frame))
+        state, smooth = temporal.log_update(state, log_probs, starts)
+        expected = GOLDEN["stream/mean"][time]
+        np.testing.assert_allclose(jnp.exp(smooth), expected, rtol=2e-5)
+    # Every stream may begin anew at another time.
+    starts = jnp.arange(len(frame)) == 1
+    _, smooth = temporal.log_update(state, log_probs, starts)
+    np.testing.assert_allclose(jnp.exp(smooth[1]), frame[1], rtol=1e-5)
+    assert not np.allclose(jnp.exp(smooth[0]), frame[0], rtol=1e-2)
+
+
+def test_streams_on_the_scale_of_logarithms_do_not_underflow():
+    state = temporal.init_log_state(jnp.zeros((1, 2)))
+    never, always = jnp.zeros(1, bool), jnp.ones(1, bool)
+    certain = jnp.float32([[-300, 0]])
+    state, _ = temporal.log_update(state, certain, always)
+    _, smooth = temporal.log_update(state, certain, never)
+    np.testing.assert_allclose(smooth[0, 0], -300, rtol=1e-6)

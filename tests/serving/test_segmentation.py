@@ -56,7 +56,7 @@ def test_images_have_probabilities_of_every_pixel(workdir, tmp_path):
     result = predictor(IMAGES[:1])
     assert [x.shape for x in result] == [(1, *SHAPE, 6), (1, *SHAPE), (1, *SHAPE)]
     samples = probabilities(workdir, IMAGES[0], jax.random.key(0), num_samples=3)
-    np.testing.assert_allclose(result.probs[0], samples.mean(0), atol=1e-5)
+    np.testing.assert_allclose(result.probs[0], samples.mean(0), atol=1e-4)
     entropy = scipy.special.entr(samples.mean(0)).sum(-1)
     np.testing.assert_allclose(result.entropy[0], entropy, atol=1e-4)
     information = entropy - scipy.special.entr(samples).sum(-1).mean(0)
@@ -65,7 +65,7 @@ def test_images_have_probabilities_of_every_pixel(workdir, tmp_path):
     exported = serving.load_exported(
         serving.export(workdir, tmp_path / "out", num_samples=3, platforms=("cpu",))
     )
-    np.testing.assert_allclose(exported(IMAGES[:1]).probs, result.probs, atol=1e-5)
+    np.testing.assert_allclose(exported(IMAGES[:1]).probs, result.probs, atol=1e-4)
     assert exported.description.palette[1] == list(moving_shapes.PALETTE[1])
     assert exported.description.image_shape == (*SHAPE, 3)
     message = re.escape("images must be [B, 48, 64, 3], got [1, 64, 48, 3]")
@@ -85,8 +85,8 @@ def test_frames_are_smoothed_over_time(workdir):
     )
     weights = scipy.special.softmax(0.8 * np.arange(3))
     smooth = np.tensordot(weights, frames, 1)
-    np.testing.assert_allclose(found[-1].frame_probs, frames[-1], atol=1e-5)
-    np.testing.assert_allclose(found[-1].probs, smooth, atol=1e-5)
+    np.testing.assert_allclose(found[-1].frame_probs, frames[-1], atol=1e-4)
+    np.testing.assert_allclose(found[-1].probs, smooth, atol=1e-4)
     entropy = scipy.special.entr(smooth).sum(-1)
     np.testing.assert_allclose(found[-1].entropy, entropy, atol=1e-4)
 

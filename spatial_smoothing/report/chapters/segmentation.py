@@ -78,7 +78,25 @@ def _shown(rows: Sequence[Row]) -> list[Row]:
         for row in rows
     ]
     # Scores of certain predictions are of pixels, not of the images that are counted.
-    return [{**row, "num_examples": None} for row in prepared(kept, ["temporal"])]
+    means = [{**row, "num_examples": None} for row in prepared(kept, ["temporal"])]
+    return _ordered(means)
+
+
+def _ordered(rows: Sequence[Row]) -> list[Row]:
+    """Methods beside what they become with spatial and with temporal smoothing."""
+
+    def method(row: Row) -> str:
+        return row["label"].replace(" + smoothing", "").replace(" + temporal", "")
+
+    methods = list(dict.fromkeys(method(row) for row in rows))
+    return sorted(
+        rows,
+        key=lambda row: (
+            methods.index(method(row)),
+            " + temporal" in row["label"],
+            " + smoothing" in row["label"],
+        ),
+    )
 
 
 def at_a_glance(rows: Sequence[Row]) -> list[Row]:
@@ -146,7 +164,7 @@ def _class_tables(rows: Sequence[Row]) -> list[Table]:
     methods = {
         sized(label, group): group
         for label, group in largest(
-            [{**row, "num_examples": None} for row in rows]
+            _ordered([{**row, "num_examples": None} for row in rows])
         ).items()
     }
     found = {}
@@ -208,7 +226,8 @@ def _pictures(rows: Sequence[Row], looks: Looks) -> Mapping[str, Picture]:
             alt=f"{words} against N. At the largest N, {_in_words(shown)}.",
             caption=f"{words} against the number of samples N of a frame.",
         )
-    return {**found, **segmentation_pictures.pictures(rows, heading=_PICTURES)}
+    drawn = segmentation_pictures.pictures(_ordered(rows), heading=_PICTURES)
+    return {**found, **drawn}
 
 
 def _in_words(rows: Sequence[Row]) -> str:

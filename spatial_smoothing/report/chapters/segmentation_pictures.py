@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FILES = ("segmentation_frames.png", "segmentation_strip.png")
-_VOID, _VOID_COLOUR = 255, (225, 225, 225)
-_RIGHT, _WRONG = (255, 255, 255), (190, 30, 45)
+_VOID, _VOID_COLOUR = 255, (150, 150, 150)
+_RIGHT, _WRONG = (236, 236, 236), (190, 30, 45)
 _HEIGHT = 0.95  # inches of an image
 _SMALL = 8  # points, of the texts beside images
 
@@ -50,7 +50,7 @@ def pictures(rows: Sequence[Row], *, heading: str) -> Mapping[str, Picture]:
             f"{len(chosen)} methods.",
             caption="Frames of the test set, chosen by their position: truth, most "
             "probable classes, entropy of the prediction (white is the largest), and "
-            "errors in red. Grey pixels have no class.",
+            "errors in red. Dark grey pixels have no class.",
             stacks=False,
         )
     }
@@ -90,7 +90,7 @@ def coloured(classes: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def errors(classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """White where a prediction is right, red where it is wrong, grey without a class.
+    """Red where a prediction is wrong, light where it is right, grey without a class.
 
     Args:
       classes: u8[H, W].
@@ -164,7 +164,8 @@ def strip_figure(rows: Sequence[Row]) -> "Figure":
                 _show(axes, coloured(classes[time], palette))
                 if time:
                     changed = classes[time] != classes[time - 1]
-                    _show(change, changed, cmap="gray_r", vmin=0, vmax=1)
+                    # A light ground shows where the frame ends.
+                    _show(change, changed, cmap="gray_r", vmin=-0.1, vmax=1)
             _beside(above[0], _wrapped(row["label"]))
             _beside(below[1], "changes")
         _legend(figure, rows[0])

@@ -29,7 +29,10 @@ POINT = {"linestyle": "none", "markersize": 7}
 OUTLINE = {"markeredgecolor": "white", "markeredgewidth": 0.5}
 SHADE = {"alpha": 0.15, "linewidth": 0}
 
-_BRIGHT = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_BRIGHT = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
+    *("#E69F00", "#56B4E9", "#000000", "#8C564B"),  # the last one is not of theirs
+)
 _MARKERS = "os^Dv><p"
 _STYLE = {
     "font.family": "DejaVu Sans",
