@@ -250,13 +250,16 @@ def mc_mixtures(
         logits = jax.vmap(sample)(sampling.sample_keys(key, indices))
         return jax.lax.scan(add, carry, (logits, slots))
 
-    like = jax.eval_shape(lambda key: of_logits(sample(key)), key)
+    logits = jax.eval_shape(sample, key)
+    predictions = len(logits) if network.has_members else 1  # of a pass
+    like = jax.eval_shape(of_logits, logits)
     total = empty(like)
     kept = jax.tree.map(lambda x: jnp.zeros((len(sizes), *x.shape), x.dtype), like)
     samples = (jnp.arange(num_samples), jnp.asarray(slots))
     _, kept = _in_chunks(add_chunk, (total, kept), samples, chunk)
-    # Each sample counts once, so that there is nothing to add up on the device.
-    return kept.replace(size=jnp.asarray(sizes, kept.size.dtype))
+    # Each prediction counts once, so that there is nothing to add up on the device.
+    counts = np.asarray(sizes) * predictions
+    return kept.replace(size=jnp.asarray(counts, kept.size.dtype))
 
 
 def mc_readings(
