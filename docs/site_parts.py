@@ -1,6 +1,7 @@
 """What the documentation site adds to Sphinx: equations, links, and docstrings."""
 
 import configparser
+import functools
 import os
 import re
 from pathlib import Path
@@ -9,13 +10,13 @@ from typing import Any
 from docutils import nodes
 from docutils.utils.math import latex2mathml
 
-# Files of the root -> the pages of the site that show them.
+# Patterns of files of the repository -> the pages of the site that show them.
 PAGES = {
     "ARCHITECTURE.md": "architecture.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "README.md": "index.md",
-    "results/cifar100_small/README.md": "results.md",
+    r"results/\w+/README.md": "results.md",
 }
 
 
@@ -56,19 +57,27 @@ OPTIONAL = re.compile(r"^[\w/]+\*$")
 
 
 def _include_root_file(app: Any, page: str, source: list[str]) -> None:
-    """Replaces a line `<!-- include: ../FILE -->` by that file of the repository.
+    """Replaces a line `<!-- include: ../FILE -->` by these files of the repository.
 
     Links of the file are relative to its folder. Here they become relative to docs/,
     and a link to a file that is a page of the site becomes a link to this page.
     """
 
     def included(match: re.Match) -> str:
-        path = (Path(app.srcdir) / match[1]).resolve()
-        return LINK.sub(lambda link: _moved(app, path.parent, link), path.read_text())
+        texts = []
+        for path in sorted(Path(app.srcdir).glob(match[1])):
+            folder = path.resolve().parent
+            moved = functools.partial(_moved, app, folder)
+            text = LINK.sub(moved, path.read_text())
+            # Several files are sections of the page that has them.
+            texts.append(
+                re.sub("^#", "##", text, flags=re.M) if "*" in match[1] else text
+            )
+        return "\n".join(texts)
 
     text = INCLUDE.sub(included, source[0])
     for name, target in PAGES.items():
-        text = text.replace(f"](../{name}", f"]({target}")
+        text = re.sub(rf"\]\(\.\./{name}", f"]({target}", text)
     source[0] = text
 
 
@@ -77,6 +86,7 @@ LINK = re.compile(r"\]\((?!https?:|#)([^)\s#]+)")
 
 
 def _moved(app: Any, folder: Path, link: re.Match) -> str:
+    """Returns a link of a file of `folder`, relative to docs/."""
     return f"]({os.path.relpath(folder / link[1], app.srcdir)}"
 
 
@@ -90,7 +100,8 @@ def _escape_docstring(
             parts[place] = re.sub(r"[*|]|_(?!\w)", r"\\\g<0>", part)
         elif part.startswith("`"):
             # The backslash ends the code where a word goes on, as in `Tally`s.
-            parts[place] = f"\\ ``{part.strip('`')}``\\ "
+            ends = "\\ " if re.match(r"\w", parts[place + 1]) else ""
+            parts[place] = f"``{part.strip('`')}``{ends}"
     lines[:] = "".join(parts).split("\n")
 
 

@@ -3,7 +3,7 @@
 Contract of this file: feature maps are `[..., H, W, C]` (NHWC with any number of
 leading axes) of any floating dtype; the result has the input's dtype, while sums are
 accumulated in at least float32. Every function works under `jit`, `vmap`, `grad`,
-``scan`, sharding and export, and is linear-time. How a blur is computed depends on the
+`scan`, sharding and export, and is linear-time. How a blur is computed depends on the
 platform, and its result only to rounding; see `blurs`.
 
 Reference: Park & Kim, "Blurs Behave Like Ensembles: Spatial Smoothings to Improve

@@ -129,6 +129,6 @@ def _check_flag(name, flag, value):
     if flag == "config" and value:
         assert (ROOT / "configs" / f"{pathlib.Path(value).stem}.py").exists()
     if flag == "config.model" and "$" not in value:
-        assert value in models.names()
+        models.spec(value)  # raises ValueError where there is no such network
     if flag == "suite" and value not in ("all", "NAME"):
         assert set(value.split(",")) <= set(SUITES)

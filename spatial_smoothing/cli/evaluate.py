@@ -162,6 +162,19 @@ _PUBLISHED = flags.DEFINE_bool(
     "Whether the figures also show the values that Park & Kim have published.",
     flag_values=FLAGS,
 )
+_FORMAT = flags.DEFINE_list(
+    "format",
+    ["png"],
+    "File formats of the figures, of png, pdf and svg.",
+    flag_values=FLAGS,
+)
+_FIGURE_WIDTH = flags.DEFINE_float(
+    "figure_width",
+    None,
+    "Width of the figures in inches, such as 3.25 for a column of a paper; below 5 "
+    "inches panels stand below each other. Without it, figures are as on the page.",
+    flag_values=FLAGS,
+)
 compile_for.define(FLAGS, what="the evaluation of a batch by --suite=ensemble")
 _OPTIONS = options.define(suites.SUITES, FLAGS)
 # Flags that matter to what `--compile_for` compiles.
@@ -200,7 +213,7 @@ def evaluate() -> None:
     )
     where = about(runs)
     with processes.together():
-        report.check(output)
+        report.check(output, formats=_FORMAT.value, figure_width=_FIGURE_WIDTH.value)
         setting = load_setting(trained, output, chosen, labelled)
         for name, suite in chosen.items():
             if suite.check is not None:
@@ -477,6 +490,8 @@ def write(rows: list, where: dict, output: epath.PathLike, **extra) -> epath.Pat
         rows,
         provenance=where,
         files=files,
+        formats=_FORMAT.value,
+        figure_width=_FIGURE_WIDTH.value,
         **extra,
     )
 

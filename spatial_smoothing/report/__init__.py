@@ -14,6 +14,7 @@ from typing import Any
 
 from etils import epath
 
+from spatial_smoothing.lookup import unknown
 from spatial_smoothing.report import chapters, page
 from spatial_smoothing.report.chapters.landscape import (
     contour_figure as landscape_figure,
@@ -23,7 +24,7 @@ from spatial_smoothing.report.chapters.landscape import (
 )
 from spatial_smoothing.report.comparisons import checked_differences, smoothing_pairs
 from spatial_smoothing.report.figures import pictures as figure_files
-from spatial_smoothing.report.figures.canvas import Looks
+from spatial_smoothing.report.figures.canvas import FORMATS, Looks
 from spatial_smoothing.report.figures.curves import (
     accuracy_nll_figure,
     detection_figure,
@@ -85,6 +86,8 @@ def write(
     differences: Sequence[Mapping[str, Any]] = (),
     beside: Sequence[Row] = (),
     files: Mapping[str, bytes] | None = None,
+    formats: Sequence[str] = ("png",),
+    figure_width: float | None = None,
 ) -> epath.Path:
     """Writes metrics.json, metrics.csv, the figures and report.html.
 
@@ -105,15 +108,22 @@ def write(
       beside: Rows to draw for comparison, such as those of `published`.
       files: Name -> content of further files, which are written with the report or
         not at all.
+      formats: File formats of the figures, of "png", "pdf" and "svg". The page has its
+        own pictures, whatever this says.
+      figure_width: Width of the figures in inches, at least 1, such as 3.25 for a
+        column of a paper: text is then smaller, and below 5 inches panels stand below
+        each other. None for figures as on the page.
 
     Returns:
       The path of report.html.
 
     Raises:
-      ValueError: The rows are not report rows, or the differences not differences.
+      ValueError: The rows are not report rows, or the differences not differences; or a
+        format or width is unusable.
       TypeError: A value is of a type that JSON does not have.
       OSError: `output` cannot be written.
     """
+    _check_figures(formats, figure_width)
     output, provenance = epath.Path(output), plain(dict(provenance or {}))
     rows = [{k: v for k, v in row.items() if k != "examples"} for row in rows]
     ensembles, others = chapters.split(rows)
@@ -146,7 +156,8 @@ def write(
     )
     written = {**(files or {}), **_data_files(rows, groups, differences, provenance)}
     for part in (drawn, *drawn_of.values()):
-        written |= {name: picture.png for name, picture in part.items()}
+        for name, picture in part.items():
+            written |= picture.files(name, formats=formats, width=figure_width)
     written["report.html"] = page.html(view).encode()
     replace(output, written, known=_known_files())
     return output / "report.html"
@@ -186,18 +197,43 @@ def _data_files(
 
 def _known_files() -> list[str]:
     """The files that some report has and another has not."""
-    known = ["metrics.csv", *figure_files.FILES]
+    known, figures = ["metrics.csv"], [*figure_files.FILES]
     for suite, chapter in chapters.CHAPTERS.items():
-        known += [f"{suite}.csv", f"{suite}.npz", *chapter.files]
-    return known
+        known += [f"{suite}.csv", f"{suite}.npz"]
+        figures += chapter.files
+    stems = [name.removesuffix(".png") for name in figures]
+    return known + [f"{stem}.{each}" for stem in stems for each in FORMATS]
 
 
-def check(output: epath.PathLike) -> None:
-    """Makes the directory of a report; an OSError says if it cannot be written.
+def _check_figures(formats: Sequence[str], width: float | None) -> None:
+    """Raises ValueError for file formats or a width that figures cannot have."""
+    if not formats:
+        raise ValueError(f"no format of figures; choices: {', '.join(FORMATS)}")
+    for each in formats:
+        if each not in FORMATS:
+            raise ValueError(unknown("format of figures", each, FORMATS))
+    if width is not None and not 1 <= width <= 100:
+        raise ValueError(f"figure_width must be 1 to 100 inches, got {width:g}")
+
+
+def check(
+    output: epath.PathLike,
+    *,
+    formats: Sequence[str] = ("png",),
+    figure_width: float | None = None,
+) -> None:
+    """Makes the directory of a report, and checks what `write` is going to be given.
 
     Args:
       output: The directory.
+      formats: File formats of the figures; see `write`.
+      figure_width: Width of the figures in inches; see `write`.
+
+    Raises:
+      ValueError: A format or the width is unusable.
+      OSError: `output` cannot be written.
     """
+    _check_figures(formats, figure_width)
     check_writable(epath.Path(output))
 
 

@@ -2,11 +2,13 @@
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 
 import analysis_rows
 import numpy as np
+import PIL.Image
 import pytest
 import robustness_rows
 from checkout import ROOT
@@ -63,9 +65,68 @@ def test_figures_of_one_report_share_their_looks():
     looks = canvas.Looks(["A", "B"])
     figure = report.ensemble_size_figure(curve("B"), looks=looks)
     line = figure.axes[0].lines[0]
-    second = canvas.Looks(["x", "B"])["B"]
+    second = canvas.Looks(["B", "x", "A"])["B"]
     assert (line.get_color(), line.get_marker()) == tuple(second.values())
     assert looks["new"] == looks["new"] != looks["B"]
+
+
+def test_ensembles_have_their_colour_in_every_report():
+    plain, smooth = "MC dropout", "MC dropout + smoothing"
+    both = canvas.Looks([smooth, "My net", plain])
+    for names in ([plain, smooth], [smooth], ["A net", smooth], []):
+        assert canvas.Looks(names)[smooth] == both[smooth]
+    assert canvas.Looks([f"{smooth} (runs/a)"])[f"{smooth} (runs/a)"] == both[smooth]
+    # Two of one kind are told apart.
+    twice = canvas.Looks([f"{plain} (cifar10)", f"{plain} (cifar100)"])
+    assert twice[f"{plain} (cifar10)"] != twice[f"{plain} (cifar100)"]
+    assert len({both[name]["color"] for name in (plain, smooth, "My net")}) == 3
+
+
+def test_files_for_papers_have_the_width_that_is_asked_for(tmp_path):
+    rows = [*curve("MC dropout"), *curve("MC dropout + smoothing")]
+    report.write(tmp_path, rows)
+    page = figures_of((tmp_path / "report.html").read_text())
+    report.write(tmp_path, rows, formats=("pdf", "svg", "png"), figure_width=3.25)
+    assert figures_of((tmp_path / "report.html").read_text()) == page
+    names = {path.stem for path in tmp_path.glob("*.png")}
+    assert "ensemble_size" in names
+    for name in names:
+        pdf = (tmp_path / f"{name}.pdf").read_bytes()
+        assert re.search(rb"/MediaBox \[ 0 0 234 [\d.]+ \]", pdf)
+        assert b"/Type3" not in pdf
+        svg = (tmp_path / f"{name}.svg").read_text()
+        assert re.search(r'<svg [^>]*width="234pt"', svg)
+        with PIL.Image.open(tmp_path / f"{name}.png") as image:
+            assert image.width == 650
+    # An earlier report's files do not stay beside those of another.
+    report.write(tmp_path, rows, formats=("svg",))
+    assert {path.suffix for path in tmp_path.iterdir()} >= {".svg", ".html"}
+    assert not [*tmp_path.glob("*.pdf"), *tmp_path.glob("*.png")]
+
+
+def figures_of(page):
+    return re.findall(r"data:image/png;base64,([^\"]+)", page)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"formats": ["jpg"]}, "unknown format of figures 'jpg'; .*png, pdf, svg"),
+        ({"formats": []}, "no format of figures"),
+        ({"figure_width": 0.5}, "figure_width must be 1 to 100 inches, got 0.5"),
+        ({"figure_width": float("nan")}, "figure_width must be"),
+    ],
+)
+def test_files_that_figures_cannot_be(tmp_path, options, message):
+    for function in (report.check, lambda path, **o: report.write(path, [], **o)):
+        with pytest.raises(ValueError, match=message):
+            function(tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
+
+
+def test_notebooks_show_figures():
+    figure = report.ensemble_size_figure(curve("A"))
+    assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

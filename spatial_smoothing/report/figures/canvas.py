@@ -5,12 +5,15 @@ backend and no setting of the caller's is touched. Colours are those of Okabe & 
 which colour-blind readers can tell apart; markers differ as well.
 """
 
+import contextlib
+import contextvars
 import functools
 import io
+import itertools
 import logging
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +58,39 @@ _STYLE = {
     "text.parse_math": False,  # a label may contain a dollar sign
     "text.usetex": False,
     "axes.formatter.useoffset": False,
+    "pdf.fonttype": 42,  # publishers refuse the default, Type 3
     "savefig.bbox": None,
+    "svg.hashsalt": "spatial_smoothing",  # equal figures are equal files
     "savefig.transparent": False,
 }
+
+
+# Width in inches of figures for papers; None for those of the page.
+_PAPER_WIDTH: contextvars.ContextVar[float | None] = contextvars.ContextVar(
+    "paper_width", default=None
+)
+# What differs from `_STYLE` where the width is that of a column of text.
+_PAPER_STYLE = {
+    "font.size": 7,
+    "axes.titlesize": 7,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.2,
+}
+FORMATS = ("png", "pdf", "svg")
+
+
+@contextlib.contextmanager
+def paper_width(width: float | None) -> Iterator[None]:
+    """A context in which figures are made for papers: of a width, with smaller text.
+
+    Args:
+      width: Width in inches, such as 3.25 for a column; None changes nothing.
+    """
+    token = _PAPER_WIDTH.set(width)
+    try:
+        yield
+    finally:
+        _PAPER_WIDTH.reset(token)
 
 
 def style() -> AbstractContextManager[None]:
@@ -69,23 +102,27 @@ def style() -> AbstractContextManager[None]:
         fonts.setLevel(logging.ERROR)
     import matplotlib
 
-    return matplotlib.rc_context(_STYLE)
+    paper = _PAPER_STYLE if _PAPER_WIDTH.get() else {}
+    return matplotlib.rc_context(_STYLE | paper)
 
 
 class Looks:
     """The colour and the marker of each model, the same in all figures of a report.
 
-    A model that has none yet gets the next ones.
+    They follow the model: ensembles that every report may have always look alike, and
+    others get what is left in the order of their names, not of the rows. A model that
+    is asked for later gets the next look.
     """
 
     def __init__(self, names: Iterable[str] = ()):
-        """Gives models their looks, in order.
+        """Gives models their looks.
 
         Args:
-          names: Names of models.
+          names: Names of models, in any order.
         """
         self._numbers: dict[str, int] = {}
-        for name in names:
+        # Known ones first, so that none of the others takes their place.
+        for name in sorted(set(names), key=lambda name: (name not in _KNOWN, name)):
             self._number(name)
 
     def __getitem__(self, name: str) -> dict[str, Any]:
@@ -97,16 +134,41 @@ class Looks:
         }
 
     def _number(self, name: str) -> int:
-        return self._numbers.setdefault(name, len(self._numbers))
+        if name not in self._numbers:
+            taken = set(self._numbers.values())
+            # Without the data set or workdir in brackets.
+            number = _KNOWN.get(name.split(" (")[0])
+            if number is None or number in taken:
+                number = next(n for n in itertools.count() if n not in taken)
+            self._numbers[name] = number
+        return self._numbers[name]
+
+
+# Ensembles whose colour and marker are the same in every report -> their number.
+_KNOWN = {
+    name: number
+    for number, name in enumerate(
+        (
+            "MC dropout",
+            "MC dropout + smoothing",
+            "Deterministic",
+            "Deterministic + smoothing",
+            "Deep ensemble",
+            "Deep ensemble + smoothing",
+        )
+    )
+}
 
 
 def new_figure(size: tuple[float, float], *, layout: str | None = None) -> "Figure":
     """An empty figure, which notebooks show as a picture.
 
     Args:
-      size: Width and height in inches.
+      size: Width and height in inches, of which the proportion is kept for papers.
       layout: "constrained", or None for a layout by hand.
     """
+    if width := _PAPER_WIDTH.get():
+        size = (width, size[1] * width / size[0])
     return _figure_class()(figsize=size, layout=layout)
 
 
@@ -290,13 +352,27 @@ def power_of_ten(value: float, _: int) -> str:
 
 def png(figure: "Figure") -> bytes:
     """The figure as a PNG file of `DOTS_PER_INCH`."""
+    return saved(figure, "png", bbox_inches="tight")  # no legend is cut off
+
+
+def saved(figure: "Figure", file_format: str, **options: Any) -> bytes:
+    """The figure as a file.
+
+    Args:
+      figure: The figure.
+      file_format: One of `FORMATS`.
+      **options: Of `savefig`. Without them the file has the width of the figure.
+    """
     buffer = io.BytesIO()
+    # The time would make equal figures unequal files.
+    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
     with style():
         figure.savefig(
             buffer,
-            format="png",
+            format=file_format,
             dpi=DOTS_PER_INCH,
             facecolor="white",
-            bbox_inches="tight",  # nothing is cut off, however long a legend
+            metadata=metadata.get(file_format),
+            **options,
         )
     return buffer.getvalue()

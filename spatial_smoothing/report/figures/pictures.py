@@ -35,6 +35,8 @@ class Picture(NamedTuple):
       caption: What the figure shows.
       narrow_png: The same with all panels below each other, for narrow windows; None
         where there is no other form.
+      draw: Function that draws the figure again, for another file format or width.
+      draw_narrow: The same with all panels below each other; None as above.
     """
 
     png: bytes
@@ -43,7 +45,37 @@ class Picture(NamedTuple):
     alt: str
     caption: str
     narrow_png: bytes | None = None
+    draw: "Callable[[], Figure] | None" = None
+    draw_narrow: "Callable[[], Figure] | None" = None
 
+    def files(
+        self, name: str, *, formats: Sequence[str], width: float | None
+    ) -> dict[str, bytes]:
+        """The figure as files: name -> content.
+
+        Args:
+          name: Name of the PNG file, such as "time.png".
+          formats: Some of `canvas.FORMATS`.
+          width: Width in inches, such as that of a column of a paper; None for the
+            figure of the page.
+        """
+        if width is None and tuple(formats) == ("png",):
+            return {name: self.png}
+        draw = self.draw
+        # Panels side by side need about 1.8 inches each.
+        if width is not None and width < _WIDE and self.draw_narrow:
+            draw = self.draw_narrow
+        with canvas.paper_width(width):
+            figure = draw()
+            options = {} if width else {"bbox_inches": "tight"}
+            stem = name.removesuffix(".png")
+            return {
+                f"{stem}.{each}": canvas.saved(figure, each, **options)
+                for each in formats
+            }
+
+
+_WIDE = 5.0  # inches; narrower figures have their panels below each other
 
 FILES = (
     "ensemble_size.png",
@@ -77,9 +109,17 @@ def picture(
       stacks: Whether `draw` takes `columns`.
     """
     figure = draw()
-    narrow = canvas.png(draw(columns=1)) if stacks else None
-    width = figure.get_figwidth()
-    return Picture(canvas.png(figure), width, heading, alt, caption, narrow)
+    draw_narrow = functools.partial(draw, columns=1) if stacks else None
+    return Picture(
+        png=canvas.png(figure),
+        width=figure.get_figwidth(),
+        heading=heading,
+        alt=alt,
+        caption=caption,
+        narrow_png=canvas.png(draw_narrow()) if draw_narrow else None,
+        draw=draw,
+        draw_narrow=draw_narrow,
+    )
 
 
 def pictures(
