@@ -81,7 +81,7 @@ def from_pytorch(
         missing, left over, misshapen, of the wrong type, not finite, or such that the
         network cannot represent them.
     """
-    model = zoo.build(name, num_classes=num_classes, stem=stem, **overrides)
+    model = _built(name, num_classes=num_classes, stem=stem, **overrides)
     state = _arrays(state_dict)
     layouts = _layouts(model, _abstract_variables(model))
     layout = max(layouts, key=lambda each: len(each.paths.keys() & state.keys()))
@@ -135,7 +135,7 @@ def to_pytorch(
       ValueError: The naming has no names for the network; or, naming every variable,
         some are missing, left over or misshapen.
     """
-    model = zoo.build(name, num_classes=num_classes, stem=stem, **overrides)
+    model = _built(name, num_classes=num_classes, stem=stem, **overrides)
     abstract = _abstract_variables(model)
     layout = _layout(model, abstract, naming=naming)
     values = flax.traverse_util.flatten_dict(dict(variables), sep="/")
@@ -149,6 +149,17 @@ def to_pytorch(
         value = np.asarray(values["/".join(path)])
         state[key] = np.array(value.transpose(_TO_PYTORCH[value.ndim]), order="C")
     return state | layout.constants
+
+
+def _built(name: str, **options) -> Network:
+    """Builds a network; ValueError where PyTorch has no names for its variables."""
+    model = zoo.build(name, **options)
+    if model.task != "classification":
+        raise ValueError(
+            f"{name} is for {model.task}, and there are PyTorch names for networks "
+            "that classify images only"
+        )
+    return model
 
 
 def _arrays(state_dict: Mapping[str, Any]) -> StateDict:

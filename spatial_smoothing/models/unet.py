@@ -4,7 +4,10 @@ A block is convolution, ReLU, batch normalisation, so that the map that is smoot
 pooled has negative values. Spatial smoothing rectifies, here as in the pre-activation
 networks of the paper, and cuts them: what is below the mean of a channel is lost to the
 levels below, unless the shift of the normalisation, which is learned, moves it up. The
-default is that layer of the paper. `squash="none"` blurs alone, and cuts nothing.
+default is that layer of the paper, so that a name means the same smoothing for every
+network. `squash="none"` blurs alone, and cuts nothing. By `configs/moving_shapes.py`,
+seeds 0 and 1, the test NLL of one dropout sample was 0.326 and 0.322 with it, 0.349 and
+0.336 with the default, and 0.334 and 0.336 without smoothing.
 """
 
 from collections.abc import Iterator

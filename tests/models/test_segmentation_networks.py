@@ -215,6 +215,8 @@ def test_unusable_images_and_halves_are_explained():
         model.apply(variables, images()[0])
     with pytest.raises(ValueError, match="unknown half"):
         model.apply(variables, images(), half="first")
+    with pytest.raises(ValueError, match="unet is for segmentation"):
+        ss.convert.from_pytorch("unet", {}, num_classes=3)
 
 
 def test_pool_and_places_of_odd_maps():
