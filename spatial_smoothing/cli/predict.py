@@ -90,7 +90,9 @@ def predict_images(paths: list[str]) -> None:
     height, width, _ = about.image_shape
     segmented.check_output(about, _OUTPUT.value)
     files = [
-        image_files.read(path, size=(height, width), resize=about.resize)
+        image_files.read(
+            path, size=(height, width), resize=about.resize, method=_resizing(about)
+        )
         for path in paths
     ]
     images = np.stack([file.pixels for file in files])
@@ -126,9 +128,14 @@ def predict_frames() -> None:
     segmented.check_output(about, _OUTPUT.value)
     size, resize = about.image_shape[:2], about.resize
     is_segmentation = about.task == "segmentation"
-    # Pictures are written one by one; lines come when all frames could be read.
-    read = streams.open_frames if is_segmentation else streams.read_frames
-    frames = read(_FRAMES.value, size=size, resize=resize)
+    if is_segmentation:
+        # Pictures are written one by one.
+        frames = streams.open_frames(
+            _FRAMES.value, size=size, resize=resize, method=_resizing(about)
+        )
+    else:
+        # All frames are read before the first line.
+        frames = streams.read_frames(_FRAMES.value, size=size, resize=resize)
     devices.announce(file=sys.stderr)
     print(f"{about.model} on {about.dataset}, {_samples(about)} a frame")
     if is_segmentation:
@@ -151,6 +158,11 @@ def predict_frames() -> None:
             (same,) = consistency.consistency(log_probs)
             (cross_entropy,) = consistency.cec(log_probs)
             print(f"{name}: consistency {100 * same:.1f} %, CEC {cross_entropy:.4f}")
+
+
+def _resizing(about: serving.Description) -> str:
+    """How images are resized: as those that the network was trained on."""
+    return "bilinear" if about.task == "segmentation" else "bicubic"
 
 
 def _samples(about: serving.Description) -> str:

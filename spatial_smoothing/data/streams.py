@@ -4,6 +4,7 @@ Contract of this file: frames are u8 RGB in 0 to 255; the first axis is time, fr
 oldest frame to the newest.
 """
 
+import functools
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +62,11 @@ def read_frames(
 
 
 def open_frames(
-    path: epath.PathLike, *, size: int | tuple[int, int], resize: int | None = None
+    path: epath.PathLike,
+    *,
+    size: int | tuple[int, int],
+    resize: int | None = None,
+    method: str = "bicubic",
 ) -> Frames:
     """Opens a sequence: a folder of images, a stack saved by `np.save`, or an image.
 
@@ -76,6 +81,7 @@ def open_frames(
       resize: Length in pixels to which the shorter side of images is resized before
         the centre is taken; None for the largest centred part of the right aspect, see
         `image_files.read`.
+      method: How images are resized, "bicubic" or "bilinear".
 
     Returns:
       At least one frame. Images are read, and refused where they are damaged, when they
@@ -87,8 +93,11 @@ def open_frames(
     path = paths.absolute(path)
     if path.suffix == ".npy" and not path.is_dir():
         return _in_array(_read_stack(path, size))
+    read_file = functools.partial(
+        image_files.read, size=size, resize=resize, method=method
+    )
     if path.is_file():
-        image = image_files.read(path, size=size, resize=resize).pixels
+        image = read_file(path).pixels
         return _in_array(np.asarray(moving_crop(image[None]))[:, 0])
     if not path.is_dir():
         raise ValueError(f"no frames in {path}: give a folder of images or a .npy file")
@@ -96,7 +105,7 @@ def open_frames(
     files.sort(key=lambda file: (_natural(file.name), file.name))
 
     def read(number: int) -> np.ndarray:
-        return image_files.read(files[number], size=size, resize=resize).pixels
+        return read_file(files[number]).pixels
 
     return Frames([file.name for file in files], read)
 

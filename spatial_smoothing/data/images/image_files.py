@@ -18,9 +18,14 @@ import PIL.ImageOps
 from etils import epath
 
 from spatial_smoothing.data import file_names
+from spatial_smoothing.lookup import lookup
 from spatial_smoothing.runtime import paths
 
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr")
+_RESAMPLING = {
+    "bicubic": PIL.Image.Resampling.BICUBIC,
+    "bilinear": PIL.Image.Resampling.BILINEAR,
+}
 _FILTERS = threading.Lock()  # of warnings, which all threads share
 
 
@@ -43,6 +48,7 @@ def read(
     *,
     size: int | tuple[int, int],
     resize: int | None = None,
+    method: str = "bicubic",
 ) -> ImageFile:
     """Reads an image file: the first frame, upright, any alpha laid on white.
 
@@ -52,6 +58,8 @@ def read(
       resize: Length in pixels to which the shorter side is resized before the centre is
         taken, see `center`, for squares; None takes the largest centred part of the
         right aspect and resizes that.
+      method: How that part is resized: "bicubic", or "bilinear", as images of
+        segmentation are.
 
     Raises:
       ValueError: There is no such file, or it is no image, truncated, damaged, too
@@ -82,7 +90,8 @@ def read(
     if resize is not None:
         image = center(image, size=height, resize=resize)
     elif image.size != (width, height):
-        image = PIL.ImageOps.fit(image, (width, height), PIL.Image.Resampling.BICUBIC)
+        resampling = lookup(_RESAMPLING, method, "method of resizing")
+        image = PIL.ImageOps.fit(image, (width, height), resampling)
     return ImageFile(np.asarray(image), original, mode)
 
 
