@@ -1,5 +1,7 @@
 """Blurs and linear filters, against SciPy."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -175,3 +177,40 @@ def test_bilinear(border, form):
             UNITS[0, ..., channel], [rows, columns], order=1, mode=border
         )
         np.testing.assert_allclose(found[..., channel], expected, atol=1e-4)
+
+
+# Corruptions that read pixels or tables at computed places.
+READING = ("shot_noise", "glass_blur", "elastic_transform")
+
+
+def of_one_image(name):
+    """The corruption at severity 3 as a function of a key and an image."""
+    corruption = transforms.CORRUPTIONS[name]
+    return lambda key, image: corruption.function(key, image, *corruption.cifar[2])
+
+
+@pytest.mark.parametrize("name", READING)
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_only_tpus_read_by_exact_products(name, platform):
+    traced = jax.jit(of_one_image(name)).trace(KEY, jnp.zeros((32, 32, 3)))
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    # A TPU reads memory at computed places one value at a time.
+    assert ("stablehlo.gather" in text) == (platform != "tpu")
+    products = re.findall(r"stablehlo\.dot_general .*", text)
+    assert products or platform != "tpu"
+    # It rounds the factors of other products to 8 bits. These read pixels and tables.
+    assert all("precision = [HIGHEST, HIGHEST]" in product for product in products)
+
+
+@pytest.mark.parametrize("name", READING)
+def test_images_of_tpus_are_those_of_other_devices(name, monkeypatch):
+    image = jnp.float32(UNITS[0])
+    expected = jax.jit(of_one_image(name))(KEY, image)
+
+    def as_on_a_tpu(*arguments, tpu, default):
+        return tpu(*arguments)
+
+    monkeypatch.setattr(jax.lax, "platform_dependent", as_on_a_tpu)
+    found = jax.jit(of_one_image(name))(KEY, image)
+    assert np.mean(np.abs(found - image)) > 0.01
+    np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -1,5 +1,7 @@
 """Fine-tuning: parts that keep their weights, learning rates of parts, first values."""
 
+import re
+
 import flax.linen as nn
 import flax.traverse_util
 import jax
@@ -218,3 +220,24 @@ def test_values_that_the_network_has_no_use_for(values, message):
     variables = first_state(optim.sgd(0.1)).variables
     with pytest.raises(ValueError, match=message):
         steps.with_values(variables, values)
+
+
+def test_nothing_is_computed_backward_below_what_trains():
+    optimizer = optim.by_part(optim.sgd(0.1), frozen=FROZEN)
+
+    def backward(frozen):
+        """Names of the layers with instructions of their own in the backward pass."""
+        step = lambda state: steps.train_step(
+            state,
+            batch(),
+            model=Tiny(),
+            optimizer=optimizer,
+            dropout_key=jax.random.key(1),
+            frozen=frozen,
+        )
+        text = jax.jit(step).lower(first_state(optimizer)).compile().as_text()
+        return {*re.findall(r"transpose\(jvp\(Tiny\)\)/(\w+)", text)}
+
+    trains, layers = {"stage2_block0", "head"}, {"stem_norm", "stage1_conv"}
+    assert backward(()) >= trains | layers
+    assert backward(FROZEN) & (trains | layers) == trains
