@@ -20,7 +20,6 @@ import os
 import pathlib
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +31,7 @@ from benchmarks.compiled_rows import GPU, PLATFORMS, TPU, Row
 from spatial_smoothing.cli import start
 from spatial_smoothing.lookup import lookup
 from spatial_smoothing.runs.provenance import provenance
-from spatial_smoothing.runtime import compilation, progress, topologies
+from spatial_smoothing.runtime import compilation, interrupts, progress, topologies
 
 FLAGS = start.new_flags()
 _PLATFORM = flags.DEFINE_list(
@@ -206,29 +205,6 @@ def measured(row: Row) -> Record:
     }
 
 
-def _in_thread(function: Callable[[], Record]) -> Record:
-    """Calls a function, so that Ctrl-C interrupts the wait for it.
-
-    A compilation does not return to Python for minutes. The thread that it runs in
-    ends with the process.
-    """
-    found, errors = [], []
-
-    def run() -> None:
-        try:
-            found.append(function())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(timeout=0.5)
-    if errors:
-        raise errors[0]
-    return found[0]
-
-
 def _available(platforms: Sequence[str]) -> list[str]:
     """Returns the platforms whose compilers are installed; names the others."""
     there = []
@@ -280,7 +256,7 @@ def _compile_all(rows: Sequence[Row], path: pathlib.Path) -> int:
         for done, row in enumerate(rows, 1):
             under_way.name = row.key
             try:
-                put(path, _in_thread(functools.partial(measured, row)))
+                put(path, interrupts.in_thread(functools.partial(measured, row)))
             except jax.errors.JaxRuntimeError as error:
                 failed += 1
                 print(f"{row.key}: {str(error).splitlines()[0]}")

@@ -12,7 +12,6 @@ import math
 import os
 import re
 import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -22,7 +21,13 @@ from absl import flags
 from jax.sharding import Mesh
 
 from spatial_smoothing.runs.provenance import provenance
-from spatial_smoothing.runtime import compilation, paths, progress, topologies
+from spatial_smoothing.runtime import (
+    compilation,
+    interrupts,
+    paths,
+    progress,
+    topologies,
+)
 from spatial_smoothing.runtime.costs import Costs, costs, matrix_flops
 from spatial_smoothing.runtime.topologies import Topology
 
@@ -350,32 +355,14 @@ def number(value: float) -> str:
 
 
 def _interruptible(function: Callable[[], Value]) -> Value:
-    """Calls a function that may compute for minutes outside of Python.
-
-    Python answers to Ctrl-C when a call returns. Here the call is in another thread, so
-    that the process can end before.
+    """Calls a function that compiles; Ctrl-C ends the process meanwhile.
 
     Args:
       function: Function without arguments.
     """
-    results: list[Value] = []
-    errors: list[BaseException] = []
-
-    def call() -> None:
-        try:
-            results.append(function())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
     try:
-        while thread.is_alive():
-            thread.join(0.2)
+        return interrupts.in_thread(function)
     except KeyboardInterrupt:
         sys.stderr.write("error: interrupted\n")
         sys.stderr.flush()
         os._exit(130)  # the compiler would not survive the usual end of a process
-    if errors:
-        raise errors[0]
-    return results[0]

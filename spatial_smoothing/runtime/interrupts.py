@@ -2,7 +2,11 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 # Ctrl-C; the end of a job, or of a machine that is taken back; a terminal that is gone.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -50,3 +54,34 @@ class Interrupts:
     def exit_code(self) -> int:
         """The shell's code for a process that a signal ended: 129, 130 or 143; or 0."""
         return 128 + self.received if self.received else 0
+
+
+def in_thread(function: Callable[[], Value]) -> Value:
+    """Calls a function that may compute for minutes outside of Python.
+
+    Python answers to Ctrl-C when a call returns. Here the call is in another thread, so
+    that the caller gets the `KeyboardInterrupt` at once. The thread goes on; it ends
+    with the process.
+
+    Args:
+      function: Function without arguments.
+
+    Returns:
+      The result of the function. What it raises is raised here.
+    """
+    results: list[Value] = []
+    errors: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+    if errors:
+        raise errors[0]
+    return results[0]

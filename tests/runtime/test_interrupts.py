@@ -1,9 +1,10 @@
 import os
 import signal
+import threading
 
 import pytest
 
-from spatial_smoothing.runtime.interrupts import Interrupts
+from spatial_smoothing.runtime.interrupts import Interrupts, in_thread
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +48,19 @@ def test_what_nohup_has_switched_off_stays_off():
         os.kill(os.getpid(), signal.SIGHUP)
         assert not interrupts
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_calls_in_a_thread_return_and_raise():
+    assert in_thread(lambda: 3) == 3
+    with pytest.raises(ValueError, match="not in list"):
+        in_thread(lambda: [].index("none"))
+
+
+def test_ctrl_c_ends_the_wait_for_a_thread():
+    release = threading.Event()
+    interrupt = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        in_thread(release.wait)
+    release.set()
