@@ -1,5 +1,6 @@
 """README and docs: every block of Python is run, and every command is one there is."""
 
+import importlib
 import pathlib
 import re
 
@@ -11,6 +12,7 @@ from absl import flags
 from checkout import ROOT
 from random_runs import write_run
 
+import spatial_smoothing as ss
 from spatial_smoothing import models
 from spatial_smoothing.cli import convert, corrupt, evaluate, predict, start, train
 from spatial_smoothing.cli.config_fields import FIELDS
@@ -85,6 +87,15 @@ def test_serving(tmp_path):
         )
     for field, values in names["result"].items():
         np.testing.assert_allclose(values, names[field], atol=1e-6)
+
+
+def test_the_reference_has_every_public_name():
+    text = "".join(path.read_text() for path in (ROOT / "docs/reference").glob("*.md"))
+    names = re.findall(r"automodule:: (\S+)", text)
+    modules = [importlib.import_module(name) for name in names]
+    found = {id(value) for module in modules for value in vars(module).values()}
+    found |= set(map(id, modules))
+    assert [name for name in ss.__all__ if id(getattr(ss, name)) not in found] == []
 
 
 COMMANDS = [
