@@ -67,7 +67,8 @@ def evaluation(run: Run, *, num_samples: int) -> list[str]:
       num_samples: Largest number of dropout samples of a frame.
     """
     samples = f"--num_samples={num_samples}"
-    return ["evaluate.py", f"--workdir={run.workdir}", samples]
+    # Speeds are measured on a machine that does nothing else.
+    return ["evaluate.py", f"--workdir={run.workdir}", samples, "--nospeed"]
 
 
 def main(argv: Sequence[str] | None = None, *, execute: Execute | None = None) -> int:
