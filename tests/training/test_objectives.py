@@ -196,14 +196,27 @@ def assert_equal(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def test_interrupted_runs_with_all_options_end_bit_by_bit_the_same(data, tmp_path):
-    evaluated = []
+def test_interrupted_runs_with_all_options_end_bit_by_bit_the_same(
+    data, tmp_path, monkeypatch
+):
+    evaluated, keys, mixed = [], [], objectives.mixed
+
+    def noted(key, batch, **options):
+        jax.debug.callback(lambda x: keys.append(tuple(x.tolist())), key_data(key))
+        return mixed(key, batch, **options)
+
+    key_data = jax.random.key_data
+    monkeypatch.setattr(objectives, "mixed", noted)
 
     def evaluate(variables):
         evaluated.append(jax.device_get(variables))
         return {}
 
     straight = fit(data, options=ALL, log=evaluate)
+    jax.effects_barrier()
+    of_straight = list(keys)
+    assert len(set(of_straight)) == 6  # steps have keys of their own
+    keys.clear()
     with Checkpoints(tmp_path / "c", max_to_keep=9) as checkpoints:
         for stops in (4, 99):
             state = fit(data, options=ALL, checkpoints=checkpoints, stops=stops)
@@ -213,6 +226,8 @@ def test_interrupted_runs_with_all_options_end_bit_by_bit_the_same(data, tmp_pat
             variables=steps_shapes(straight.average), rest=steps_shapes(rest(straight))
         )
     assert_equal(state, straight)
+    jax.effects_barrier()
+    assert sorted(keys) == sorted(of_straight)
     # What is evaluated, and what a workdir is loaded from, is the average.
     assert_equal(evaluated[-1], straight.average)
     assert_equal(saved.items["variables"], straight.average)
