@@ -1,7 +1,7 @@
 """The methods that `benchmarks.rivals` compares, and at what scale."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -41,7 +41,7 @@ class Scale:
 
 # The members of the deep ensemble are the deterministic networks, too.
 METHODS = {
-    "deep": Method({"members": 4}),
+    "deep": Method({"members": 4}, suites=("ensemble", "laplace")),
     "mc_dropout": Method(dropout=True),
     "improved_mc_dropout": Method(
         {"mask": "channel", "dropout_placement": "all", "rate": 0.1}, dropout=True
@@ -117,15 +117,16 @@ class Job:
         return {**fields, "seed": self.seed * fields.get("members", 1)}
 
 
-def jobs(*, seeds: int) -> list[Job]:
+def jobs(*, seeds: int, methods: Sequence[str] = tuple(METHODS)) -> list[Job]:
     """Returns all trainings, those of the first seed first.
 
     Args:
       seeds: Number of repetitions.
+      methods: Some of `METHODS`.
     """
     return [
         Job(method, smoothed, seed)
         for seed in range(seeds)
-        for method in METHODS
+        for method in methods
         for smoothed in (False, True)
     ]

@@ -22,6 +22,7 @@ from benchmarks.row_files import RowFile
 from spatial_smoothing import report
 from spatial_smoothing.cli import start
 from spatial_smoothing.evaluation import suites
+from spatial_smoothing.lookup import lookup
 from spatial_smoothing.runs import recipes, workdirs
 from spatial_smoothing.runs.provenance import provenance
 from spatial_smoothing.runtime import progress
@@ -36,6 +37,12 @@ _SCALE = flags.DEFINE_enum(
 )
 _SEEDS = flags.DEFINE_integer(
     "seeds", 3, "Number of runs of each method.", lower_bound=1, flag_values=FLAGS
+)
+_METHODS = flags.DEFINE_list(
+    "methods",
+    list(METHODS),
+    f"Methods to train, separated by commas: {', '.join(METHODS)}.",
+    flag_values=FLAGS,
 )
 _WORKDIRS = flags.DEFINE_string(
     "workdirs", None, "Folder of the workdirs of the runs.", flag_values=FLAGS
@@ -125,7 +132,10 @@ def main(arguments: Sequence[str] = ()) -> None:
     output, scale = pathlib.Path(_OUTPUT.value), SCALES[_SCALE.value]
     folder = pathlib.Path(_WORKDIRS.value or output / "workdirs").absolute()
     rows = RowFile(output / "runs.json")
-    missing = [job for job in jobs(seeds=_SEEDS.value) if not rows.has(job.name)]
+    for method in _METHODS.value:
+        lookup(METHODS, method, "method")
+    chosen = jobs(seeds=_SEEDS.value, methods=_METHODS.value)
+    missing = [job for job in chosen if not rows.has(job.name)]
     if not _REPORT_ONLY.value:
         for job in progress.track(missing, total=len(missing), name="Runs"):
             _make(job, scale, rows, workdir=folder / job.name, arguments=arguments)
