@@ -97,6 +97,39 @@ def compile_confidences(
       them, the confidence "temperature" is NaN. It raises ValueError if there are no
       batches.
     """
+    of_batch = jax.jit(batch_confidences(predict, chosen, gammas=gammas))
+
+    def confidences(
+        variables: Any, key: jax.Array, data: Iterable[Batch], temperatures: Any = None
+    ) -> Any:
+        steps = (
+            of_batch(variables, key, index, batch, temperatures)
+            for index, batch in enumerate(data)
+        )
+        return kept(steps)
+
+    return confidences
+
+
+def batch_confidences(
+    predict: Predict,
+    chosen: Sequence[Confidence],
+    *,
+    gammas: Sequence[float] = (GAMMA,),
+) -> Callable[..., Any]:
+    """Returns the function of one batch that `compile_confidences` compiles.
+
+    Args:
+      predict: `(variables, key, u8[B, H, W, C]) -> Predictions`, whose mixtures are
+        `LogitMixture`s.
+      chosen: The confidences.
+      gammas: Exponents of the generalised entropy, G of them.
+
+    Returns:
+      `(variables, key, index, batch, temperatures)` to confidences f32[..., G', B] in
+      the structure of the predicted mixtures, and the mask bool[B] of the batch, which
+      is batch number `index`.
+    """
 
     def of_mixture(
         mixture: LogitMixture, temperatures: dict[str, jax.Array], labels: jax.Array
@@ -120,7 +153,6 @@ def compile_confidences(
             found[each] = values[None]
         return found
 
-    @jax.jit
     def of_batch(variables, key, index, batch: Batch, temperatures):
         mixtures = predict(
             variables, jax.random.fold_in(key, index), batch["image"]
@@ -134,16 +166,7 @@ def compile_confidences(
         )
         return found, batch["mask"]
 
-    def confidences(
-        variables: Any, key: jax.Array, data: Iterable[Batch], temperatures: Any = None
-    ) -> Any:
-        steps = (
-            of_batch(variables, key, index, batch, temperatures)
-            for index, batch in enumerate(data)
-        )
-        return kept(steps)
-
-    return confidences
+    return of_batch
 
 
 def kept(steps: Iterable[tuple[Any, jax.Array]]) -> Any:

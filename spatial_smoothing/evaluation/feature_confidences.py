@@ -50,8 +50,42 @@ def compile_feature_confidences(
       number of thresholds for "react", and 1 for all others. `Confidence(WRONG,
       FEATURES)` is among them. It raises ValueError if there are no batches.
     """
+    of_batch = jax.jit(
+        batch_confidences(model, prepare, names, mesh=mesh, neighbours=neighbours)
+    )
 
-    @jax.jit
+    def of_data(
+        variables: Variables, fitted: Fitted, data: Iterable[Batch]
+    ) -> dict[Confidence, np.ndarray]:
+        return kept(of_batch(variables, fitted, batch) for batch in data)
+
+    return of_data
+
+
+def batch_confidences(
+    model: nn.Module,
+    prepare: Prepare,
+    names: Sequence[str],
+    *,
+    mesh: Mesh,
+    neighbours: Sequence[int] = (NEIGHBOURS,),
+) -> Callable[
+    [Variables, Fitted, Batch], tuple[dict[Confidence, jax.Array], jax.Array]
+]:
+    """Returns the function of one batch that `compile_feature_confidences` compiles.
+
+    Args:
+      model: A network whose last layer is dense.
+      prepare: Raw images u8[B, H, W, 3] to those that the network takes.
+      names: Some of `NAMES`.
+      mesh: Devices, over which batches and the bank are split.
+      neighbours: Numbers k of the neighbour whose distance is taken, G of them.
+
+    Returns:
+      `(variables, fitted, batch)` to confidences f32[G', B], and the mask bool[B] of
+      the batch.
+    """
+
     def of_batch(variables: Variables, fitted: Fitted, batch: Batch):
         features = features_of(model, variables, prepare(batch["image"]))
         found = {
@@ -68,12 +102,7 @@ def compile_feature_confidences(
         keys = (*names, WRONG)
         return {Confidence(key, FEATURES): found[key] for key in keys}, batch["mask"]
 
-    def of_data(
-        variables: Variables, fitted: Fitted, data: Iterable[Batch]
-    ) -> dict[Confidence, np.ndarray]:
-        return kept(of_batch(variables, fitted, batch) for batch in data)
-
-    return of_data
+    return of_batch
 
 
 def nearest_neighbours(

@@ -28,10 +28,24 @@ from spatial_smoothing.data import augment, batches
 from spatial_smoothing.data.corruption import perturbations, transforms
 from spatial_smoothing.data.datasets import DatasetShape
 from spatial_smoothing.ensembles import mixtures, temporal
-from spatial_smoothing.evaluation import rows, scores, tallies
+from spatial_smoothing.evaluation import (
+    confidences,
+    detection,
+    feature_bank,
+    feature_confidences,
+    rows,
+    scores,
+    tallies,
+)
 from spatial_smoothing.evaluation.suites import temporal as temporal_suite
 from spatial_smoothing.evaluation.suites.differences import _bootstrapped
 from spatial_smoothing.evaluation.suites.perturbation import compare_frames
+from spatial_smoothing.metrics import feature_statistics
+from spatial_smoothing.metrics.feature_confidences import (
+    Gaussians,
+    LastLayer,
+    Residual,
+)
 from spatial_smoothing.runtime import hlo, random_bits, sharding, topologies
 from spatial_smoothing.runtime.costs import costs
 from spatial_smoothing.serving.export import export
@@ -221,6 +235,53 @@ def of_detection(mesh):
     return Program(detect, (KEY, inside, outside))
 
 
+def of_confidences(mesh):
+    predict = ensembles.predictor(
+        NETWORK,
+        prepare=normalized,
+        sizes=(1, 3),
+        chunk=2,
+        of_sample=mixtures.single_with_logits,
+    )
+    function = confidences.batch_confidences(
+        predict, confidences.confidences_of(confidences.AVERAGES), gammas=(0.1, 0.5)
+    )
+    return Program(function, (variables_of(), KEY, 0, batch(), None), split=(3,))
+
+
+def of_feature_confidences(mesh):
+    function = feature_confidences.batch_confidences(
+        NETWORK, normalized, feature_confidences.NAMES, mesh=mesh, neighbours=(3, 5)
+    )
+    dim = NETWORK.width  # of features: that of the one stage
+    # More than one piece of each device's part of the bank.
+    bank = array(2 * feature_bank.PART * mesh.size, dim)
+    gaussians = Gaussians(array(10, dim), array(dim, dim))
+    fitted = feature_bank.Fitted(
+        LastLayer(array(dim, 10), array(10)),
+        bank,
+        classes=gaussians,
+        everything=gaussians._replace(means=array(1, dim)),
+        residual=Residual(array(dim), array(dim, 2), array()),
+        thresholds=array(2),
+    )
+    return Program(function, (variables_of(), fitted, batch()), split=(2,))
+
+
+def of_moments(mesh):
+    sums = functools.partial(feature_statistics.sums, num_classes=10)
+    features, labels = array(100, 32), array(100, dtype=jnp.int32)
+    return Program(sums, (features, labels, array(100, dtype=bool), array(32)))
+
+
+def of_detected_sets(mesh):
+    detect = functools.partial(
+        detection._detect, distances=("near", "far"), num_replicates=60
+    )
+    value = array(100)
+    return Program(detect, (KEY, value, value, [array(60), array(50)]))
+
+
 def of_differences(mesh):
     bootstrap = functools.partial(_bootstrapped, **REPLICATES)
     return Program(bootstrap, (KEY, examples(2), examples(2)))
@@ -247,6 +308,7 @@ PROGRAMS = {
     "variance": functools.partial(of_variance, over="samples"),
     "fourier": of_spectra,
     "flips": of_frames,
+    "moments of features": of_moments,
     "temperature": of_temperature,
     "order": of_order,
 }
@@ -259,6 +321,9 @@ SLOW_PROGRAMS = {
     "frequency": of_frequency,
     "intervals": of_intervals,
     "detection": of_detection,
+    "confidences": of_confidences,
+    "confidences of features": of_feature_confidences,
+    "detected sets": of_detected_sets,
     "differences": of_differences,
 }
 
