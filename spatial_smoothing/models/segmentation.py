@@ -30,6 +30,7 @@ from spatial_smoothing.lookup import lookup, unknown
 from spatial_smoothing.models.network import (
     HALVES,
     HEAD,
+    MASKS,
     STEMS,
     Function,
     Network,
@@ -109,9 +110,11 @@ class SegmentationNetwork(Network):
     subsampling follows. Smoothing acts on the map that is pooled, and not on what the
     decoder takes from the encoder.
 
-    Dropout drops single values. Its default places are the reference's: the encoder
-    from level 3, and the decoder but for its last stages; see `default_dropout`.
-    `mc_stages` chooses others, by the numbers of `stage1`, ..., and "head".
+    Dropout drops single values, or whole channels with `mask="channel"`. Its default
+    places are the reference's: the encoder from level 3, and the decoder but for its
+    last stages; see `default_dropout`. `mc_stages` chooses others, by the numbers of
+    `stage1`, ..., and "head". `stage_rates` and `dropout_placement` are for
+    classifiers.
 
     `stem`, `head` and `head_temperature` have no meaning here.
 
@@ -185,8 +188,14 @@ class SegmentationNetwork(Network):
                 f"ensemble {self.ensemble!r} is for classifiers, and "
                 f"{type(self).__name__} classifies pixels; leave it out"
             )
+        self._check_dropout_of_stages()
         layers = layers_lib.bind(
-            self, train=train, mask=mask, rate=self.rate, dtype=self.dtype
+            self,
+            train=train,
+            mask=mask,
+            rate=self.rate,
+            dtype=self.dtype,
+            dropout_of_channels=self.mask == "channel",
         )
         maps = images
         if half != "stochastic":
@@ -219,6 +228,20 @@ class SegmentationNetwork(Network):
         )(x.astype(wide))
         self.sow("intermediates", "logits", logits)
         return logits
+
+    def _check_dropout_of_stages(self) -> None:
+        """Raises ValueError for fields of dropout that these networks do not have."""
+        lookup(dict.fromkeys(MASKS), self.mask, "mask")
+        if self.stage_rates is not None:
+            raise ValueError(
+                f"stage_rates {tuple(self.stage_rates)} are for classifiers; a network "
+                "for segmentation has one rate, and mc_stages says where"
+            )
+        if self.dropout_placement != "residual":
+            raise ValueError(
+                f"dropout_placement {self.dropout_placement!r} is for classifiers; of "
+                "a network for segmentation, mc_stages says where dropout is"
+            )
 
     def _has_dropout(self, part: int | str) -> bool:
         if self.mc_stages is None:

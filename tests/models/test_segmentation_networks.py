@@ -209,6 +209,28 @@ def test_bfloat16_has_float32_parameters_and_logits():
     assert np.abs(logits - wide).max() < 0.1 * np.abs(wide).max() + 0.05
 
 
+def test_dropout_of_channels_and_what_is_for_classifiers():
+    model, variables = small("unet_mcdo", mc_stages=("head",))
+    noisy = model.clone(mask="channel")
+    logits = apply(noisy, variables, images(), rngs=LIVE)
+    assert (logits != apply(model, variables, images(), rngs=LIVE)).any()
+    # A dropped channel takes the same from the logits of a pixel as its weight says:
+    # differences to those without dropout are products with one mask for all pixels.
+    features = apply(model, variables, images(), half="deterministic").x
+    kernel = np.asarray(variables["params"]["head"]["kernel"])[0, 0]
+    features, logits = np.asarray(features), np.asarray(logits)
+    still = np.asarray(apply(model, variables, images()))
+    masks = [np.array([k >> c & 1 for c in range(4)]) * 2.0 for k in range(16)]
+    for found, x, base in zip(logits, features, still, strict=True):
+        errors = [np.abs(base + (x * (m - 1)) @ kernel - found).max() for m in masks]
+        assert min(errors) < 1e-4
+    for field, value in (("stage_rates", (0.1,) * 3), ("dropout_placement", "all")):
+        with pytest.raises(ValueError, match=f"{field} .* for classifiers"):
+            model.clone(**{field: value}).apply(variables, images())
+    with pytest.raises(ValueError, match="mask"):
+        model.clone(mask="channels").apply(variables, images())
+
+
 def test_unusable_images_and_halves_are_explained():
     model, variables = small("unet")
     with pytest.raises(ValueError, match="images are"):
