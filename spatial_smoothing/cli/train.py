@@ -180,12 +180,12 @@ def assemble(
         read(source.name, recipes.train_split(config)),
         fraction=config["val_fraction"],
     )
+    check_train_samples(config, model)
     check_batch_size(
         objectives.examples_of_step(config["batch_size"], config["train_samples"]),
         train,
         mesh,
     )
-    check_train_samples(config, model)
     splits = {"test": read(source.name, "test")}
     if config["val_fraction"]:
         splits = {"val": held_out, **splits}

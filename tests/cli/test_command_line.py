@@ -41,7 +41,8 @@ SHAPES = ("--config=shapes", "--workdir=x")
 
 
 def test_configs_have_names_and_paths(tmp_path, monkeypatch):
-    assert config_files.names() == ["cifar10", "cifar100", "imagenet", "shapes"]
+    names = ["cifar10", "cifar100", "cifar100_improved", "imagenet", "shapes"]
+    assert config_files.names() == names
     own = tmp_path / "own.py"
     own.write_text(
         "from spatial_smoothing.configs import shapes\n"

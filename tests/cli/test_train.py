@@ -105,7 +105,10 @@ def test_fine_tuning_begins_from_a_run_and_continues_without_it(tmp_path):
         ({"train_split": "train[:0]"}, "is empty; give a larger one"),
         ({"train_split": "tran"}, "unknown split 'tran'; did you mean 'train'"),
         ({"train_samples": 2}, "train_samples 2 is for networks with dropout"),
-        ({"train_samples": 3}, "batch_size 8 must be a multiple of train_samples 3"),
+        (
+            {"train_samples": 3, "rate": 0.1},
+            "batch_size 8 must be a multiple of train_samples 3",
+        ),
         ({"dropout_placement": "last", "mc_stages": (1,)}, "in the head alone, and"),
     ],
 )
