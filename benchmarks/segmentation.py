@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None, *, execute: Execute | None = None) -
         evaluate=lambda run: evaluation(run, num_samples=given.num_samples),
         names=names,
         clock=Clock(given.minutes),
-        texts=_TEXTS,
+        texts=_TEXTS[:1],
         execute=execute,
     )
     scores = [run.scores for run in runs if run.is_kept]
