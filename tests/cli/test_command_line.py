@@ -41,8 +41,9 @@ SHAPES = ("--config=shapes", "--workdir=x")
 
 
 def test_configs_have_names_and_paths(tmp_path, monkeypatch):
-    names = ["cifar10", "cifar100", "cifar100_improved", "imagenet", "shapes"]
-    assert config_files.names() == names
+    cifar = ["cifar10", "cifar100", "cifar100_improved"]
+    others = ["imagenet", "moving_shapes", "shapes"]
+    assert config_files.names() == ["camvid", *cifar, *others]
     own = tmp_path / "own.py"
     own.write_text(
         "from spatial_smoothing.configs import shapes\n"
@@ -124,7 +125,7 @@ MISTAKES = {
     "more": "unexpected arguments more; flags are written --NAME=VALUE",
     "--flagfile=/nowhere": "Unable to open flagfile: [Errno 2] No such file",
     # Configs.
-    "--config=shape": "unknown config 'shape'; did you mean 'shapes'? choices: cifar10",
+    "--config=shape": "unknown config 'shape'; did you mean 'shapes'? choices: camvid",
     "--config=configs/none.py": "there is no config file configs/none.py; names to",
 }
 
@@ -177,7 +178,7 @@ def test_mistakes_in_several_flags(arguments, message):
         (
             "from ml_collections import ConfigDict\n"
             "def get_config(): return ConfigDict({'seed': 0})",
-            "the config lacks augment, backbone_factor, batch_size",
+            "the config lacks alpha, augment, backbone_factor, batch_repetitions",
         ),
         (
             "from spatial_smoothing.configs import common\n"
