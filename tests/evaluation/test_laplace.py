@@ -108,6 +108,10 @@ def test_a_run_is_scored_by_its_probit_predictions():
     logits = last(pooled) / np.sqrt(1 + np.pi / 8 * variances)
     nll = -scipy.special.log_softmax(logits, axis=1)[np.arange(12), labels].mean()
     assert row["nll"] == pytest.approx(nll, rel=1e-4)
+    (plain,) = suites.ensemble([one], setting())
+    # The product of features and eigenvectors, and the rest of the variances.
+    more = 1e9 * (row["gflops"] - plain["gflops"])
+    assert 2 * 5**2 <= more < 1000
 
 
 def test_members_have_posteriors_of_their_own():
@@ -123,3 +127,6 @@ def test_a_network_of_several_predictions_is_refused():
     several = run(ensemble="batch")
     with pytest.raises(ValueError, match="has the ensemble 'batch'"):
         suites.laplace([several], setting())
+    for suite in (suites.variance, suites.fourier):
+        with pytest.raises(ValueError, match="feature maps of one prediction"):
+            suite([several], setting())

@@ -15,6 +15,7 @@ from spatial_smoothing.ensembles.mixtures import single_with_logits
 from spatial_smoothing.evaluation import laplace as posteriors
 from spatial_smoothing.evaluation.ensembles import score_ensembles
 from spatial_smoothing.evaluation.features import compile_features, last_layer
+from spatial_smoothing.evaluation.flops import gflops, pass_flops
 from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.lineup import (
     about_ensembles,
@@ -46,7 +47,7 @@ def laplace(runs: Sequence[Run], setting: Setting, *, num_images: int = 0) -> li
 
     Returns:
       A row for each ensemble, as of the suite "ensemble"; rows of single networks have
-      `prior_precision`.
+      `prior_precision`. Its `gflops` are those of a prediction for one image.
 
     Raises:
       ValueError: as `check`.
@@ -98,12 +99,14 @@ def laplace(runs: Sequence[Run], setting: Setting, *, num_images: int = 0) -> li
         num_replicates=setting.num_replicates,
         name="Last-layer Laplace",
     )
+    flops = pass_flops(network, variables[0], image_shape=setting.dataset.image_shape)
     return [
         {
             **about[name],
             "label": _label(about[name]["label"]),
             **rows[name],
             **_precision(name, fitted),
+            **({} if flops is None else {"gflops": gflops(name, flops)}),
         }
         for name in names
     ]

@@ -16,6 +16,9 @@ from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import sharding
 
 
+_OF_MAPS = ("variance", "fourier")  # suites that read feature maps
+
+
 class Subject(NamedTuple):
     """A trained network that is analysed.
 
@@ -52,7 +55,8 @@ def subject(runs: Sequence[Run], setting: Setting, *, suite: str) -> Subject:
       suite: Name of the suite, for messages.
 
     Raises:
-      ValueError: for more than one run, or a batch that the devices cannot divide.
+      ValueError: for more than one run, a batch that the devices cannot divide, or a
+        network whose feature maps are those of several members.
     """
     if len(runs) != 1:
         raise ValueError(
@@ -60,6 +64,11 @@ def subject(runs: Sequence[Run], setting: Setting, *, suite: str) -> Subject:
             "then --compare them"
         )
     (run,) = runs
+    if run.model.ensemble is not None and suite in _OF_MAPS:
+        raise ValueError(
+            f"the suite {suite} looks at the feature maps of one prediction, and the "
+            f"ensemble {run.model.ensemble!r} of {run.path} makes several in a pass"
+        )
     mesh = sharding.mesh()
     sharding.check_batch_size(setting.batch_size, mesh)
     source = run.source
