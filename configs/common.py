@@ -71,6 +71,9 @@ def get_config() -> ConfigDict:
     config.repetition = config_dict.placeholder(float)
     # Of the ensemble mimo: how often a training batch has each image; None is 1.
     config.batch_repetitions = config_dict.placeholder(int)
+    # Bound of the largest singular value of the kernels of convolutions, as in 3.0,
+    # with which DDU trains; None is no bound.
+    config.spectral_bound = config_dict.placeholder(float)
 
     # The data.
 

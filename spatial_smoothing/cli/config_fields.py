@@ -140,6 +140,7 @@ FIELDS = {
     "scale": Field(float, least=1, most=6),
     "repetition": Field(float, least=0, most=1),
     "batch_repetitions": _whole(1),
+    "spectral_bound": Field(float, above=0),
     "conv_bias": Field(bool),
     "dataset": Field(str),
     "data_dir": Field(str),

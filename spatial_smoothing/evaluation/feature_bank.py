@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from spatial_smoothing.metrics import feature_statistics as statistics
 from spatial_smoothing.metrics.feature_confidences import (
+    Densities,
     Gaussians,
     LastLayer,
     Residual,
@@ -52,6 +53,7 @@ class Fitted(NamedTuple):
       everything: Normal distribution of all features.
       residual: The space in which the features hardly vary.
       thresholds: f32[P], largest values that features keep; one for each percentile.
+      densities: Normal distributions of the classes, with a covariance for each.
     """
 
     last: LastLayer
@@ -60,6 +62,7 @@ class Fitted(NamedTuple):
     everything: Gaussians | None = None
     residual: Residual | None = None
     thresholds: np.ndarray | None = None
+    densities: Densities | None = None
 
 
 def cached(path: epath.Path, digest: str, make: Callable[[], Bank]) -> Bank:

@@ -24,7 +24,7 @@ from spatial_smoothing.evaluation.feature_bank import PART, Fitted
 from spatial_smoothing.evaluation.features import Prepare, Variables, features_of
 from spatial_smoothing.metrics import feature_confidences as confidences
 
-NAMES = ("knn", "mahalanobis", "relative_mahalanobis", "react", "vim")
+NAMES = ("knn", "mahalanobis", "relative_mahalanobis", "react", "vim", "ddu")
 NEIGHBOURS = 50  # of the training features, that is published
 
 
@@ -164,6 +164,9 @@ _OF_FEATURES: dict[str, Callable[[jax.Array, Fitted], jax.Array]] = {
     "relative_mahalanobis": lambda features, fitted: confidences.relative_mahalanobis(
         features, fitted.classes, fitted.everything
     )[None],
+    "ddu": lambda features, fitted: confidences.log_density(features, fitted.densities)[
+        None
+    ],
     "react": lambda features, fitted: jax.lax.map(
         lambda threshold: confidences.react(features, fitted.last, threshold=threshold),
         fitted.thresholds,

@@ -27,6 +27,22 @@ class Gaussians(NamedTuple):
     whitening: jax.Array
 
 
+class Densities(NamedTuple):
+    """Normal distributions of features, with a covariance for each class.
+
+    Attributes:
+      means: f32[C, D], means of C classes.
+      whitening: f32[C, D, D], by which centred features of each class are multiplied;
+        `whitening @ whitening.T` is the inverse of its covariance.
+      log_weights: f32[C], logarithms of the share of each class and of the constant of
+        its density.
+    """
+
+    means: jax.Array
+    whitening: jax.Array
+    log_weights: jax.Array
+
+
 class Residual(NamedTuple):
     """The space in which training features hardly vary.
 
@@ -126,6 +142,26 @@ def relative_mahalanobis(
       f32[B]. Source: Ren et al. 2021, equation 3.
     """
     return mahalanobis(features, classes) - mahalanobis(features, everything)
+
+
+def log_density(features: jax.Array, densities: Densities) -> jax.Array:
+    """Logarithm of the density of features, a mixture of the classes (DDU).
+
+    Args:
+      features: f[B, D].
+      densities: Normal distributions of the classes.
+
+    Returns:
+      f32[B]. Source: Mukhoti et al., CVPR 2023, section 4.
+    """
+    features = widened(features)
+
+    def of_class(parameters: Densities) -> jax.Array:
+        centred = features - parameters.means[None]
+        white = jnp.dot(centred, parameters.whitening, precision="highest")
+        return parameters.log_weights - jnp.square(white).sum(-1) / 2
+
+    return jax.nn.logsumexp(jax.lax.map(of_class, densities), axis=0)
 
 
 def react(

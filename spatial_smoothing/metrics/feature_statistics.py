@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spatial_smoothing.metrics.feature_confidences import Gaussians
+from spatial_smoothing.metrics.feature_confidences import Densities, Gaussians
 
 # Eigenvalues of a covariance below this part of the largest are rounding of float32.
 _SMALLEST = 1e-6
@@ -99,6 +99,60 @@ def gaussians(means: np.ndarray, covariance: np.ndarray) -> Gaussians:
     kept = values > _SMALLEST * values[-1]
     whitening = vectors[:, kept] / np.sqrt(values[kept])
     return Gaussians(np.float32(means @ whitening), np.float32(whitening))
+
+
+def densities(features: np.ndarray, labels: np.ndarray) -> Densities:
+    """Fits a normal distribution to the features of each class, as DDU does.
+
+    A covariance that is not positive definite gets the first of the jitters 0, 1e-20,
+    1e-19, ..., times its mean variance on its diagonal with which it is.
+
+    Args:
+      features: f32[n, D].
+      labels: i32[n]; classes without features are left out.
+
+    Returns:
+      The distributions, weighted by the shares of the classes.
+
+    Raises:
+      ValueError: if a class has a single feature, which has no covariance.
+    """
+    means, whitenings, log_weights = [], [], []
+    for label in np.unique(labels):
+        of_class = np.float64(features[labels == label])
+        if len(of_class) < 2:
+            raise ValueError(
+                f"class {label} has a single training image, and DDU needs a "
+                "covariance of each class; give more by --ood_images"
+            )
+        lower = _cholesky(np.atleast_2d(np.cov(of_class, rowvar=False)))
+        dimension = len(lower)
+        means.append(of_class.mean(0))
+        whitenings.append(np.linalg.inv(lower).T)
+        log_weights.append(
+            np.log(len(of_class) / len(labels))
+            - np.log(np.diag(lower)).sum()
+            - dimension / 2 * np.log(2 * np.pi)
+        )
+    found = (np.float32(each) for each in (means, whitenings, log_weights))
+    return Densities(*found)
+
+
+def _cholesky(covariance: np.ndarray) -> np.ndarray:
+    """Returns the lower factor of a covariance with as little jitter as it needs."""
+    # Features of which some never vary, as ReLUs that are dead, need a jitter.
+    scale = max(np.trace(covariance) / len(covariance), np.finfo(float).tiny)
+    for jitter in (0.0, *10.0 ** np.arange(-20, 1)):
+        try:
+            lower = np.linalg.cholesky(
+                covariance + jitter * scale * np.eye(len(covariance))
+            )
+        except np.linalg.LinAlgError:
+            continue
+        # In float32, a factor must not be that of rounding errors.
+        if np.diag(lower).min() ** 2 > _SMALLEST * scale:
+            return lower
+    raise AssertionError("a covariance with its mean variance on the diagonal")
 
 
 def zero_logits(kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:

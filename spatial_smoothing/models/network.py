@@ -16,6 +16,7 @@ from spatial_smoothing import layers as layers_lib
 from spatial_smoothing.layers import Function, Layers, SpatialSmoothing
 from spatial_smoothing.lookup import lookup, unknown
 from spatial_smoothing.models import heads, rivals
+from spatial_smoothing.models.rivals import spectral
 
 HEAD = "head"  # as an entry of `mc_stages`
 MASKS = ("element", "channel")
@@ -71,6 +72,8 @@ class Network(nn.Module):
         has the same image for all members.
       batch_repetitions: Of "mimo": how often a training batch has each image, at least
         1.
+      spectral_bound: Bound, above 0, of the largest singular value of the kernels of
+        convolutions, as DDU trains with; None for no bound.
       dtype: Compute type; parameters, statistics and logits stay float32.
     """
 
@@ -101,6 +104,7 @@ class Network(nn.Module):
     scale: float = 2.0
     repetition: float = 0.0
     batch_repetitions: int = 1
+    spectral_bound: float | None = None
     dtype: Any = None
 
     first_stage: ClassVar[int] = 1  # number of the first stage in the names of parts
@@ -223,6 +227,8 @@ class Network(nn.Module):
             dropout_everywhere=self.dropout_placement == "all",
         )
         x = images if self.dtype is None else images.astype(self.dtype)
+        if self.spectral_bound is not None:
+            layers = self._with_bounded_kernels(layers, train=train)
         if rival is not None:
             layers = rival.layers(layers)
             if half != "stochastic":  # whose input is a map
@@ -263,6 +269,19 @@ class Network(nn.Module):
             logits = rival.collect(logits)
         self.sow("intermediates", "logits", logits)
         return logits
+
+    def _with_bounded_kernels(self, layers: Layers, *, train: bool) -> Layers:
+        """Returns layers with spectral normalisation of their convolutions."""
+        if not self.spectral_bound > 0:
+            raise ValueError(
+                f"spectral_bound must be above 0, got {self.spectral_bound}"
+            )
+        if self.ensemble == "packed":
+            raise ValueError(
+                "spectral_bound is of whole kernels, which members of the ensemble "
+                "'packed' divide among them; leave one of the two out"
+            )
+        return spectral.layers(layers, bound=self.spectral_bound, train=train)
 
     def _stages(self, parts: Sequence[tuple[str, Function]]) -> list[int]:
         """Returns the numbers of the stages, having checked `mc_stages` by them."""

@@ -46,6 +46,7 @@ MODEL_FIELDS = (
     "scale",
     "repetition",
     "batch_repetitions",
+    "spectral_bound",
     "dtype",
 )
 _FOLDER_SPLITS = ("train", "val", "test")  # folders in a folder of images

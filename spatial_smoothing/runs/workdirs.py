@@ -69,6 +69,7 @@ SINCE = {
     "scale": None,
     "repetition": None,
     "batch_repetitions": None,
+    "spectral_bound": None,
 }
 # What the data set tells, which a run keeps; see `Source.facts`.
 _FACTS = ("class_names", "image_size", "mean", "std", "in_memory", "palette")

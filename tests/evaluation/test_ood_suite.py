@@ -22,7 +22,7 @@ CONFIG = {
     "seed": 0,
     "val_fraction": 0.0,
 }
-FEW = ("msp", "mutual_information", "gen", "knn", "react")
+FEW = ("msp", "mutual_information", "gen", "knn", "ddu", "react")
 LABELS = {"suite": "ood", "split": "test"}
 
 
@@ -83,7 +83,7 @@ def test_every_confidence_has_rows_for_sets_and_means(rows):
         ("msp", "logits"),
         ("gen", "logits"),
     ]
-    features = [("knn", "features"), ("react", "features")]
+    features = [("knn", "features"), ("react", "features"), ("ddu", "features")]
     assert kinds == [
         *((1, *each) for each in (*predictions, *features)),
         *((2, *each) for each in predictions),

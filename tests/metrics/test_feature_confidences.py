@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.special
+import scipy.stats
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.neighbors import NearestNeighbors
 
@@ -144,3 +145,32 @@ def test_the_principal_space_follows_the_rule_of_the_paper(dimension, principal)
     )
     basis = statistics.residual_basis(found, np.zeros(dimension))
     assert basis.shape == (dimension, dimension - principal)
+
+
+def test_log_density_is_that_of_a_mixture_with_a_covariance_for_each_class():
+    rng = np.random.default_rng(8)
+    train = rng.normal(size=(60, 4)) @ rng.normal(size=(4, 4))
+    labels = np.repeat([0, 2, 3], (10, 20, 30))
+    train[labels == 2] = 3 * train[labels == 2] + 1
+    queries = rng.normal(size=(7, 4))
+    found = statistics.densities(np.float32(train), labels)
+    expected = np.logaddexp.reduce(
+        [
+            np.log((labels == label).mean())
+            + scipy.stats.multivariate_normal(
+                train[labels == label].mean(0), np.cov(train[labels == label].T)
+            ).logpdf(queries)
+            for label in (0, 2, 3)
+        ]
+    )
+    actual = jax.jit(confidences.log_density)(np.float32(queries), found)
+    np.testing.assert_allclose(actual, expected, rtol=1e-3)
+    # A feature that never varies has no variance: it is given a little.
+    dead = np.concatenate([train, np.zeros((60, 1))], 1)
+    found = statistics.densities(np.float32(dead), labels)
+    outside = np.float32([[*queries[0], 0.0], [*queries[0], 1.0]])
+    inside, beyond = confidences.log_density(outside, found)
+    assert np.isfinite([inside, beyond]).all()
+    assert beyond < inside
+    with pytest.raises(ValueError, match="class 3 has a single training image"):
+        statistics.densities(np.float32(train[:31]), labels[:31])

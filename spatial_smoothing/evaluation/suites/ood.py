@@ -47,7 +47,10 @@ from spatial_smoothing.lookup import lookup
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import progress, random_bits
 
-CONFIDENCES = (*AVERAGES, *feature_confidences.NAMES)
+# "ddu" keeps a covariance for each class: gigabytes for a thousand classes.
+_ON_REQUEST = ("ddu",)
+ALL_CONFIDENCES = (*AVERAGES, *feature_confidences.NAMES)
+CONFIDENCES = tuple(name for name in ALL_CONFIDENCES if name not in _ON_REQUEST)
 
 
 def ood(
@@ -68,7 +71,7 @@ def ood(
     Args:
       runs: One run, or the members of a deep ensemble of one network and data set.
       setting: Settings of the evaluation, with `ood_sets`.
-      confidences: Names of confidences, some of `CONFIDENCES`.
+      confidences: Names of confidences, some of `ALL_CONFIDENCES`.
       sizes: Numbers of dropout samples N to score; of the default, those above
         `setting.num_samples` are left out.
       num_images: Number of training images that confidences of features are fitted to,
@@ -146,7 +149,7 @@ def check(
     checked_mesh(setting)
     check_list("--confidences", confidences)
     for name in confidences:
-        lookup(dict.fromkeys(CONFIDENCES), name, "confidence")
+        lookup(dict.fromkeys(ALL_CONFIDENCES), name, "confidence")
     sizes_for(runs, setting, sizes)
     if setting.ood_sets is None or not setting.ood_sets.tested:
         raise ValueError("the suite ood needs sets of images: --ood=near:NAME,far:NAME")
@@ -170,7 +173,7 @@ def _ordered(values: Mapping[Confidence, Values]) -> list[Confidence]:
         key=lambda each: (
             each.average == FEATURES,
             each.average != "probabilities",
-            CONFIDENCES.index(each.name),
+            ALL_CONFIDENCES.index(each.name),
         ),
     )
 

@@ -38,6 +38,7 @@ from spatial_smoothing.evaluation.suites.lineup import (
 )
 from spatial_smoothing.evaluation.suites.settings import Setting
 from spatial_smoothing.evaluation.suites.subjects import training_images
+from spatial_smoothing.metrics import feature_statistics
 from spatial_smoothing.metrics.confidences import GAMMA
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import progress, sharding
@@ -258,6 +259,10 @@ def _fit(
         if "vim" in names:
             residual = feature_bank.fit_residual(bank, moments, last, mesh)
             fitted = fitted._replace(residual=residual)
+    if "ddu" in names:
+        fitted = fitted._replace(
+            densities=feature_statistics.densities(bank.features, bank.labels)
+        )
     if "knn" in names:
         fitted = fitted._replace(bank=feature_bank.split_bank(bank.features, mesh))
     if "react" in names:

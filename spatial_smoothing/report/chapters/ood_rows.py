@@ -36,6 +36,7 @@ CONFIDENCES = {
         "RMDS",
         "the same, minus the distance to the mean of all classes",
     ),
+    "ddu": ("DDU", "log-density of the features, a normal distribution a class"),
     "react": ("ReAct", "log-sum-exp of the logits of features that are cut off above"),
     "vim": ("ViM", "log-sum-exp of the logits, minus a logit made of the residual"),
 }
