@@ -15,7 +15,6 @@ from spatial_smoothing.runs import recipes
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import sharding
 
-
 _OF_MAPS = ("variance", "fourier")  # suites that read feature maps
 
 
