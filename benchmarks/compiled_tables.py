@@ -130,7 +130,30 @@ def markdown(
     for row in in_groups(order):
         if row.key in figures and row.dtype == "bfloat16":
             lines.append(_markdown_line(row, figures))
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *absent(order, figures)])
+
+
+def absent(order: Iterable[Row], figures: Mapping[str, Figures]) -> list[str]:
+    """Returns which rows have no figures, as lines of Markdown.
+
+    Args:
+      order: All rows, those of the peer too, in the order in which they are shown.
+      figures: Key of a row -> its figures.
+    """
+    groups: dict[str, list[str]] = {}
+    for row in order:
+        if row.key not in figures:
+            peer = "" if row.rival == OURS else " (peer)"
+            groups.setdefault(row.group, []).append(f"{row.case} {row.size}{peer}")
+    count = sum(map(len, groups.values()))
+    if not count:
+        return ["All rows are compiled."]
+    return [
+        f"{count} of {len(set(order))} rows are not compiled yet, because the compiler "
+        "of TPUs takes minutes for each; the command above compiles them:",
+        "",
+        *(f"- {group}: {', '.join(cases)}" for group, cases in groups.items()),
+    ]
 
 
 def _markdown_line(row: Row, figures: Mapping[str, Figures]) -> str:

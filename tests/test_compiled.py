@@ -332,6 +332,22 @@ def test_kernels_of_loops_count_once():
     assert compiled_figures.largest_loop(without) is None
 
 
+def test_the_page_names_the_rows_that_are_absent():
+    order = compiled_targets.in_order()
+    figures = {row.key: FIGURES for row in order}
+    assert compiled_tables.absent(order, figures) == ["All rows are compiled."]
+    step = Row(GPU, "step", "resnet_dnn_18", 512, "bfloat16")
+    for row in (step, step.peer, Row(GPU, "smooth", "5x5x512", 128, "float32")):
+        del figures[row.key]
+    first, blank, *groups = compiled_tables.absent(order, figures)
+    assert first.startswith(f"3 of {len(order)} rows are not compiled yet")
+    assert (blank, *groups) == (
+        "",
+        "- h200, smooth, float32: 5x5x512 128",
+        "- h200, step, bfloat16: resnet_dnn_18 512, resnet_dnn_18 512 (peer)",
+    )
+
+
 def test_the_page_has_the_tables_of_the_file():
     """Made by `python -m benchmarks.compiled --page=docs/performance.md`."""
     page = (ROOT / "docs" / "performance.md").read_text()
