@@ -230,9 +230,10 @@ def test_the_documentation_runs(tmp_path, monkeypatch):
     torch.save(trained.state_dict(), "resnet18.pth")
     names = pages.run(ROOT / "docs/convert.md", replace=[("224, 224", "32, 32")])
     network.load_state_dict(torch.load("back.pth"))
-    expected = torch_logits(network, names["images"])
+    inputs = np.asarray(names["images"])
+    expected = torch_logits(network, inputs)
     assert error(names["logits"], expected) < 1e-5
-    np.testing.assert_array_equal(expected, torch_logits(trained, names["images"]))
+    np.testing.assert_array_equal(expected, torch_logits(trained, inputs))
 
 
 class Payload:
