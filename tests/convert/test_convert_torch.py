@@ -230,7 +230,7 @@ def test_the_documentation_runs(tmp_path, monkeypatch):
     torch.save(trained.state_dict(), "resnet18.pth")
     names = pages.run(ROOT / "docs/convert.md", replace=[("224, 224", "32, 32")])
     network.load_state_dict(torch.load("back.pth"))
-    inputs = np.asarray(names["images"])
+    inputs = np.array(names["images"])  # a copy, which may be written to
     expected = torch_logits(network, inputs)
     assert error(names["logits"], expected) < 1e-5
     np.testing.assert_array_equal(expected, torch_logits(trained, inputs))
