@@ -26,8 +26,9 @@ from spatial_smoothing.cli import (
     output,
     start,
 )
-from spatial_smoothing.data import augment, batches, class_weights, datasets, sources
+from spatial_smoothing.data import augment, batches, datasets, sources
 from spatial_smoothing.data.datasets import AnyDataset, DatasetShape
+from spatial_smoothing.data.segmentation import class_weights
 from spatial_smoothing.data.sources import Source
 from spatial_smoothing.models.heads import HEADS
 from spatial_smoothing.models.network import Network

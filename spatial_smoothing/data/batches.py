@@ -1,7 +1,7 @@
 """Batches: their order, padding and mask, on the device and on the host.
 
 Contract of this file: a batch is `{"image": u8[B, H, W, C], "label": i32[B], "mask":
-bool[B]}`; of segmentation, labels and mask are [B, H, W], see `segmentation_sets`. The
+bool[B]}`; of segmentation, labels and mask are [B, H, W], see `segmentation.sets`. The
 last batch of a pass is padded to full size with examples whose mask is False; it is
 never dropped. The order is a pure function of (key, epoch).
 """

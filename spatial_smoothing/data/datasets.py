@@ -1,6 +1,6 @@
 """Data sets: decoded in host memory, or encoded and decoded when they are needed.
 
-Contract of this file: all kinds, that of `segmentation_sets` too, have `num_examples`,
+Contract of this file: all kinds, that of `segmentation.sets` too, have `num_examples`,
 `image_shape`, `labels`, `checksum()`, `subset(rows)` and `batches(batch_size)`, which
 yields all examples in order as the batches of `batches`.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from spatial_smoothing.data import batches
 from spatial_smoothing.data.images.pipeline import EncodedDataset
-from spatial_smoothing.data.segmentation_sets import SegmentationDataset
+from spatial_smoothing.data.segmentation.sets import SegmentationDataset
 
 
 class Dataset(NamedTuple):

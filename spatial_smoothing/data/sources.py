@@ -18,7 +18,7 @@ A name may end with a subset in brackets, and so may a split: `test[:500]` (see
 `subsets.py`). `other_sets.py` loads what a network was not trained on.
 
 Contract of this file: labels are i32 in [0, num_classes); those of segmentation sets
-have a class for every pixel, see `segmentation_sets.py`. What is held in memory is
+have a class for every pixel, see `segmentation/sets.py`. What is held in memory is
 cached on the disk (see `runtime/cache.py`).
 """
 
@@ -29,25 +29,22 @@ from typing import Any
 
 from etils import epath
 
-from spatial_smoothing.data import (
-    camvid,
-    image_sets,
-    mask_files,
-    mask_folders,
-    moving_shapes,
-    segmentation_sets,
-    shapes,
-    statistics,
-    subsets,
-)
+from spatial_smoothing.data import image_sets, shapes, statistics, subsets
 from spatial_smoothing.data.datasets import AnyDataset, Dataset
 from spatial_smoothing.data.huggingface import open_hub
 from spatial_smoothing.data.image_sets import ImageSet
 from spatial_smoothing.data.images import folders, image_files
 from spatial_smoothing.data.images.pipeline import EncodedDataset
-from spatial_smoothing.data.mask_files import MaskCodes
 from spatial_smoothing.data.npz import open_npz
-from spatial_smoothing.data.segmentation_sets import SegmentationDataset
+from spatial_smoothing.data.segmentation import (
+    camvid,
+    mask_files,
+    mask_folders,
+    moving_shapes,
+    sets,
+)
+from spatial_smoothing.data.segmentation.mask_files import MaskCodes
+from spatial_smoothing.data.segmentation.sets import SegmentationDataset
 from spatial_smoothing.data.tfds import read_cityscapes
 from spatial_smoothing.data.tfds.read_cifar import read_cifar
 from spatial_smoothing.data.tfds.read_imagenet import read_imagenet
@@ -492,7 +489,7 @@ def _load_shapes(spec: Source, split: str, **_) -> Dataset:
 def _load_moving_shapes(spec: Source, split: str, **_) -> SegmentationDataset:
     make = lambda: moving_shapes.generate(split)
     key = [moving_shapes.VERSION]
-    return segmentation_sets.videos(*cache.cached(f"{spec.name}-{split}", key, make))
+    return sets.videos(*cache.cached(f"{spec.name}-{split}", key, make))
 
 
 def _load_camvid(

@@ -21,7 +21,7 @@ from spatial_smoothing.data import batches
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.data.datasets import AnyDataset, Dataset, DatasetShape
 from spatial_smoothing.data.images.pipeline import EncodedDataset
-from spatial_smoothing.data.segmentation_sets import SegmentationDataset
+from spatial_smoothing.data.segmentation.sets import SegmentationDataset
 from spatial_smoothing.runtime import sharding
 
 Tree = Any

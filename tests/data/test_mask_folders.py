@@ -4,8 +4,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from spatial_smoothing.data import camvid, mask_files, sources
+from spatial_smoothing.data import sources
 from spatial_smoothing.data.batches import VOID
+from spatial_smoothing.data.segmentation import camvid, mask_files
 
 RNG = np.random.default_rng(0)
 H, W = 8, 12

@@ -3,15 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from spatial_smoothing.data import (
-    batches,
-    datasets,
-    moving_shapes,
-    segmentation_sets,
-    sources,
-)
+from spatial_smoothing.data import batches, datasets, sources
 from spatial_smoothing.data.batches import VOID
-from spatial_smoothing.data.segmentation_sets import SegmentationDataset
+from spatial_smoothing.data.segmentation import moving_shapes, sets
+from spatial_smoothing.data.segmentation.sets import SegmentationDataset
 
 H, W = 3, 5
 # Videos of 3, 1 and 4 frames; the last one lacks the frame after its second.
@@ -119,10 +114,10 @@ def test_streams_show_every_frame_up_to_the_last_example(in_memory):
 
 def test_videos_are_told_apart():
     images = np.zeros((2, 3, H, W, 3), np.uint8)
-    data = segmentation_sets.videos(images, np.zeros((2, 3, H, W), np.uint8))
+    data = sets.videos(images, np.zeros((2, 3, H, W), np.uint8))
     (batch,) = data.windows(6, past=5)
     np.testing.assert_array_equal(batch["frame_mask"].sum(1), [1, 2, 3, 1, 2, 3])
-    data = segmentation_sets.single_images(images[0], np.zeros((3, H, W), np.uint8))
+    data = sets.single_images(images[0], np.zeros((3, H, W), np.uint8))
     (batch,) = data.windows(3, past=5)
     np.testing.assert_array_equal(batch["frame_mask"].sum(1), [1, 1, 1])
 
@@ -130,12 +125,12 @@ def test_videos_are_told_apart():
 def test_whole_videos_are_held_out():
     images = np.arange(30, dtype=np.uint8).repeat(H * W * 3)
     images = images.reshape(10, 3, H, W, 3)
-    data = segmentation_sets.videos(images, np.zeros((10, 3, H, W), np.uint8))
+    data = sets.videos(images, np.zeros((10, 3, H, W), np.uint8))
     kept, held = datasets.hold_out(data, fraction=0.15)
     assert (kept.num_examples, held.num_examples) == (24, 6)
     of = lambda part: {int(image[0, 0, 0]) // 3 for image in part.images}
     assert not of(kept) & of(held)
-    few = segmentation_sets.videos(images[:1], np.zeros((1, 3, H, W), np.uint8))
+    few = sets.videos(images[:1], np.zeros((1, 3, H, W), np.uint8))
     with pytest.raises(ValueError, match="too few"):
         datasets.hold_out(few, fraction=0.3)
     assert datasets.hold_out(few, fraction=0)[1].num_examples == 0

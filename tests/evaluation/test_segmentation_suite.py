@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from spatial_smoothing import models, report
-from spatial_smoothing.data import segmentation_sets
+from spatial_smoothing.data.segmentation import sets
 from spatial_smoothing.evaluation import suites
 from spatial_smoothing.runs import workdirs
 
@@ -12,8 +12,8 @@ SHAPE = (3, 4, 12, 16)  # videos, frames, height, width
 LABELS = RNG.integers(0, 6, SHAPE).astype(np.uint8)
 LABELS[:, :, :2] = 255
 IMAGES = RNG.integers(0, 256, (*SHAPE, 3)).astype(np.uint8)
-DATASET = segmentation_sets.videos(IMAGES, LABELS)
-STILLS = segmentation_sets.single_images(IMAGES[:, 0], LABELS[:, 0])
+DATASET = sets.videos(IMAGES, LABELS)
+STILLS = sets.single_images(IMAGES[:, 0], LABELS[:, 0])
 
 
 def build(name, *, seed=1):

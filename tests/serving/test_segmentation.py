@@ -10,8 +10,8 @@ from random_runs import write_run
 from spatial_smoothing import serving
 from spatial_smoothing.cli import command_line
 from spatial_smoothing.cli import predict as command
-from spatial_smoothing.data import moving_shapes
 from spatial_smoothing.data.images import overlays
+from spatial_smoothing.data.segmentation import moving_shapes
 from spatial_smoothing.ensembles import mc_logits
 from spatial_smoothing.runs import workdirs
 from spatial_smoothing.serving import streaming

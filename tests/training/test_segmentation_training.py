@@ -9,8 +9,9 @@ import pytest
 from spatial_smoothing import evaluation, models, training
 from spatial_smoothing.cli import config_fields, train
 from spatial_smoothing.configs import common, moving_shapes
-from spatial_smoothing.data import augment, class_weights, segmentation_sets
+from spatial_smoothing.data import augment
 from spatial_smoothing.data.batches import VOID
+from spatial_smoothing.data.segmentation import class_weights, sets
 from spatial_smoothing.runs import recipes
 from spatial_smoothing.runtime import sharding
 from spatial_smoothing.training import losses, optim
@@ -27,7 +28,7 @@ def data():
     images = rng.integers(0, 100, (N, H, W, 3)).astype(np.uint8)
     images[..., 0] = 60 * labels
     labels[:, :2, :3] = VOID
-    return segmentation_sets.single_images(images, labels)
+    return sets.single_images(images, labels)
 
 
 @functools.cache
@@ -113,7 +114,7 @@ def test_two_devices_agree_with_one(data, straight):
 
 
 def test_examples_that_are_decoded_when_needed_train_too(data):
-    lazy = segmentation_sets.SegmentationDataset(data.frames, data.rows)
+    lazy = sets.SegmentationDataset(data.frames, data.rows)
     prepare = augment.JointPreparation(lambda images: images / 255.0, False)
     state = fit(lazy, epochs=1, prepare=prepare)
     assert int(state.sums.count) == (data.labels != VOID).sum()

@@ -15,7 +15,7 @@ from etils import epath
 
 from spatial_smoothing.data.batches import VOID
 from spatial_smoothing.data.images import image_files
-from spatial_smoothing.data.segmentation_sets import SegmentationDataset
+from spatial_smoothing.data.segmentation.sets import SegmentationDataset
 from spatial_smoothing.data.tfds import prepared
 from spatial_smoothing.runtime import paths
 
@@ -56,7 +56,7 @@ _OF_NUMBER[[number for number, _ in CLASSES.values()]] = np.arange(len(CLASSES))
 
 @dataclasses.dataclass(frozen=True)
 class CityscapesFrames:
-    """Images and labels of a split; see `segmentation_sets.Frames`.
+    """Images and labels of a split; see `segmentation.sets.Frames`.
 
     Attributes:
       records: TFDS's examples by number, with `image_left` and `segmentation_label` as

@@ -20,10 +20,11 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from spatial_smoothing.data import file_names, mask_files
+from spatial_smoothing.data import file_names
 from spatial_smoothing.data.batches import VOID
-from spatial_smoothing.data.mask_files import Colour, FileFrames, MaskCodes
-from spatial_smoothing.data.segmentation_sets import SegmentationDataset
+from spatial_smoothing.data.segmentation import mask_files
+from spatial_smoothing.data.segmentation.mask_files import Colour, FileFrames, MaskCodes
+from spatial_smoothing.data.segmentation.sets import SegmentationDataset
 from spatial_smoothing.runtime import paths
 
 CLASSES_FILE = "classes.txt"

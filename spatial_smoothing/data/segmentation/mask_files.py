@@ -14,7 +14,7 @@ from etils import epath
 
 from spatial_smoothing.data.batches import VOID
 from spatial_smoothing.data.images import image_files
-from spatial_smoothing.data.segmentation_sets import SegmentationDataset
+from spatial_smoothing.data.segmentation.sets import SegmentationDataset
 from spatial_smoothing.runtime import cache, paths, progress
 
 # Examples of at most so many bytes are held in memory; more are decoded when needed.
@@ -98,7 +98,7 @@ def _known(
 
 @dataclasses.dataclass(frozen=True)
 class FileFrames:
-    """Frames in files; see `segmentation_sets.Frames`.
+    """Frames in files; see `sets.Frames`.
 
     Attributes:
       images: File of each frame.

@@ -23,10 +23,11 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from etils import epath
 
-from spatial_smoothing.data import file_names, mask_files
+from spatial_smoothing.data import file_names
 from spatial_smoothing.data.batches import VOID
-from spatial_smoothing.data.mask_files import FileFrames, MaskCodes
-from spatial_smoothing.data.segmentation_sets import SegmentationDataset
+from spatial_smoothing.data.segmentation import mask_files
+from spatial_smoothing.data.segmentation.mask_files import FileFrames, MaskCodes
+from spatial_smoothing.data.segmentation.sets import SegmentationDataset
 from spatial_smoothing.runtime import paths
 
 SIZE = (360, 480)

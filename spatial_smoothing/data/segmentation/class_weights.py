@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from spatial_smoothing.data.batches import VOID
-from spatial_smoothing.data.segmentation_sets import SegmentationDataset
+from spatial_smoothing.data.segmentation.sets import SegmentationDataset
 from spatial_smoothing.runtime import progress
 
 

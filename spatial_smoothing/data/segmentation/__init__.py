@@ -1,0 +1,1 @@
+"""Data sets with a class for every pixel, and their videos."""
