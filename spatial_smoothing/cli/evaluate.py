@@ -251,14 +251,14 @@ def compile_batch() -> None:
     """Compiles the evaluation of a batch, and tells what it costs."""
     compile_for.check_useless(FLAGS, {"compare", *_OF_EVALUATION} - _OF_COMPILING)
     folder_names = folders.split("workdir", _WORKDIR.value)
+    if (task := workdirs.task(folder_names[0])) != "classification":
+        raise ValueError(
+            f"--{compile_for.FLAG} compiles --suite=ensemble, which is for "
+            f"classification; the network is for {task}"
+        )
     target = compile_for.target(FLAGS)
     runs = [run for path in folder_names for run in workdirs.describe_members(path)]
     model, config = runs[0].model, runs[0].config
-    if model.task != "classification":
-        raise ValueError(
-            f"--{compile_for.FLAG} compiles --suite=ensemble, which is for "
-            f"classification; {config['model']} is for {model.task}"
-        )
     stochastic = model.has_dropout
     samples = _NUM_SAMPLES.value if stochastic else 1
     setting = suites.Setting(
