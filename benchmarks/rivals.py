@@ -16,7 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import commands
+from benchmarks import commands, rival_readme
 from benchmarks.rival_methods import METHODS, SCALES, Job, Scale, jobs
 from benchmarks.row_files import RowFile
 from spatial_smoothing import report
@@ -105,7 +105,9 @@ def evaluate(job: Job, scale: Scale, *, workdir: pathlib.Path) -> list[dict[str,
         groups = [[run] for run in runs] if function.for_one_run else [runs]
         for group in groups:
             rows += function.function(group, setting)
-    return [_kept(row, job) for row in rows]
+    # Of the members alone, the first one: methods are compared by as many runs each.
+    others = {run.name for run in runs[1:]}
+    return [_kept(row, job) for row in rows if row["run"] not in others]
 
 
 def _kept(row: dict[str, Any], job: Job) -> dict[str, Any]:
@@ -142,12 +144,16 @@ def main(arguments: Sequence[str] = ()) -> None:
     if not rows.rows:
         print("no run is evaluated yet")
         return
+    found = list(finished(rows))
     page = report.write(
         output,
-        list(finished(rows)),
+        found,
         provenance={**provenance(), "scale": _SCALE.value, "runs": len(rows.rows)},
         title=f"Rivals of spatial smoothing, {_SCALE.value} scale",
     )
+    # The rows tell where they were computed; this process may only draw them.
+    readme = rival_readme.text(found, rows.provenances[-1], scale=_SCALE.value)
+    (output / "README.md").write_text(readme)
     print(f"report: {page}")
 
 

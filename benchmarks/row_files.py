@@ -34,6 +34,11 @@ class RowFile:
                     f"{path} holds no rows; move it away or choose another --output"
                 ) from None
 
+    @property
+    def provenances(self) -> list[dict[str, Any]]:
+        """Where the rows come from; a row has the number of its entry."""
+        return list(self._provenances)
+
     def has(self, name: str) -> bool:
         """Returns whether there is a row of this name."""
         return any(row["name"] == name for row in self.rows)

@@ -6,7 +6,7 @@ import pytest
 from command_calls import called
 from random_runs import write_run
 
-from benchmarks import rival_costs, rival_methods, rivals
+from benchmarks import rival_costs, rival_methods, rival_readme, rivals
 from spatial_smoothing.cli import config_fields, config_files
 from spatial_smoothing.runs import recipes
 
@@ -89,11 +89,34 @@ def test_runs_that_are_there_are_evaluated_once_and_reported(tmp_path, monkeypat
     (row,) = content["rows"][0]["rows"]
     assert (row["label"], row["num_samples"]) == ("BatchEnsemble", 4)
     assert row["run"] == "batch_ensemble-plain-0"
+    readme = (tmp_path / "out" / "README.md").read_text()
+    both = [run["rows"][0]["nll"] for run in content["rows"]]
+    mean, low, high = sum(both) / 2, min(both), max(both)
+    scores = f"{mean:.3f} ({low:.3f} to {high:.3f})"
+    line = f"| BatchEnsemble | 4 | 2 | {row['gflops']:.3g} | {scores}"
+    assert line in readme
+    assert content["provenances"][0]["time"][:10] in readme
     monkeypatch.setattr(rivals, "evaluate", pytest.fail)  # the rows are there
     page = tmp_path / "out" / "report.html"
     page.unlink()
     called(rivals, *arguments)
     assert page.exists()
+
+
+def test_the_page_says_what_the_rows_show():
+    def row(label, nll, gflops, size=1):
+        scores = {"nll": nll, "accuracy": 0.5, "ece": 0.1, "gflops": gflops}
+        return {"label": label, "num_samples": size, "num_examples": 9, **scores}
+
+    rows = [
+        *(row("MC dropout", nll, 2.0, size=2) for nll in (1.0, 1.2)),
+        row("MC dropout + smoothing", 1.3, 2.2, size=2),
+        row("MIMO", 0.9, 1.0),
+        row("MIMO + smoothing", 0.8, 1.1),
+    ]
+    found = rival_readme.shows(rival_readme.means(rows))
+    assert "lowers the mean NLL of 1 of 2 methods here (MIMO)" in found
+    assert found.endswith("are: MIMO, MIMO + smoothing.")
 
 
 def test_costs_of_a_method_count_its_members():

@@ -111,6 +111,7 @@ def test_every_confidence_has_rows_for_sets_and_means(rows):
         "gen": "gamma = 0.1",
         "knn": "k = 50",
         "react": "percentile 90",
+        "ddu": None,
     }
     # A single prediction has no mutual information.
     undefined = {kind(row) for row in rows if np.isnan(row["auroc"])}
