@@ -10,7 +10,7 @@ from spatial_smoothing.runs.labels import SMOOTHED
 
 _IMAGES = {
     "small": "The embedded set is small and drawn by a program, and the networks are "
-    "narrow and trained for a few hundred steps.",
+    "narrow and trained for four epochs.",
     "full": "The networks are those of the paper.",
 }
 _LIMITS = {
