@@ -81,7 +81,7 @@ def training_loss(
             f"prediction in a pass, and ensemble {model.ensemble!r} makes {rival.size}"
         )
     batch = objectives.repeated(batch, options.train_samples)
-    order = None
+    count, order = len(batch["mask"]), None
     if rival is not None and train:
         key = jax.random.fold_in(dropout_key, _ARRANGEMENT)
         batch, order = rival.arrange(key, batch)
@@ -105,7 +105,7 @@ def training_loss(
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     targets = {name: value for name, value in batch.items() if name != "image"}
     if rival is not None:
-        predicted = _of_examples(logits, order)
+        predicted = _of_examples(logits, order, count=count)
         # Labels of the members, and which of them count.
         targets = {
             name: jnp.broadcast_to(value, logits.shape[:2])
@@ -167,13 +167,16 @@ def _images_of_statistics(mask: jax.Array) -> jax.Array:
     return images | ~images.any()
 
 
-def _of_examples(logits: jax.Array, order: jax.Array | None) -> jax.Array:
+def _of_examples(
+    logits: jax.Array, order: jax.Array | None, *, count: int
+) -> jax.Array:
     """Returns one prediction f32[B, K] of each example, given f32[M, B', K].
 
     Args:
       logits: Logits of the members at each place.
       order: i32[B'], the example that the first member sees at each place; None where
         all members see the examples of the batch in its order.
+      count: Number of examples B of the batch.
 
     Returns:
       Logarithms of the mean probability of the members; logits of the first member
@@ -184,4 +187,5 @@ def _of_examples(logits: jax.Array, order: jax.Array | None) -> jax.Array:
         return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(logits))
     # Where a batch has an example several times, one of its places is as good as
     # another.
-    return jnp.zeros_like(logits[0]).at[order].set(logits[0])
+    empty = jnp.zeros((count, logits.shape[-1]), logits.dtype)
+    return empty.at[order].set(logits[0])
