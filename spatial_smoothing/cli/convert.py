@@ -30,8 +30,8 @@ from spatial_smoothing.runtime import messages
 from spatial_smoothing.training.checkpoints import Checkpoints
 
 _FLAG = {"action": "store_true", "default": None}
-# The fields of `recipes.MODEL_FIELDS`. A field that is not given has the value that the
-# model's name says.
+# The fields of `recipes.MODEL_FIELDS` without those of the rivals. A field that is not
+# given has the value that the model's name says.
 _FIELDS: dict[str, dict[str, Any]] = {
     "stem": {"help": "first layers: cifar or imagenet; default: those of the data set"},
     "width": {"type": int, "help": "number of channels of the first stage"},

@@ -20,6 +20,18 @@ from spatial_smoothing.models import zoo
 from spatial_smoothing.models.network import Network
 from spatial_smoothing.runtime import paths, progress, random_bits
 
+# Fields of networks that make several predictions in a pass, or bound their kernels.
+# The authors' networks in PyTorch have none of them.
+RIVAL_FIELDS = (
+    "ensemble",
+    "ensemble_size",
+    "alpha",
+    "gamma",
+    "scale",
+    "repetition",
+    "batch_repetitions",
+    "spectral_bound",
+)
 # Fields of a config that are arguments of `models.build`; None for the model's default.
 MODEL_FIELDS = (
     "stem",
@@ -39,14 +51,7 @@ MODEL_FIELDS = (
     "head",
     "head_temperature",
     "conv_bias",
-    "ensemble",
-    "ensemble_size",
-    "alpha",
-    "gamma",
-    "scale",
-    "repetition",
-    "batch_repetitions",
-    "spectral_bound",
+    *RIVAL_FIELDS,
     "dtype",
 )
 _FOLDER_SPLITS = ("train", "val", "test")  # folders in a folder of images

@@ -282,6 +282,7 @@ def test_average_of_a_run_follows_from_its_steps(data, tmp_path):
         )
 
 
+@pytest.mark.slow
 def test_members_have_averages_of_their_own(data):
     both = fit(data, options=ALL, members=2)
     alone = fit(data, options=ALL)
