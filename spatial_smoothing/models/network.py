@@ -64,13 +64,13 @@ class Network(nn.Module):
         None for one prediction.
       ensemble_size: Number of predictions M of a pass, at least 2, if there is an
         `ensemble`.
-      alpha: Of "packed": number of channels of all members together, in units of those
+      alpha: Number of channels of all members of "packed" together, in units of those
         of this network, above 0.
-      gamma: Of "packed": number of groups of the channels of each member, at least 1.
-      scale: Of "masksembles": how little the masks of members overlap, in [1, 6].
-      repetition: Of "mimo": probability, in [0, 1], that a place of a training batch
-        has the same image for all members.
-      batch_repetitions: Of "mimo": how often a training batch has each image, at least
+      gamma: Number of groups of the channels of each member of "packed", at least 1.
+      scale: How little the masks of the members of "masksembles" overlap, in [1, 6].
+      repetition: Probability, in [0, 1], that a place of a training batch of "mimo" has
+        the same image for all members.
+      batch_repetitions: How often a training batch of "mimo" has each image, at least
         1.
       spectral_bound: Bound, above 0, of the largest singular value of the kernels of
         convolutions, as DDU trains with; None for no bound.

@@ -116,9 +116,9 @@ def check(runs: Sequence[Run], setting: Setting, *, num_images: int = 0) -> None
     """Raises ValueError for arguments that `laplace` cannot use.
 
     Args:
-      runs: As `laplace` takes them.
-      setting: As `laplace` takes it.
-      num_images: As `laplace` takes it.
+      runs: One run, or the members of a deep ensemble of one network and data set.
+      setting: Settings of the evaluation.
+      num_images: Number of training images to fit to; 0 for all.
 
     Raises:
       ValueError: if the runs are not of one network and data set, or the logits are not

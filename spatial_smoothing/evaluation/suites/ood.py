@@ -134,11 +134,11 @@ def check(
     """Raises ValueError for arguments that `ood` cannot use.
 
     Args:
-      runs: As `ood` takes them.
-      setting: As `ood` takes it.
-      confidences: As `ood` takes them.
-      sizes: As `ood` takes them.
-      num_images: As `ood` takes it.
+      runs: One run, or the members of a deep ensemble of one network and data set.
+      setting: Settings of the evaluation, with `ood_sets`.
+      confidences: Names of confidences, some of `ALL_CONFIDENCES`.
+      sizes: Numbers of dropout samples N to score, each at least 1.
+      num_images: Number of training images that features are compared with; 0 for all.
 
     Raises:
       ValueError: if there are no sets, the runs are not of one network and data set, a

@@ -1,6 +1,5 @@
 """The figure of scores against the cost of a prediction, with its Pareto front."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from spatial_smoothing.report.figures.axes import (
     with_unit,
 )
 from spatial_smoothing.report.figures.canvas import Looks
+from spatial_smoothing.report.figures.path_ends import name_ends
 from spatial_smoothing.report.rows import Row, band, number, series
 from spatial_smoothing.report.runs import averaged
 
@@ -84,7 +84,13 @@ def cost_figure(
             look = {"marker": "o", "markerfacecolor": "white", **_ON_FRONT, **_FRONT}
             entries["Pareto front"] = Line2D([], [], **look)
         canvas.legend(figure, list(entries.values()), list(entries))
-        _name_ends(panels[0], groups.values(), cost, keys[0])
+        name_ends(
+            panels[0],
+            [
+                (group, [(_scaled(row, cost), _scaled(row, keys[0])) for row in group])
+                for group in groups.values()
+            ],
+        )
     return figure
 
 
@@ -133,32 +139,7 @@ def _front(
                 axes.plot(*place, **{**look, "markersize": size})
 
 
-def _name_ends(axes: "Axes", groups: Any, cost: str, key: str) -> None:
-    """Writes the number of samples at both ends of every path."""
-    notes, points = {}, []
-    for group in groups:
-        places = [
-            (scaled(cost, [row[cost]])[0], scaled(key, [number(row, key)])[0])
-            for row in group
-        ]
-        points += places
-        for start, end in itertools.pairwise(places):
-            points += _between(start, end)
-        if len(group) > 1:
-            for end in (0, -1):
-                notes[places[end]] = f"N = {group[end]['num_samples']}"
-    canvas.annotate(axes, notes, points=points)
-
-
-def _between(
-    start: tuple[float, float], end: tuple[float, float], *, count: int = 12
-) -> list[tuple[float, float]]:
-    """Points on a line that is straight where the horizontal axis is logarithmic."""
-    shares = [step / count for step in range(1, count)]
-    return [
-        (
-            start[0] * (end[0] / start[0]) ** share,
-            start[1] + share * (end[1] - start[1]),
-        )
-        for share in shares
-    ]
+def _scaled(row: Row, key: str) -> float:
+    """Returns a number of a row in the units of the figure."""
+    (value,) = scaled(key, [number(row, key)])
+    return value

@@ -9,7 +9,6 @@ to share them with other figures; without it, they follow from the rows. `column
 the most panels that stand side by side, 1 for a narrow window.
 """
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from spatial_smoothing.report.figures.axes import (
     size_curves,
 )
 from spatial_smoothing.report.figures.canvas import Looks
+from spatial_smoothing.report.figures.path_ends import name_ends
 from spatial_smoothing.report.rows import Row, detected, detectors, number, series
 from spatial_smoothing.report.runs import averaged
 
@@ -112,7 +112,7 @@ def accuracy_nll_figure(
         )
         lines = {**_paths(axes, groups, "accuracy", looks), **others}
         canvas.legend(figure, list(lines.values()), list(lines))
-        _name_ends(axes, groups, "accuracy")
+        name_ends(axes, _with_places(groups, "accuracy"))
     return figure
 
 
@@ -146,7 +146,7 @@ def time_figure(
         log_axis(right.yaxis)
         right.set_ylabel(heading("milliseconds"))
         canvas.legend(figure, list(lines.values()), list(lines))
-        _name_ends(left, groups, "milliseconds")
+        name_ends(left, _with_places(groups, "milliseconds"))
     return figure
 
 
@@ -257,27 +257,13 @@ def _paths(
     return found
 
 
-def _name_ends(axes: "Axes", groups: Mapping[str, Sequence[Row]], key: str) -> None:
-    """Writes the number of samples at both ends of every path."""
-    notes, points = {}, []
-    for group in groups.values():
-        places = list(zip(*_points(group, key), strict=True))
-        points += places
-        for start, end in itertools.pairwise(places):
-            points += _between(start, end)
-        if len(group) > 1:
-            for end in (0, -1):
-                notes[places[end]] = f"N = {group[end]['num_samples']}"
-    canvas.annotate(axes, notes, points=points)
-
-
-def _between(
-    start: tuple[float, float], end: tuple[float, float], *, count: int = 12
-) -> list[tuple[float, float]]:
-    """Points on the line between two others."""
+def _with_places(
+    groups: Mapping[str, Sequence[Row]], key: str
+) -> list[tuple[Sequence[Row], list[tuple[float, float]]]]:
+    """Returns the rows of each path, and their places; see `_points`."""
     return [
-        tuple(a + (b - a) * step / count for a, b in zip(start, end, strict=True))
-        for step in range(1, count)
+        (group, list(zip(*_points(group, key), strict=True)))
+        for group in groups.values()
     ]
 
 
