@@ -1,4 +1,4 @@
-"""A small network on the embedded data set: about two minutes on two CPU cores.
+"""A small network on the embedded data set: about a minute on two CPU cores.
 
 python train.py --config=shapes --workdir=runs/shapes
 """
