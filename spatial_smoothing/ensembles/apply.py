@@ -13,17 +13,20 @@ pass.
 
 import dataclasses
 import inspect
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.errors
 import flax.linen as nn
 import jax
-from flax import nnx
 
 from spatial_smoothing import layers, ops
 from spatial_smoothing.models.network import Network
 from spatial_smoothing.runtime import random_bits
+
+if TYPE_CHECKING:
+    from flax import nnx
 
 Variables = Any  # a pytree of arrays: Linen's `{"params", ...}`, or an `nnx.State`
 Key = jax.Array | None
@@ -109,7 +112,7 @@ def as_apply(
     """
     if isinstance(model, nn.Module):
         return from_linen(model, apply_kwargs=apply_kwargs)
-    if isinstance(model, nnx.Module):
+    if _is_nnx(model):
         return from_nnx(model, apply_kwargs=apply_kwargs)
     if apply_kwargs:
         raise ValueError(
@@ -137,7 +140,9 @@ def variables_of(model: Any, variables: Variables | None) -> Variables:
     Raises:
       ValueError: if a Linen module comes without variables.
     """
-    if variables is None and isinstance(model, nnx.Module):
+    if variables is None and _is_nnx(model):
+        from flax import nnx
+
         return nnx.state(model)
     if variables is None and isinstance(model, nn.Module):
         raise ValueError(
@@ -242,7 +247,7 @@ def _from_network(network: Network, given: dict[str, Any]) -> ApplyFunction:
 
 
 def from_nnx(
-    module: nnx.Module, *, apply_kwargs: Mapping[str, Any] | None = None
+    module: "nnx.Module", *, apply_kwargs: Mapping[str, Any] | None = None
 ) -> ApplyFunction:
     """Makes a pure function of an NNX module, whose variables are `nnx.state(module)`.
 
@@ -256,6 +261,8 @@ def from_nnx(
       module: A module that takes images as its first argument and returns logits.
       apply_kwargs: Further arguments of each call.
     """
+    from flax import nnx
+
     graph, _ = nnx.split(module)
     given = dict(apply_kwargs or {})
     modes = _modes(type(module).__call__, given)
@@ -282,12 +289,14 @@ def from_nnx(
     return ApplyFunction(apply, _name(module), dropout_rates=dropout_rates)
 
 
-def _reseed(module: nnx.Module, key: jax.Array) -> None:
+def _reseed(module: "nnx.Module", key: jax.Array) -> None:
     """Gives each stream of random bits a key of its own, which follows from `key`.
 
     `nnx.reseed` gives one key to all streams of a name, so that two dropout layers of
     one shape would have the same mask.
     """
+    from flax import nnx
+
     nodes = (node for _, node in nnx.iter_graph(module))
     streams = [node for node in nodes if isinstance(node, nnx.RngStream)]
     for index, stream in enumerate(streams):
@@ -461,9 +470,19 @@ def _explained(
     )
 
 
+def _is_nnx(model: Any) -> bool:
+    """Returns whether a model is an NNX module.
+
+    A process that has such a module has imported NNX. Others do not import it, because
+    it takes a quarter of a second of the start of every command.
+    """
+    nnx = sys.modules.get("flax.nnx")
+    return nnx is not None and isinstance(model, nnx.Module)
+
+
 def _name(model: Any) -> str:
     """What messages call a network."""
-    if isinstance(model, nn.Module | nnx.Module):
+    if isinstance(model, nn.Module) or _is_nnx(model):
         return type(model).__name__
     if isinstance(model, ApplyFunction):
         return model.name

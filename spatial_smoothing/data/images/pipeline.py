@@ -19,7 +19,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-import grain
 import numpy as np
 
 from spatial_smoothing.data import batches
@@ -210,6 +209,8 @@ def _run(
     threads = 1 if workers else min(_num_cores(), 16)
     # An element of Grain's data set is a whole batch, so that nothing has to be put
     # together behind the threads or workers.
+    import grain  # only images in files need it, and it takes a while to import
+
     data = grain.MapDataset.range(start, stop).map(make)
     data = data.to_iter_dataset(grain.ReadOptions(threads, 2 * threads))
     if workers:
@@ -277,6 +278,8 @@ def shuffled(position: int, count: int, seed: int, epoch: int) -> int:
     The permutation is computed for one position at a time, so that no memory holds the
     order of millions of examples.
     """
+    import grain
+
     return grain.experimental.index_shuffle(
         position, max_index=count - 1, seed=_epoch_seed(seed, epoch), rounds=4
     )
