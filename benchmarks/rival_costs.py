@@ -16,7 +16,7 @@ from absl import flags
 
 from benchmarks.rival_methods import METHODS, SCALES, Job, Scale
 from spatial_smoothing import ensembles
-from spatial_smoothing.cli import start
+from spatial_smoothing.cli import config_fields, config_files, start
 from spatial_smoothing.ensembles import Ensemble
 from spatial_smoothing.evaluation.flops import gflops, pass_flops
 from spatial_smoothing.runs import recipes
@@ -44,7 +44,9 @@ def costs(job: Job, scale: Scale, *, batch_size: int) -> dict[str, Any]:
       needs for its intermediate results; and `predictions` that are averaged.
     """
     fields = job.fields(scale)
-    config = {"dataset": scale.config, **fields}
+    config = config_files.load(scale.config)
+    config.update(fields)
+    config = config_fields.read(config.to_dict())
     model, size = recipes.build_model(config), recipes.source(config).image_size
     variables = recipes.abstract_variables(model, image_size=size)
     network, members = ensembles.as_apply(model), fields.get("members", 1)

@@ -2,11 +2,14 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import pytest
 from command_calls import called
 from random_runs import write_run
 
 from benchmarks import rival_costs, rival_methods, rival_readme, rivals
+from spatial_smoothing import models
 from spatial_smoothing.cli import config_fields, config_files
 from spatial_smoothing.runs import recipes
 
@@ -117,6 +120,18 @@ def test_the_page_says_what_the_rows_show():
     found = rival_readme.shows(rival_readme.means(rows))
     assert "lowers the mean NLL of 1 of 2 methods here (MIMO)" in found
     assert found.endswith("are: MIMO, MIMO + smoothing.")
+
+
+def test_costs_are_those_of_the_network_that_is_trained():
+    """The config of a scale has fields that differ from the network's defaults."""
+    scale = rival_methods.Scale("shapes", {"width": 4}, rate=0.1, num_samples=2)
+    job = rival_methods.Job("mc_dropout", False, 0)
+    trained = models.build("resnet_dnn_18", num_classes=10, width=4, stages=(1,) * 4)
+    variables = jax.eval_shape(
+        trained.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))
+    )
+    expected = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    assert rival_costs.costs(job, scale, batch_size=1)["parameters"] == expected
 
 
 def test_costs_of_a_method_count_its_members():
