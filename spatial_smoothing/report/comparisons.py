@@ -11,6 +11,9 @@ from typing import Any
 
 from spatial_smoothing.report.rows import Row, plain
 
+# What the label of a model with smoothing has more than that of the one without it.
+SMOOTHED = " + smoothing"
+
 
 def checked_differences(differences: Sequence[Mapping[str, Any]]) -> list[Row]:
     """A plain copy of differences.
@@ -57,10 +60,17 @@ def smoothing_pairs(groups: Mapping[str, Sequence[Row]]) -> list[tuple[str, str]
     for smoothed, (has_smoothing, *kind) in kinds.items():
         baselines = [name for name in groups if kinds[name] == (False, *kind)]
         if has_smoothing and baselines:
-            name = smoothed.replace(" + smoothing", "", 1)
+            name = smoothed.replace(SMOOTHED, "", 1)
             (alike,) = difflib.get_close_matches(name, baselines, n=1, cutoff=0)
             pairs.append((smoothed, alike))
     return pairs
+
+
+def is_smoothed(row: Row) -> bool:
+    """Whether the network of a row has smoothing: by "smoothed", its model or label."""
+    if row.get("smoothed") is not None:
+        return bool(row["smoothed"])
+    return "_smoothing" in str(row.get("model")) or SMOOTHED in row["label"]
 
 
 def _kind(row: Row) -> tuple:

@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgba
 
 from spatial_smoothing import report
 from spatial_smoothing.report import costs, tables
+from spatial_smoothing.report.figures import canvas, families, pictures
 from spatial_smoothing.report.figures.costs import cost_figure
 from spatial_smoothing.report.runs import averaged
 
@@ -135,6 +136,111 @@ def test_figure_marks_the_front_and_the_range_over_runs():
     (legend,) = figure.legends
     names = [text.get_text() for text in legend.get_texts()]
     assert names == ["cheap", "smooth", "bad", "Pareto front"]
+
+
+def many_rows(*, smoothing=True):
+    """Ten methods, with and without smoothing: paths, and every third one a point."""
+    found = []
+    for number, name in enumerate("abcdefghij"):
+        for smoothed in (False, True) if smoothing else (False,):
+            label = f"method {name}" + " + smoothing" * smoothed
+            for size in (1, 2, 5) if number % 3 else (4,):
+                nll = 1 + 0.1 * number + 0.3 / size - 0.05 * smoothed
+                found.append(row(label, size, (1 + 0.2 * smoothed) * size, nll))
+    return found
+
+
+def boxes_of_text(figure):
+    """The boxes of the texts of a figure that has been drawn."""
+    texts = [*figure.legends[0].get_texts()]
+    for axes in figure.axes:
+        texts += [axes.title, axes._left_title, axes.xaxis.label, *axes.texts]
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = axis.get_view_interval()
+            for place, text in zip(
+                axis.get_ticklocs(), axis.get_ticklabels(), strict=True
+            ):
+                texts += [text] if low <= place <= high else []
+    return [text.get_window_extent() for text in texts if text.get_text()]
+
+
+def test_many_models_are_told_apart_by_method_and_smoothing():
+    figure = cost_figure(many_rows())
+    nll = figure.axes[0]
+    paths = [line for line in nll.lines[:20] if line.get_drawstyle() == "default"]
+    assert len(paths) == 20
+    methods, insides = set(), set()
+    for plain, smooth in zip(paths[::2], paths[1::2], strict=True):
+        assert plain.get_color() == smooth.get_color()
+        assert plain.get_marker() == smooth.get_marker()
+        assert plain.get_markerfacecolor() == "white"
+        assert smooth.get_markerfacecolor() == smooth.get_color()
+        if len(plain.get_xdata()) > 1:
+            assert (plain.get_linestyle(), smooth.get_linestyle()) == ("--", "-")
+        methods.add((plain.get_color(), plain.get_marker()))
+        insides.add(plain.get_markerfacecolor())
+    assert len(methods) == 10  # more than there are colours
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == [
+        *(f"method {name}" for name in "abcdefghij"),
+        "With smoothing",
+        "Without smoothing",
+        "Pareto front",
+    ]
+    # Without any smoothing there is nothing to say of it, and all markers are filled.
+    figure = cost_figure(many_rows(smoothing=False))
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == [*(f"method {name}" for name in "abcdefghij"), "Pareto front"]
+    paths = figure.axes[0].lines[:10]
+    assert all(line.get_markerfacecolor() == line.get_color() for line in paths)
+
+
+def test_looks_of_families_follow_the_network_and_not_the_words_alone():
+    groups = {
+        "my net": [{"label": "my net", "model": "x", "smoothed": True}],
+        "A": [{"label": "A", "model": "resnet_dnn_18"}],
+        "A + smoothing": [{"label": "A + smoothing", "model": "resnet_smoothing_18"}],
+        "B": [{"label": "B", "smoothed": True}],
+        "B + smoothing": [{"label": "B + smoothing", "smoothed": True}],
+    }
+    looks = families.Families(groups)
+    assert looks["my net"]["linestyle"] == looks["A + smoothing"]["linestyle"] == "-"
+    assert looks["A"]["color"] == looks["A + smoothing"]["color"]
+    assert looks["A"]["linestyle"] != "-"
+    # Two networks with smoothing would have one look by their labels.
+    assert looks["B"]["color"] != looks["B + smoothing"]["color"]
+    assert (
+        canvas.Looks(["MC dropout"])["MC dropout"]["color"]
+        == families.Families({"MC dropout": [{"label": "MC dropout"}]})["MC dropout"][
+            "color"
+        ]
+    )
+
+
+@pytest.mark.parametrize("width", [None, 3.25, 6.5])
+@pytest.mark.parametrize("rows", [ROWS, many_rows()], ids=["few", "many"])
+def test_no_texts_overlap_and_notes_do_not_touch_the_axes(rows, width):
+    with canvas.paper_width(width):
+        figure = cost_figure(rows, columns=1 if width == 3.25 else 3)
+        figure.draw_without_rendering()
+    boxes = boxes_of_text(figure)
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+    first = figure.axes[0]
+    assert len(first.texts) >= 2  # N at the ends of paths
+    for note in first.texts:
+        box = note.get_window_extent()
+        assert box.x0 > first.bbox.x0
+        assert box.y0 > first.bbox.y0
+    # A legend does not take the room of the panels.
+    assert min(axes.bbox.height for axes in figure.axes) / figure.dpi > 1.1
+
+
+def test_the_caption_says_whether_there_are_bands_or_bars():
+    for rows, what in ((ROWS, "Bands and bars:"), (many_rows(), "Bars:")):
+        runs = [{**r, "run": n, "nll": r["nll"] + n / 9} for r in rows for n in (0, 1)]
+        found = pictures.bands_or_bars(averaged(runs), ["nll"])
+        assert found == f" {what} the range over 2 runs."
 
 
 def test_reports_have_the_figure_where_costs_compare(tmp_path):

@@ -117,7 +117,7 @@ def perturbation_figure(
             for label, group in groups.items():
                 found = {row["perturbation"]: number(row, key) for row in group}
                 values = scaled(key, [found.get(name) for name in names])
-                look = looks[label] | canvas.POINT | canvas.OUTLINE
+                look = looks[label] | canvas.point() | canvas.OUTLINE
                 lines += axes.plot(values, range(len(names)), **look)
             axes.set_title(heading(key))
             axes.set_yticks(range(len(names)), list(names.values()))

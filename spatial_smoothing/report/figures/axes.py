@@ -91,14 +91,15 @@ def size_curves(
         sizes = [row["num_samples"] for row in group]
         values = scaled(key, [number(row, key) for row in group])
         if sizes == [1]:
-            dashed = {"color": look["color"], "linestyle": "--", "linewidth": 1.3}
+            kind = look.get("linestyle", "--")
+            dashed = {"color": look["color"], "linestyle": kind, "linewidth": 1.3}
             lines.append(axes.axhline(values[0], **dashed))
             low, high = bounds(key, group)
             if not math.isnan(low[0]):
                 bars.append((low, high, look["color"]))
         else:
             draw_band(axes, sizes, group, key, colour=look["color"])
-            look |= canvas.OUTLINE | {"markevery": canvas.marked(len(sizes))}
+            look = canvas.OUTLINE | look | {"markevery": canvas.marked(len(sizes))}
             lines += axes.plot(sizes, values, **look)
     sizes = sorted({row["num_samples"] for group in groups.values() for row in group})
     _size_axis(axes, sizes, margin=0.04 * len(bars))

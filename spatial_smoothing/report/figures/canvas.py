@@ -15,12 +15,14 @@ import math
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
+
+_Entry = TypeVar("_Entry")
 
 DOTS_PER_INCH = 200
 WIDTH = 9.6  # inches, of three panels side by side
@@ -28,7 +30,6 @@ NARROW = 4.2  # inches, of panels that stand below each other, for narrow window
 GREY = "#333333"
 
 DASHED = {"linestyle": "--", "linewidth": 1.1}
-POINT = {"linestyle": "none", "markersize": 7}
 OUTLINE = {"markeredgecolor": "white", "markeredgewidth": 0.5}
 SHADE = {"alpha": 0.15, "linewidth": 0}
 
@@ -36,6 +37,7 @@ _BRIGHT = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7"),
     *("#E69F00", "#56B4E9", "#000000", "#8C564B"),  # the last one is not of theirs
 )
+NUM_COLOURS = len(_BRIGHT)
 _MARKERS = "os^Dv><p"
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -129,9 +131,18 @@ class Looks:
         """Returns {"color": ..., "marker": ...} of a model."""
         number = self._number(name)
         return {
-            "color": _BRIGHT[number % len(_BRIGHT)],
-            "marker": _MARKERS[number % len(_MARKERS)],
+            "color": _BRIGHT[number % NUM_COLOURS],
+            # A colour that comes again has another marker.
+            "marker": _MARKERS[(number + number // NUM_COLOURS) % len(_MARKERS)],
         }
+
+    def entries(self, lines: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what a legend has of the lines of a figure: text -> line.
+
+        Args:
+          lines: Name of each model, or of something else that is drawn -> its line.
+        """
+        return dict(lines)
 
     def _number(self, name: str) -> int:
         if name not in self._numbers:
@@ -262,6 +273,16 @@ def band(
         axes.fill_between(across, low, high, color=colour, **SHADE)
 
 
+def point() -> dict[str, Any]:
+    """The look of a curve of one point: a marker larger than those of lines."""
+    import matplotlib
+
+    return {
+        "linestyle": "none",
+        "markersize": 1.55 * matplotlib.rcParams["lines.markersize"],
+    }
+
+
 def marked(count: int) -> list[int]:
     """Which points of a curve have markers: all of a few, fewer to the right."""
     if count <= 12:
@@ -294,9 +315,16 @@ def annotate(
       notes: Point in the units of the axes -> text.
       points: All points that a note must not cover.
     """
+    import matplotlib
+    from matplotlib.transforms import Bbox
+
     axes.figure.draw_without_rendering()  # now the panel is where it will be drawn
     markers = [axes.transData.transform(point) for point in points]
-    panel = axes.bbox.padded(0.06 * axes.bbox.width)
+    # Notes do not touch the axes, which are on the left and below. The other sides are
+    # open.
+    (left, bottom), (right, top) = axes.bbox.get_points()
+    room = 0.06 * axes.bbox.width
+    panel = Bbox([[left + 2, bottom + 2], [right + room, top + room]])
     taken = []
     for point, text in notes.items():
         for x, y, horizontal, vertical in _NOTE_PLACES:
@@ -307,7 +335,7 @@ def annotate(
                 textcoords="offset points",
                 ha=horizontal,
                 va=vertical,
-                fontsize=8,
+                fontsize=matplotlib.rcParams["font.size"] - 1,
                 color=GREY,
             )
             box = note.get_window_extent()
@@ -335,13 +363,34 @@ def panel_legend(figure: "Figure") -> None:
 
 
 def legend(figure: "Figure", handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """One legend below all panels, in as many columns as its longest label allows."""
+    """One legend below all panels, in as many columns as its labels allow.
+
+    Figures have room for two lines of it. Of each further one they become higher.
+    """
+    import matplotlib
+
+    em = matplotlib.rcParams["font.size"] / 72  # inches
     width = figure.get_figwidth()
-    lines = [textwrap.fill(label, int(width / 0.075)) for label in labels]
-    longest = max(len(line) for label in lines for line in label.splitlines())
-    entry_width = 0.07 * longest + 0.6  # inches
-    columns = max(1, min(len(labels), int(width / entry_width)))
+    lines = [textwrap.fill(label, int(width / (0.6 * em))) for label in labels]
+    widths = [(0.6 * max(map(len, label.splitlines())) + 4.6) * em for label in lines]
+    columns = next(
+        count
+        for count in range(len(labels), 0, -1)
+        if count == 1 or sum(map(max, _split(widths, count))) <= width
+    )
     figure.legend(handles, lines, loc="outside lower center", ncols=columns)
+    height = max(
+        sum(len(label.splitlines()) for label in column)
+        for column in _split(lines, columns)
+    )
+    figure.set_figheight(figure.get_figheight() + 1.65 * em * max(0, height - 2))
+
+
+def _split(entries: Sequence[_Entry], columns: int) -> list[Sequence[_Entry]]:
+    """The entries of each column of a legend: the first columns are the longer ones."""
+    length, longer = divmod(len(entries), columns)
+    starts = [length * column + min(column, longer) for column in range(columns + 1)]
+    return [entries[start:end] for start, end in itertools.pairwise(starts)]
 
 
 def power_of_ten(value: float, _: int) -> str:

@@ -24,6 +24,7 @@ from spatial_smoothing.report.figures.axes import (
     size_curves,
 )
 from spatial_smoothing.report.figures.canvas import Looks
+from spatial_smoothing.report.figures.families import told_apart
 from spatial_smoothing.report.figures.path_ends import name_ends
 from spatial_smoothing.report.rows import Row, detected, detectors, number, series
 from spatial_smoothing.report.runs import averaged
@@ -60,7 +61,7 @@ def ensemble_size_figure(
     """
     rows = averaged(rows)
     groups = series(rows)
-    looks = looks or Looks(groups)
+    looks = told_apart(looks, groups)
     keys = sized_scores(rows)
     if not keys:
         raise ValueError("no row has 'nll', 'accuracy' or 'ece'")
@@ -73,6 +74,7 @@ def ensemble_size_figure(
                 axes, groups, published, across="num_samples", along=key, looks=looks
             )
             axes.set_title(heading(key))
+        lines = looks.entries(lines)
         canvas.legend(figure, list(lines.values()), list(lines))
     return figure
 
@@ -103,7 +105,7 @@ def accuracy_nll_figure(
       ValueError: No row has both.
     """
     rows = averaged(rows)
-    looks = looks or Looks(series(rows))
+    looks = told_apart(looks, series(rows))
     groups = _with_nll_and("accuracy", rows)
     with canvas.style():
         figure, (axes,) = canvas.strip(1)
@@ -111,6 +113,7 @@ def accuracy_nll_figure(
             axes, groups, published, across="accuracy", along="nll", looks=looks
         )
         lines = {**_paths(axes, groups, "accuracy", looks), **others}
+        lines = looks.entries(lines)
         canvas.legend(figure, list(lines.values()), list(lines))
         name_ends(axes, _with_places(groups, "accuracy"))
     return figure
@@ -133,7 +136,7 @@ def time_figure(
       ValueError: No row has both.
     """
     rows = averaged(rows)
-    looks = looks or Looks(series(rows))
+    looks = told_apart(looks, series(rows))
     groups = _with_nll_and("milliseconds", rows)
     with canvas.style():
         figure, (left, right) = canvas.strip(2, columns=columns)
@@ -145,6 +148,7 @@ def time_figure(
         right.margins(y=0.1)
         log_axis(right.yaxis)
         right.set_ylabel(heading("milliseconds"))
+        lines = looks.entries(lines)
         canvas.legend(figure, list(lines.values()), list(lines))
         name_ends(left, _with_places(groups, "milliseconds"))
     return figure
@@ -246,9 +250,9 @@ def _paths(
     found = {}
     for name, group in groups.items():
         across, along = _points(group, key)
-        look = looks[name]
-        look |= canvas.OUTLINE | {"markevery": canvas.marked(len(group))}
-        look |= {} if len(group) > 1 else canvas.POINT
+        look = canvas.OUTLINE | looks[name]
+        look |= {"markevery": canvas.marked(len(group))}
+        look |= {} if len(group) > 1 else canvas.point()
         if key == "milliseconds":  # the one score that only grows with the size
             draw_band(axes, across, group, "nll", colour=look["color"])
         (found[name],) = axes.plot(across, along, **look)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from spatial_smoothing.report import costs
 from spatial_smoothing.report.columns import DETECTORS, column, in_sentence
-from spatial_smoothing.report.figures import canvas, curves, reliability
+from spatial_smoothing.report.figures import canvas, curves, families, reliability
 from spatial_smoothing.report.figures.canvas import Looks
 from spatial_smoothing.report.figures.costs import cost_figure
 from spatial_smoothing.report.published import SOURCE
@@ -204,7 +204,7 @@ def _over_costs(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
         names = in_sentence(keys)
         fronts = costs.fronts(drawn, cost)
         front = (
-            " The dashed line and the markers with a black edge are the Pareto front: "
+            " The dashed line and the markers in a black outline are the Pareto front: "
             "nothing else is as cheap and as good."
             if fronts
             else " There is no Pareto front, because the models are of different "
@@ -217,9 +217,17 @@ def _over_costs(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
             f"{_values(drawn, cost)} {_values(drawn, keys[0])}",
             caption=f"{names} against {what} for one image, on a logarithmic axis: one "
             "path for each model from its smallest number of samples N to its largest."
-            f"{front}{bands(drawn, keys)}",
+            f"{front}{bands_or_bars(drawn, keys)}",
         )
     return found
+
+
+def bands_or_bars(rows: Sequence[Row], keys: Sequence[str]) -> str:
+    """A sentence that says what the bands of the figure of costs are, or its bars."""
+    if not families.are_needed(series(rows)):
+        return bands(rows, keys)
+    meaning = " or ".join(each for each in band_meanings(rows, keys) if each)
+    return f" Bars: {meaning}." if meaning else ""
 
 
 def _of_bins(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
