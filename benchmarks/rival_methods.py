@@ -10,11 +10,13 @@ class Method:
     """A way to make several predictions, as a training and its evaluations.
 
     Attributes:
+      about: What it is, as a sentence or two.
       fields: Fields of the config, beyond those of the scale.
       suites: Suites of evaluate.py that score a run.
       dropout: Whether the network has dropout.
     """
 
+    about: str
     fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     suites: tuple[str, ...] = ("ensemble",)
     dropout: bool = False
@@ -41,15 +43,37 @@ class Scale:
 
 # The members of the deep ensemble are the deterministic networks, too.
 METHODS = {
-    "deep": Method({"members": 4}, suites=("ensemble", "laplace")),
-    "mc_dropout": Method(dropout=True),
-    "improved_mc_dropout": Method(
-        {"mask": "channel", "dropout_placement": "all", "rate": 0.1}, dropout=True
+    "deep": Method(
+        "networks that are trained apart; N = 1 is one deterministic network. With "
+        "Laplace, the last layer of each has a normal posterior, which is fitted after "
+        "training.",
+        {"members": 4},
+        suites=("ensemble", "laplace"),
     ),
-    "batch_ensemble": Method({"ensemble": "batch"}),
-    "packed": Method({"ensemble": "packed", "alpha": 2.0}),
-    "masksembles": Method({"ensemble": "masksembles", "scale": 2.0}),
-    "mimo": Method({"ensemble": "mimo", "ensemble_size": 3}),
+    "mc_dropout": Method(
+        "dropout in the residual branches, as in the paper; N passes.", dropout=True
+    ),
+    "improved_mc_dropout": Method(
+        "dropout of whole channels in all places of uncertainty-baselines; N passes.",
+        {"mask": "channel", "dropout_placement": "all", "rate": 0.1},
+        dropout=True,
+    ),
+    "batch_ensemble": Method(
+        "members share kernels, up to a factor of rank one; one pass of N members.",
+        {"ensemble": "batch"},
+    ),
+    "packed": Method(
+        "each member is a group of the channels of every layer; one pass.",
+        {"ensemble": "packed", "alpha": 2.0},
+    ),
+    "masksembles": Method(
+        "each member sees some of the channels, always the same; one pass.",
+        {"ensemble": "masksembles", "scale": 2.0},
+    ),
+    "mimo": Method(
+        "members share all layers but the first and the last; one pass.",
+        {"ensemble": "mimo", "ensemble_size": 3},
+    ),
 }
 
 SCALES = {

@@ -9,6 +9,7 @@ for CIFAR-100, on a GPU. `--report_only` draws the figures and tables again from
 rows, and trains nothing.
 """
 
+import collections
 import pathlib
 import signal
 from collections.abc import Iterator, Sequence
@@ -121,11 +122,17 @@ def _kept(row: dict[str, Any], job: Job) -> dict[str, Any]:
 def finished(rows: RowFile) -> Iterator[dict[str, Any]]:
     """Yields the rows of all runs that are evaluated.
 
+    A deep ensemble with N = 1 is its first member: the row of the member alone, which
+    has the same scores, is left out.
+
     Args:
       rows: The file of runs.
     """
     for run in rows.rows:
-        yield from run["rows"]
+        for row in run["rows"]:
+            _, is_of_members, members = row["run"].partition(" #")
+            if not is_of_members or "," in members:
+                yield row
 
 
 def main(arguments: Sequence[str] = ()) -> None:
@@ -152,7 +159,9 @@ def main(arguments: Sequence[str] = ()) -> None:
         title=f"Rivals of spatial smoothing, {_SCALE.value} scale",
     )
     # The rows tell where they were computed; this process may only draw them.
-    readme = rival_readme.text(found, rows.provenances[-1], scale=_SCALE.value)
+    counts = collections.Counter(run["provenance"] for run in rows.rows)
+    origins = [(rows.provenances[number], counts[number]) for number in sorted(counts)]
+    readme = rival_readme.text(found, origins, scale=_SCALE.value)
     (output / "README.md").write_text(readme)
     print(f"report: {page}")
 

@@ -1,6 +1,8 @@
 """The comparison of rivals: its runs, and the report from their rows."""
 
+import functools
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,17 @@ import pytest
 from command_calls import called
 from random_runs import write_run
 
-from benchmarks import rival_costs, rival_methods, rival_readme, rivals
+from benchmarks import (
+    rival_costs,
+    rival_findings,
+    rival_methods,
+    rival_readme,
+    rivals,
+    row_files,
+)
 from spatial_smoothing import models
 from spatial_smoothing.cli import config_fields, config_files
+from spatial_smoothing.report.runs import averaged
 from spatial_smoothing.runs import recipes
 
 SMALL = rival_methods.SCALES["small"]
@@ -106,20 +116,134 @@ def test_runs_that_are_there_are_evaluated_once_and_reported(tmp_path, monkeypat
     assert page.exists()
 
 
-def test_the_page_says_what_the_rows_show():
-    def row(label, nll, gflops, size=1):
-        scores = {"nll": nll, "accuracy": 0.5, "ece": 0.1, "gflops": gflops}
-        return {"label": label, "num_samples": size, "num_examples": 9, **scores}
+def made_up(method, label, *, seed, nll, size=2, gflops=1.0, accuracy=0.5):
+    """A row of a run, as `rivals.evaluate` makes it."""
+    smoothing = "smoothed" if label.endswith("smoothing") else "plain"
+    return {
+        "label": label,
+        "run": f"{method}-{smoothing}-{seed}",
+        "dataset": "shapes",
+        "num_samples": size,
+        "num_examples": 900,
+        "nll": nll,
+        "accuracy": accuracy,
+        "ece": 0.1,
+        "gflops": gflops,
+    }
 
-    rows = [
-        *(row("MC dropout", nll, 2.0, size=2) for nll in (1.0, 1.2)),
-        row("MC dropout + smoothing", 1.3, 2.2, size=2),
-        row("MIMO", 0.9, 1.0),
-        row("MIMO + smoothing", 0.8, 1.1),
+
+def two_methods():
+    dropout = functools.partial(made_up, "mc_dropout")
+    mimo = functools.partial(made_up, "mimo")
+    plain, smooth = "MC dropout", "MC dropout + smoothing"
+    return [
+        *(dropout(plain, seed=seed, nll=1.0 + seed, gflops=2.0) for seed in range(3)),
+        *(dropout(smooth, seed=s, nll=0.9 + s, gflops=1.1, size=1) for s in range(3)),
+        # In another order of seeds: differences of 0.1, 0.2 and 0.3.
+        *(
+            dropout(smooth, seed=seed, nll=1.1 + 1.1 * seed, gflops=2.2)
+            for seed in (2, 0, 1)
+        ),
+        *(mimo("MIMO", seed=seed, nll=0.9 + seed / 10, size=3) for seed in range(3)),
+        *(
+            mimo("MIMO + smoothing", seed=s, nll=0.5, size=3, accuracy=0.75, gflops=1.5)
+            for s in range(3)
+        ),
     ]
-    found = rival_readme.shows(rival_readme.means(rows))
-    assert "lowers the mean NLL of 1 of 2 methods here (MIMO)" in found
-    assert found.endswith("are: MIMO, MIMO + smoothing.")
+
+
+def test_differences_are_of_runs_with_the_same_seed():
+    dropout, mimo = rival_findings.changes(two_methods())
+    assert (dropout.label, dropout.size, dropout.seeds) == ("MC dropout", 2, 3)
+    assert dropout.cost == pytest.approx(1.1)
+    # Student's t with two degrees of freedom, from a printed table.
+    half = 4.302653 * 0.1 / 3**0.5
+    expected = (0.2, 0.2 - half, 0.2 + half)
+    assert dropout.scores["nll"] == pytest.approx(expected)
+    assert not dropout.is_clear("nll")
+    assert mimo.scores["nll"] == pytest.approx((-0.5, -0.5 - half, -0.5 + half))
+    assert mimo.is_clear("nll")
+    # A seed with one of the two runs makes no pair; one pair has no interval.
+    rows = [row for row in two_methods() if row["run"] != "mimo-plain-1"]
+    assert rival_findings.changes(rows)[1].seeds == 2
+    single = [row for row in two_methods() if row["run"].endswith("2")]
+    mean, low, high = rival_findings.changes(single)[0].scores["nll"]
+    assert (mean, math.isnan(low), math.isnan(high)) == (pytest.approx(0.3), True, True)
+    assert (
+        rival_findings.changes([row for row in rows if row["num_samples"] == 1]) == []
+    )
+
+
+def test_the_page_says_what_the_rows_show():
+    rows = two_methods()
+    found = rival_findings.sentences(rows, averaged(rows))
+    assert found == [
+        "Of 2 methods, each at its largest N, smoothing lowers the mean NLL of 1 "
+        "(MIMO) and raises that of 1 (MC dropout). The 95 % interval of the difference "
+        "excludes zero for 1 (MIMO).",
+        "MC dropout with smoothing needs N = 1 (mean NLL 1.900, 1.1 GFLOPs) to be as "
+        "good as without it at its best, N = 2 (mean NLL 2.000, 2 GFLOPs).",
+        "The lowest mean NLL is 0.500, of MIMO + smoothing with N = 3, 1.5 GFLOPs.",
+        "On the Pareto front of mean NLL and GFLOPs, from the cheapest to the dearest: "
+        "MIMO with N = 3 and MIMO + smoothing with N = 3.",
+        "All methods have the same number of epochs, in which some may learn less than "
+        "others: the mean accuracy at the best N is between 50.0%, of MIMO with "
+        "N = 3, and 75.0%, of MIMO + smoothing with N = 3.",
+    ]
+    # The smoothed network is worse with both N.
+    worse = [
+        row | {"nll": row["nll"] + 9 * row["label"].endswith("smoothing")}
+        for row in rows
+    ]
+    found = rival_findings.sentences(worse, averaged(worse))
+    assert (
+        "lowers the mean NLL of none and raises that of 2 (MC dropout and" in found[0]
+    )
+    assert found[1].startswith("MC dropout with smoothing is at no N as good as")
+    # Means over different numbers of runs are not ranked.
+    found = rival_findings.sentences(rows[1:], averaged(rows[1:]))
+    assert len(found) == 2
+    assert "are not ranked" in found[1]
+
+
+def test_a_member_alone_is_the_ensemble_with_one_prediction(tmp_path):
+    path = tmp_path / "runs.json"
+    names = ("deep-plain-0 #0,1,2,3", "deep-plain-0 #0", "mimo-plain-0")
+    runs = [{"name": "a", "rows": [{"run": name} for name in names]}]
+    path.write_text(json.dumps({"rows": runs, "provenances": []}))
+    kept = [row["run"] for row in rivals.finished(row_files.RowFile(path))]
+    assert kept == ["deep-plain-0 #0,1,2,3", "mimo-plain-0"]
+
+
+def test_the_page_says_what_was_run():
+    rows = [row for row in two_methods() if row["run"][-1] != "2"]
+    about = {
+        **{"commit": "abc", "time": "2026-01-02T03", "device": "cpu"},
+        **{"num_devices": 1, "machine": "m", "libraries": {"jax": "9"}},
+    }
+    text = rival_readme.text(rows, [(about, 7), (about, 1)], scale="small")
+    for part in (
+        "# Rivals of spatial smoothing, small scale: shapes\n",
+        "It says nothing of CIFAR-100",
+        "with 4 blocks and 12 channels",
+        "for 4 epochs",
+        "scored on 900 test images",
+        "differ in their seeds (0 and 1)",
+        "- MIMO (`ensemble=mimo`, `ensemble_size=2`): members",
+        "- MC dropout (`rate=0.1`): dropout",
+        "--scale=small --seeds=2 --methods=mc_dropout,mimo\n",
+        "- 7 runs at commit abc since 2026-01-02, on 1 x cpu (m), JAX 9\n- 1 run at",
+        "| MIMO | 3 | 2 | 1 | 0.950 (0.900 to 1.000) | 50.0 (50.0 to 50.0) | 10.0 (10.",
+        "| MC dropout | 2 | 2 | × 1.10 | +0.150 (-0.485 to +0.785) | +0.0 (+0.0 to",
+        "| MIMO + smoothing | 3 | 2 | 1.5 | 0.500 (0.500 to 0.500) | 75.0",
+    ):
+        assert part in text
+    best = text.partition("## Each method")[2].partition("##")[0]
+    order = [line.split(" | ")[0][2:] for line in best.splitlines() if "| " in line]
+    assert order[2:] == [
+        *("MIMO + smoothing", "MIMO", "MC dropout + smoothing", "MC dropout")
+    ]
+    assert "| NLL, Accuracy |" in best
 
 
 def test_costs_are_those_of_the_network_that_is_trained():
