@@ -11,6 +11,7 @@ from small_runs import prepare, run
 
 from spatial_smoothing import report
 from spatial_smoothing.cli import evaluate as command
+from spatial_smoothing.cli import evaluate_flags, suite_choice
 from spatial_smoothing.evaluation import suites
 
 MODELS = {
@@ -176,7 +177,8 @@ def test_suites_are_those_of_the_task():
     message = "the suite segmentation is for segmentation, and the network for "
     with pytest.raises(ValueError, match=message):
         chosen("--suite=segmentation", task="classification")
-    counts = {task: command.numbers(task=task) for task in command.DEFAULT_SUITES}
+    tasks = suite_choice.DEFAULT_SUITES
+    counts = {task: evaluate_flags.numbers(task=task) for task in tasks}
     assert counts["classification"]["batch_size"] == 128
     # The eight devices of the tests divide it.
     assert counts["segmentation"]["batch_size"] == 8

@@ -12,6 +12,7 @@ from small_runs import prepare
 
 from spatial_smoothing import report
 from spatial_smoothing.cli import evaluate as command
+from spatial_smoothing.cli import evaluate_flags
 
 RNG = np.random.default_rng(0)
 
@@ -131,8 +132,8 @@ def test_mistakes_are_found_before_anything_is_computed(
 
 @pytest.mark.parametrize("name", ["cifar100", "tfds:cifar100", "cifar100[:500]"])
 def test_what_is_tested_on_is_not_foreign_by_another_name(name, monkeypatch):
-    monkeypatch.setattr(command, "_OOD", types.SimpleNamespace(value=name))
+    monkeypatch.setattr(evaluate_flags, "OOD", types.SimpleNamespace(value=name))
     with pytest.raises(ValueError, match="is what is tested on; choose another"):
         command.check_ood({"dataset": "cifar100"}, ["ensemble"])
-    monkeypatch.setattr(command, "_OOD", types.SimpleNamespace(value="cifar10"))
+    monkeypatch.setattr(evaluate_flags, "OOD", types.SimpleNamespace(value="cifar10"))
     command.check_ood({"dataset": "cifar100"}, ["ensemble"])
