@@ -12,7 +12,7 @@ from small_weights import SMALL, small_state
 
 from spatial_smoothing.cli import config_fields, train
 from spatial_smoothing.configs import cifar100_improved, common, imagenet
-from spatial_smoothing.data import sources
+from spatial_smoothing.data import sources, statistics
 from spatial_smoothing.runs import initial_weights, workdirs
 from spatial_smoothing.training.checkpoints import Checkpoints
 from spatial_smoothing.training.objectives import StepOptions
@@ -60,7 +60,7 @@ def test_a_run_keeps_what_the_data_tell(tmp_path, monkeypatch):
     assert tuple(held["mean"]) == source.mean
     assert held["in_memory"] is True
     # The same command continues, also where the statistics cannot be computed again.
-    monkeypatch.setattr(sources.statistics, "mean_and_std", lambda _: 1 / 0)
+    monkeypatch.setattr(statistics, "mean_and_std", lambda _: 1 / 0)
     monkeypatch.setenv("SPATIAL_SMOOTHING_CACHE", str(tmp_path / "other"))
     again, _ = train.resolve(given, tmp_path / "run")
     workdirs.claim(tmp_path / "run", again)

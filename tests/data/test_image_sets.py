@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 from prepared_sets import write
 
-from spatial_smoothing.data import sources, statistics
+from spatial_smoothing.data import described_sets, sources, statistics
 from spatial_smoothing.data.images.pipeline import EncodedDataset
 
 RNG = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def test_a_set_of_tfds_describes_itself(birds):
 def test_facts_make_the_data_unneeded(birds, monkeypatch):
     root, _ = birds
     source = sources.source("tfds:birds", data_dir=root)
-    monkeypatch.setattr(sources, "open_set", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(described_sets, "open_set", lambda *_, **__: 1 / 0)
     again = sources.source("tfds:birds", data_dir="nowhere", **source.facts())
     assert again == source
 
