@@ -39,7 +39,7 @@ from spatial_smoothing.training.checkpoints import Checkpoints
 from spatial_smoothing.training.costing import trace_step
 from spatial_smoothing.training.loop import fit
 from spatial_smoothing.training.options import Log, Monitoring, Placement, Saving
-from spatial_smoothing.training.steps import Streams, TrainState, steps_made
+from spatial_smoothing.training.state import Streams, TrainState, steps_made
 
 FLAGS = start.new_flags()
 _PROFILE = flags.DEFINE_integer(

@@ -7,7 +7,8 @@ from spatial_smoothing.data.datasets import DatasetShape
 from spatial_smoothing.runtime import sharding
 from spatial_smoothing.training import input_pipeline
 from spatial_smoothing.training.options import Hyperparameters, Placement
-from spatial_smoothing.training.steps import abstract_state, init_state, step_program
+from spatial_smoothing.training.state import abstract_state, init_state
+from spatial_smoothing.training.steps import step_program
 
 
 def trace_step(

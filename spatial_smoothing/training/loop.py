@@ -28,16 +28,15 @@ from spatial_smoothing.training.options import (
     Record,
     Saving,
 )
-from spatial_smoothing.training.steps import (
-    Advance,
+from spatial_smoothing.training.state import (
     Streams,
     TrainState,
-    compile_steps,
     init_state,
     place_state,
     steps_made,
     with_values,
 )
+from spatial_smoothing.training.steps import Advance, compile_steps
 
 # A chunk of steps takes about so long. Between two of them the host reports progress,
 # and answers to interruptions.

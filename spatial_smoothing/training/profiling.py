@@ -8,7 +8,8 @@ import jax
 from etils import epath
 
 from spatial_smoothing.runtime import processes
-from spatial_smoothing.training.steps import Advance, steps_made
+from spatial_smoothing.training.state import steps_made
+from spatial_smoothing.training.steps import Advance
 
 
 def traced(
