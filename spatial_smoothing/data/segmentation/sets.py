@@ -11,18 +11,14 @@ one frame.
 """
 
 import dataclasses
-import functools
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from spatial_smoothing.data import batches
 from spatial_smoothing.data.batches import VOID
-from spatial_smoothing.data.images import pipeline
-
-Batch = dict[str, np.ndarray]
+from spatial_smoothing.data.numbered_batches import Batch, NumberedBatches
 
 
 class Frames(Protocol):
@@ -84,7 +80,7 @@ class ArrayFrames:
 
 
 @dataclasses.dataclass(frozen=True)
-class SegmentationDataset:
+class SegmentationDataset(NumberedBatches):
     """Examples with a class for every pixel.
 
     Attributes:
@@ -153,42 +149,32 @@ class SegmentationDataset:
         decoded = self.decoded and tuple(array[rows] for array in self.decoded)
         return dataclasses.replace(self, rows=self.rows[rows], decoded=decoded)
 
-    def batches(
-        self, batch_size: int, *, rows: Sequence[int] | None = None
-    ) -> Iterator[Batch]:
-        """Yields all examples in order; the last batch is padded.
-
-        Args:
-          batch_size: B, number of examples of a batch.
-          rows: Positions in [0, B) of the examples of every batch that are wanted; None
-            for all.
-        """
-        stop = batches.num_batches(self.num_examples, batch_size)
-        return self._iterate(0, stop, batch_size, rows, seed=None)
-
-    def training_batches(
+    def make_batch(
         self,
-        batch_size: int,
+        num_rows: int,
+        examples: Sequence[tuple[int, int]],
         *,
-        seed: int,
-        start: int = 0,
-        stop: int,
-        rows: Sequence[int] | None = None,
-    ) -> Iterator[Batch]:
-        """Yields the batches of steps `start` to `stop` of a run, in another order.
-
-        Every epoch has all examples in another order, and ends with a batch that may be
-        padded. Nothing is cropped or flipped: the device does so.
+        seed: int | None,
+        epoch: int,
+    ) -> Batch:
+        """Makes a batch; see `NumberedBatches`. The device crops and flips it.
 
         Args:
-          batch_size: B, number of examples of a batch.
-          seed: Seed of the order.
-          start: Number of the first step.
-          stop: Number of the step after the last one.
-          rows: Positions in [0, B) of the examples of every batch that are wanted; None
-            for all.
+          num_rows: R, number of rows to make.
+          examples: Pairs of a row in [0, R) and the position of its example.
+          seed: Seed of a run; examples do not depend on it.
+          epoch: Number of the epoch; examples do not depend on it.
         """
-        return self._iterate(start, stop, batch_size, rows, seed=seed)
+        images = np.zeros((num_rows, *self.image_shape), np.uint8)
+        labels = np.full((num_rows, *self.label_shape), VOID, np.uint8)
+        for row, position in examples:
+            images[row], labels[row] = self.example(position)
+        mask = labels != VOID
+        return {
+            "image": images,
+            "label": np.where(mask, labels, 0).astype(np.int32),
+            "mask": mask,
+        }
 
     def windows(self, batch_size: int, *, past: int = 5) -> Iterator[Batch]:
         """Yields every example with the frames before it, in order.
@@ -318,59 +304,6 @@ class SegmentationDataset:
         if self.in_memory:
             return self.images[position], self.labels[position]
         return self.frames.image(int(self.rows[position])), self.label(position)
-
-    def _iterate(
-        self,
-        start: int,
-        stop: int,
-        batch_size: int,
-        rows: Sequence[int] | None,
-        *,
-        seed: int | None,
-    ) -> Iterator[Batch]:
-        """Yields batches number `start` to `stop`; see `_batch`."""
-        rows = np.arange(batch_size) if rows is None else np.asarray(rows)
-        make = functools.partial(_batch, self, batch_size, rows, seed)
-        if self.in_memory:
-            return map(make, range(start, stop))
-        return pipeline.make_ahead(make, start, stop, self.num_workers)
-
-
-def _batch(
-    dataset: SegmentationDataset,
-    batch_size: int,
-    rows: np.ndarray,
-    seed: int | None,
-    step: int,
-) -> Batch:
-    """Makes a batch, or some of its rows.
-
-    Args:
-      dataset: The data set.
-      batch_size: B, number of examples of a batch.
-      rows: i64[R], the positions in [0, B) to make.
-      seed: Seed of a run, whose batches are shuffled; None for the examples in order.
-      step: Number of the batch.
-
-    Returns:
-      A batch of R examples, black where it is padding.
-    """
-    count = dataset.num_examples
-    epoch, index = divmod(step, batches.num_batches(count, batch_size))
-    positions = index * batch_size + rows
-    images = np.zeros((len(rows), *dataset.image_shape), np.uint8)
-    labels = np.full((len(rows), *dataset.label_shape), VOID, np.uint8)
-    for row in np.flatnonzero(positions < count):
-        position = int(positions[row])
-        if seed is not None:
-            position = pipeline.shuffled(position, count, seed, epoch)
-        images[row], labels[row] = dataset.example(position)
-    mask = labels != VOID
-    return {
-        "image": images,
-        "label": np.where(mask, labels, 0).astype(np.int32),
-        "mask": mask,
-    }
 
 
 def single_images(images: np.ndarray, labels: np.ndarray) -> SegmentationDataset:
