@@ -6,11 +6,8 @@ ensembles, of all sizes, are scored from one pass over the images.
 
 from collections.abc import Sequence
 
-from jax.sharding import Mesh
-
 from spatial_smoothing import ensembles
 from spatial_smoothing.ensembles.mixtures import single_with_logits
-from spatial_smoothing.evaluation.ensembles import score_ensembles
 from spatial_smoothing.evaluation.flops import gflops, pass_flops
 from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.lineup import (
@@ -19,6 +16,7 @@ from spatial_smoothing.evaluation.suites.lineup import (
     checked_mesh,
     predictor,
     preparation,
+    scores_of,
     sizes_for,
     stacked,
 )
@@ -28,7 +26,7 @@ from spatial_smoothing.evaluation.suites.temporal import predictor as temporal_p
 from spatial_smoothing.evaluation.times import Work, milliseconds, shared_seconds
 from spatial_smoothing.runs import recipes
 from spatial_smoothing.runs.workdirs import Run
-from spatial_smoothing.runtime import random_bits, sharding
+from spatial_smoothing.runtime import sharding
 
 
 def ensemble(
@@ -114,19 +112,12 @@ def _rows(
             num_members=len(runs),
             window=window,
         )
-    model, mesh = runs[0].model, checked_mesh(setting)
-    rows, seconds = score_ensembles(
+    model = runs[0].model
+    rows, seconds = scores_of(
         predict,
         stacked(runs),
-        setting.dataset,
-        key=random_bits.key(setting.seed),
+        setting,
         num_classes=model.num_classes,
-        batch_size=setting.batch_size,
-        mesh=mesh,
-        held_out=setting.held_out,
-        label_sets=setting.label_sets,
-        ood=setting.ood,
-        num_replicates=setting.num_replicates,
         name=label(model, num_members=len(runs)),
     )
     # What each run computes: samples of the image itself, and of every frame before.
@@ -147,7 +138,7 @@ def _rows(
         for name, row in zip(names, found, strict=True):
             row["gflops"] = gflops(name, flops)
     if seconds is not None:
-        shared = _shared_seconds(runs[0], setting, mesh)
+        shared = _shared_seconds(runs[0], setting)
         for name, row in zip(names, found, strict=True):
             row["milliseconds"] = milliseconds(
                 name, work, seconds, shared=shared, batch_size=setting.batch_size
@@ -155,10 +146,11 @@ def _rows(
     return found
 
 
-def _shared_seconds(run: Run, setting: Setting, mesh: Mesh) -> float:
+def _shared_seconds(run: Run, setting: Setting) -> float:
     """Returns the seconds a batch takes for what its samples share; 0 if no dropout."""
     if not run.model.has_dropout:
         return 0.0
+    mesh = checked_mesh(setting)
     data = sharding.load_batches(setting.dataset, setting.batch_size, mesh)
     return shared_seconds(
         ensembles.as_apply(run.model),

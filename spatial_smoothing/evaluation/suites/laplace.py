@@ -13,7 +13,6 @@ from spatial_smoothing import ensembles
 from spatial_smoothing.data import batches
 from spatial_smoothing.ensembles.mixtures import single_with_logits
 from spatial_smoothing.evaluation import laplace as posteriors
-from spatial_smoothing.evaluation.ensembles import score_ensembles
 from spatial_smoothing.evaluation.features import compile_features, last_layer
 from spatial_smoothing.evaluation.flops import gflops, pass_flops
 from spatial_smoothing.evaluation.rows import Row
@@ -21,6 +20,7 @@ from spatial_smoothing.evaluation.suites.lineup import (
     about_ensembles,
     checked_mesh,
     preparation,
+    scores_of,
 )
 from spatial_smoothing.evaluation.suites.settings import (
     SMOOTHED,
@@ -29,7 +29,7 @@ from spatial_smoothing.evaluation.suites.settings import (
 )
 from spatial_smoothing.evaluation.suites.subjects import training_images
 from spatial_smoothing.runs.workdirs import Run
-from spatial_smoothing.runtime import progress, random_bits, sharding
+from spatial_smoothing.runtime import progress, sharding
 
 LAPLACE = " + Laplace"
 
@@ -85,18 +85,11 @@ def laplace(runs: Sequence[Run], setting: Setting, *, num_images: int = 0) -> li
     )
     names = ensembles.names_of((1,), num_members=len(runs))
     about = about_ensembles(names, runs)
-    rows, _ = score_ensembles(
+    rows, _ = scores_of(
         predict,
         variables[0] if len(runs) == 1 else ensembles.stack(variables),
-        setting.dataset,
-        key=random_bits.key(setting.seed),
+        setting,
         num_classes=model.num_classes,
-        batch_size=setting.batch_size,
-        mesh=mesh,
-        held_out=setting.held_out,
-        label_sets=setting.label_sets,
-        ood=setting.ood,
-        num_replicates=setting.num_replicates,
         name="Last-layer Laplace",
     )
     flops = pass_flops(network, variables[0], image_shape=setting.dataset.image_shape)

@@ -14,6 +14,7 @@ from spatial_smoothing import ensembles
 from spatial_smoothing.data import augment
 from spatial_smoothing.ensembles import Ensemble, Predict
 from spatial_smoothing.ensembles.mixtures import Mixture, single
+from spatial_smoothing.evaluation.ensembles import score_ensembles
 from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.settings import (
     Setting,
@@ -23,7 +24,7 @@ from spatial_smoothing.evaluation.suites.settings import (
 )
 from spatial_smoothing.models.network import Network
 from spatial_smoothing.runs.workdirs import Run
-from spatial_smoothing.runtime import sharding
+from spatial_smoothing.runtime import random_bits, sharding
 
 SIZES = (1, 2, 3, 4, 5, 10, 20, 50)
 TEMPORAL = " + temporal"
@@ -93,6 +94,42 @@ def predictor(
         dropout=model.has_dropout,
         chunk=setting.chunk,
         of_sample=of_sample,
+    )
+
+
+def scores_of(
+    predict: Predict, variables: Any, setting: Setting, *, num_classes: int, name: str
+) -> tuple[dict[Ensemble, Row], float | None]:
+    """Scores all ensembles that a function predicts by on the images of an evaluation.
+
+    Args:
+      predict: `(variables, key, u8[B, H, W, C]) -> Predictions`, whose mixtures are
+        `Lineup`s.
+      variables: Variables, as `predict` takes them.
+      setting: Settings of the evaluation: the images, and all numbers.
+      num_classes: Number of classes K.
+      name: What is shown beside the progress bar.
+
+    Returns:
+      Name of each ensemble -> row of its scores; and the mean seconds of a batch, None
+      where there was one.
+
+    Raises:
+      ValueError: if the devices cannot divide a batch.
+    """
+    return score_ensembles(
+        predict,
+        variables,
+        setting.dataset,
+        key=random_bits.key(setting.seed),
+        num_classes=num_classes,
+        batch_size=setting.batch_size,
+        mesh=checked_mesh(setting),
+        held_out=setting.held_out,
+        label_sets=setting.label_sets,
+        ood=setting.ood,
+        num_replicates=setting.num_replicates,
+        name=name,
     )
 
 
