@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,6 +20,24 @@ from spatial_smoothing.data import batches
 
 Batch = dict[str, np.ndarray]
 _log = logging.getLogger(__name__)
+
+
+class BatchPlan(NamedTuple):
+    """Which examples a batch holds, and where.
+
+    Attributes:
+      num_rows: R, number of rows of the batch.
+      examples: Pairs of a row in [0, R) and the position of its example in the data
+        set. Rows without a pair are padding.
+      seed: Seed of a run, whose examples may be augmented; None for examples as they
+        are evaluated.
+      epoch: Number of the epoch.
+    """
+
+    num_rows: int
+    examples: Sequence[tuple[int, int]]
+    seed: int | None
+    epoch: int
 
 
 class NumberedBatches:
@@ -39,26 +58,11 @@ class NumberedBatches:
     in_memory: bool
     num_workers: int
 
-    def make_batch(
-        self,
-        num_rows: int,
-        examples: Sequence[tuple[int, int]],
-        *,
-        seed: int | None,
-        epoch: int,
-    ) -> Batch:
-        """Makes a batch, or some of its rows.
+    def make_batch(self, plan: BatchPlan) -> Batch:
+        """Makes a batch of R examples, black where it is padding.
 
         Args:
-          num_rows: R, number of rows to make.
-          examples: Pairs of a row in [0, R) and the position of its example in the data
-            set. Rows without a pair are padding.
-          seed: Seed of a run, whose examples may be augmented; None for examples as
-            they are evaluated.
-          epoch: Number of the epoch.
-
-        Returns:
-          A batch of R examples, black where it is padding.
+          plan: The examples of the batch.
         """
         raise NotImplementedError
 
@@ -142,7 +146,7 @@ def _batch(
         if seed is not None:
             position = _shuffled(position, count, seed, epoch)
         examples.append((int(row), position))
-    return dataset.make_batch(len(rows), examples, seed=seed, epoch=epoch)
+    return dataset.make_batch(BatchPlan(len(rows), examples, seed, epoch))
 
 
 @functools.cache

@@ -6,13 +6,12 @@ threads or worker processes, ahead of the step that takes them; see `numbered_ba
 
 import dataclasses
 import zlib
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
 from spatial_smoothing.data.images import decoding
-from spatial_smoothing.data.numbered_batches import Batch, NumberedBatches
+from spatial_smoothing.data.numbered_batches import Batch, BatchPlan, NumberedBatches
 from spatial_smoothing.runtime import paths, progress
 
 
@@ -106,29 +105,19 @@ class EncodedDataset(NumberedBatches):
         every = np.arange(len(self.records)) if self.rows is None else self.rows
         return dataclasses.replace(self, rows=every[rows])
 
-    def make_batch(
-        self,
-        num_rows: int,
-        examples: Sequence[tuple[int, int]],
-        *,
-        seed: int | None,
-        epoch: int,
-    ) -> Batch:
-        """Makes a batch; see `NumberedBatches`. Evaluation takes the centre of images.
+    def make_batch(self, plan: BatchPlan) -> Batch:
+        """Makes a batch of training, cropped and flipped, or of evaluation, the centre.
 
         Args:
-          num_rows: R, number of rows to make.
-          examples: Pairs of a row in [0, R) and the position of its example.
-          seed: Seed of a run, of which the crops and flips are; None for the centre.
-          epoch: Number of the epoch.
+          plan: The examples of the batch; see `NumberedBatches`.
         """
-        images = np.zeros((num_rows, *self.image_shape), np.uint8)
-        labels = np.zeros(num_rows, np.int32)
-        mask = np.zeros(num_rows, bool)
-        for row, position in examples:
+        images = np.zeros((plan.num_rows, *self.image_shape), np.uint8)
+        labels = np.zeros(plan.num_rows, np.int32)
+        mask = np.zeros(plan.num_rows, bool)
+        for row, position in plan.examples:
             rng = None
-            if seed is not None and self.augment:
-                rng = np.random.default_rng((seed, epoch, position))
+            if plan.seed is not None and self.augment:
+                rng = np.random.default_rng((plan.seed, plan.epoch, position))
             images[row], labels[row] = _example(self, position, rng)
             mask[row] = True
         return {"image": images, "label": labels, "mask": mask}

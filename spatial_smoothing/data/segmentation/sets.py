@@ -12,13 +12,13 @@ one frame.
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
 from spatial_smoothing.data.batches import VOID
-from spatial_smoothing.data.numbered_batches import Batch, NumberedBatches
+from spatial_smoothing.data.numbered_batches import Batch, BatchPlan, NumberedBatches
 
 
 class Frames(Protocol):
@@ -149,25 +149,15 @@ class SegmentationDataset(NumberedBatches):
         decoded = self.decoded and tuple(array[rows] for array in self.decoded)
         return dataclasses.replace(self, rows=self.rows[rows], decoded=decoded)
 
-    def make_batch(
-        self,
-        num_rows: int,
-        examples: Sequence[tuple[int, int]],
-        *,
-        seed: int | None,
-        epoch: int,
-    ) -> Batch:
-        """Makes a batch; see `NumberedBatches`. The device crops and flips it.
+    def make_batch(self, plan: BatchPlan) -> Batch:
+        """Makes a batch. Nothing is cropped or flipped: the device does so.
 
         Args:
-          num_rows: R, number of rows to make.
-          examples: Pairs of a row in [0, R) and the position of its example.
-          seed: Seed of a run; examples do not depend on it.
-          epoch: Number of the epoch; examples do not depend on it.
+          plan: The examples of the batch; see `NumberedBatches`.
         """
-        images = np.zeros((num_rows, *self.image_shape), np.uint8)
-        labels = np.full((num_rows, *self.label_shape), VOID, np.uint8)
-        for row, position in examples:
+        images = np.zeros((plan.num_rows, *self.image_shape), np.uint8)
+        labels = np.full((plan.num_rows, *self.label_shape), VOID, np.uint8)
+        for row, position in plan.examples:
             images[row], labels[row] = self.example(position)
         mask = labels != VOID
         return {
