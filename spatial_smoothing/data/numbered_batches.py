@@ -208,11 +208,11 @@ def _run(
       stop: Number behind the last one.
       workers: Number of processes that call `make`; 0 for threads of this process.
     """
+    import grain  # only images in files need it, and it takes a while to import
+
     threads = 1 if workers else min(_num_cores(), 16)
     # An element of Grain's data set is a whole batch, so that nothing has to be put
     # together behind the threads or workers.
-    import grain  # only images in files need it, and it takes a while to import
-
     data = grain.MapDataset.range(start, stop).map(make)
     data = data.to_iter_dataset(grain.ReadOptions(threads, 2 * threads))
     if workers:
