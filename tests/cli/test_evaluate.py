@@ -52,6 +52,8 @@ def test_an_ensemble_leaves_what_is_there_of_its_members(home):
         assert (code, err) == (0, "")
     rows, where = read(home, "a/evaluation")
     assert {row["suite"] for row in rows} == {"fourier", "ensemble"}
+    # Fitted to the images that the run has held out.
+    assert all(row["temperature"] > 0 for row in rows if row["suite"] == "ensemble")
     assert "commit" not in where
     for evaluation in where["evaluations"].values():
         assert {"commit", "device", "time", "seconds"} <= evaluation.keys()

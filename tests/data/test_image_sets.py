@@ -148,6 +148,7 @@ def test_unusable_npz(tmp_path, arrays, message):
         ("tfds:fish", "no fish of TFDS .* tfds build fish --file_format=array_record"),
         ("tfds:", "tfds: has no name; give tfds:NAME"),
         ("npz:nowhere.npz", "no file .*nowhere.npz"),
+        ("list:a.txt", "unknown kind of data set 'list:'; choices: tfds:, npz:, hf:"),
     ],
 )
 def test_sets_that_are_not_there(birds, name, message):
