@@ -142,8 +142,6 @@ def held_out(
 
     Args:
       runs: Runs that were trained on one data set.
-      label_sets: bool[R, K] where images have several right labels: labels of `dataset`
-        are then rows of it. None where each image has one.
       load: Function of the name and the split of a data set to its examples.
     """
     fractions = {run.config.get("val_fraction") or 0.0 for run in runs}
