@@ -20,7 +20,7 @@ import jax
 from benchmarks import suites, timing
 from benchmarks.scales import SCALES
 from spatial_smoothing.lookup import lookup
-from spatial_smoothing.runs.provenance import provenance
+from spatial_smoothing.runs.provenance import device_name, provenance
 from spatial_smoothing.runtime import cpu, messages
 
 
@@ -107,7 +107,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     else:
         print("PyTorch is not installed: no peers of it")
     print(
-        f"{about['device']}, {about['cores']} cores, {scale.clock} time:\n"
+        f"{device_name(about)}, {scale.clock} time:\n"
         f"copies {limits['copy'] / 1e9:.3g} GB/s, multiplies "
         f"{limits['float32'] / 1e12:.3g} TFLOP/s "
         f"(bfloat16: {limits['bfloat16'] / 1e12:.3g})"

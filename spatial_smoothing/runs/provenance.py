@@ -10,6 +10,8 @@ from typing import Any
 
 import jax
 
+from spatial_smoothing.runtime.devices import processor
+
 # Settings of JAX that change which numbers are drawn, or how exactly they are computed.
 _SETTINGS = (
     "jax_enable_x64",
@@ -26,7 +28,8 @@ def provenance() -> dict[str, Any]:
     Returns:
       `commit` of this package's checkout, None elsewhere; versions of `libraries` and
       `python`; `settings` of JAX that change numbers; `device` and `num_devices` of all
-      `num_processes`; `machine`; `time`, in UTC.
+      `num_processes`; `machine`; `processor`, the name of the CPU and the number of
+      cores of this process; `time`, in UTC.
     """
     devices = jax.devices()
     return {
@@ -38,6 +41,7 @@ def provenance() -> dict[str, Any]:
         "num_devices": len(devices),
         "num_processes": jax.process_count(),
         "machine": f"{platform.machine()}, {platform.system()}",
+        "processor": processor(),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
@@ -46,9 +50,13 @@ def device_name(about: Mapping[str, Any]) -> str:
     """Returns how many devices of which kind there were, such as "8 x NVIDIA H100".
 
     Args:
-      about: What `provenance` has returned.
+      about: What `provenance` has returned. That of older versions does not say which
+        processor a CPU was.
     """
-    return f"{about['num_devices']} x {about['device']}"
+    name = f"{about['num_devices']} x {about['device']}"
+    if about["device"] == "cpu" and "processor" in about:
+        name += f" ({about['processor']})"
+    return name
 
 
 def _commit() -> str | None:

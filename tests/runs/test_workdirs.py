@@ -1,5 +1,6 @@
 import functools
 import json
+import os
 import shutil
 import subprocess
 
@@ -317,3 +318,14 @@ def test_a_package_inside_another_repository_has_no_commit(tmp_path, monkeypatch
     assert len(commit) == 40
     (tmp_path / "venv" / "a.py").write_text("changed")
     assert provenance.provenance()["commit"] == f"{commit}-dirty"
+
+
+def test_a_cpu_is_named_by_its_processor():
+    about = provenance.provenance()
+    cores = len(os.sched_getaffinity(0))
+    assert about["processor"].endswith(f"{cores} core{'s' * (cores > 1)}")
+    about |= {"num_devices": 2, "device": "cpu", "processor": "AMD EPYC, 4 cores"}
+    assert provenance.device_name(about) == "2 x cpu (AMD EPYC, 4 cores)"
+    assert provenance.device_name(about | {"device": "TPU v5e"}) == "2 x TPU v5e"
+    del about["processor"]  # of an older version
+    assert provenance.device_name(about) == "2 x cpu"
