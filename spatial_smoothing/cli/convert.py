@@ -2,10 +2,11 @@
 
     spatial-smoothing convert IN OUT --model=resnet_dnn_50
 
-`python -m spatial_smoothing.convert` is the same. IN is .pth, .pth.tar, .pt (these need
-torch), .safetensors or .npz. OUT is made, and must be new or empty. The data set is the
-one with as many classes as the weights. Contract of this file: 0 is success and 2 the
-caller's mistake, which is one line on stderr and leaves OUT as it was.
+`python -m spatial_smoothing.convert` is the same. IN is .safetensors or .npz or, with
+torch, .pth, .pth.tar, .pt, .ckpt or .bin. OUT is made, and must be new or empty. The
+data set is the one with as many classes as the weights. Contract of this file: 0 is
+success and 2 the caller's mistake, which is one line on stderr and leaves OUT as it
+was.
 """
 
 import argparse
@@ -189,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
         "source",
         metavar="IN",
         type=pathlib.Path,
-        help="file with weights: .pth, .pth.tar, .pt, .ckpt, .safetensors or .npz",
+        help="file with weights: .pth, .pth.tar, .pt, .ckpt, .bin, .safetensors, .npz",
     )
     parser.add_argument(
         "out", metavar="OUT", type=pathlib.Path, help="the workdir, new or empty"

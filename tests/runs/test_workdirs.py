@@ -9,6 +9,8 @@ import jpeg_images
 import numpy as np
 import pytest
 
+from spatial_smoothing.configs import common
+from spatial_smoothing.evaluation.suites import settings
 from spatial_smoothing.runs import provenance, recipes, workdirs
 from spatial_smoothing.training.checkpoints import Checkpoints
 
@@ -329,3 +331,23 @@ def test_a_cpu_is_named_by_its_processor():
     assert provenance.device_name(about | {"device": "TPU v5e"}) == "2 x TPU v5e"
     del about["processor"]  # of an older version
     assert provenance.device_name(about) == "2 x cpu"
+
+
+def test_what_older_runs_lack_has_a_meaning():
+    """An old run and an equal new one have the same recipe: they are seeds of one."""
+    first = [
+        *("augment", "batch_size", "checkpoint_every", "checkpoint_minutes"),
+        *("data_dir", "dataset", "download", "dtype", "epochs"),
+        *("eval_batch_size", "eval_every", "factor", "head"),
+        *("head_temperature", "image_size", "learning_rate", "max_to_keep"),
+        *("mc_stages", "milestones", "model", "momentum", "num_workers"),
+        *("padding", "rate", "seed", "smoothing", "smoothing_norm", "squash"),
+        *("stages", "stem", "taps", "temperature", "val_fraction"),
+        *("warmup_epochs", "weight_decay", "width"),
+    ]
+    given = common.get_config().to_dict()
+    assert set(given) == {*first, *workdirs.SINCE}
+    for name, value in workdirs.SINCE.items():
+        assert given[name] == value, name
+    older = {name: given[name] for name in first}
+    assert settings.recipe(older) == settings.recipe(given)
