@@ -25,6 +25,7 @@ uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 EPSILON = 1e-5  # of norms, unless they are given another one
 FACTOR = "factor"  # what `precomputed` adds to the statistics of a norm
+_HEAD = "head"  # the module of a network that makes logits, in at least float32
 
 
 class SpatialSmoothing(nn.Module):
@@ -178,6 +179,7 @@ class Layers(NamedTuple):
       conv: Returns a convolution; see `bind`.
       norm: Returns a batch normalisation.
       dropout: Returns the dropout of the place that the paper gives it.
+      conv_transpose: Returns a transposed convolution; see `bind`.
       more_dropout: Returns the dropout of all other places; an identity unless the
         network has dropout everywhere.
       dense: Returns a dense layer, which is told whether it is the last one.
@@ -222,7 +224,7 @@ def precomputed(variables: Any, *, dtype: Any, compute_dtype: Any) -> Any:
 
     Returns:
       Variables for passes in evaluation: `batch_stats` have the factors of norms, too,
-      and kernels of convolutions are of `dtype`.
+      and kernels of convolutions below the head are of `dtype`.
     """
     flat = traverse_util.flatten_dict(variables)
     found = dict(flat)
@@ -230,7 +232,10 @@ def precomputed(variables: Any, *, dtype: Any, compute_dtype: Any) -> Any:
         collection, *layer, name = path
         scale = flat.get(("params", *layer, "scale"))
         if name == "kernel" and value.ndim == 4 and dtype is not None:
-            found[path] = value.astype(dtype)
+            # The head of a network for segmentation is a convolution that is not in
+            # `dtype`: rounded logits would be other predictions.
+            if layer[:1] != [_HEAD]:
+                found[path] = value.astype(dtype)
         elif collection == "batch_stats" and name == "var" and scale is not None:
             found[(collection, *layer, FACTOR)] = batch_statistics.factor_of(
                 scale, value, epsilon=EPSILON, dtype=compute_dtype

@@ -207,6 +207,13 @@ def test_bfloat16_has_float32_parameters_and_logits():
     assert logits.dtype == jnp.float32
     wide = apply(small("unet_mcdo_smoothing")[0], variables, images(), rngs=LIVE)
     assert np.abs(logits - wide).max() < 0.1 * np.abs(wide).max() + 0.05
+    # What samples share does not round the head, which makes logits in float32.
+    precomputed = ss.ensembles.as_apply(model).precomputed(variables, images())
+    kernels = precomputed["params"]
+    assert kernels["stage1_block0"]["conv"]["kernel"].dtype == jnp.bfloat16
+    np.testing.assert_array_equal(
+        apply(model, precomputed, images(), rngs=LIVE), logits
+    )
 
 
 def test_dropout_of_channels_and_what_is_for_classifiers():
