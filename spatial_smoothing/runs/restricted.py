@@ -2,7 +2,12 @@
 
 from collections.abc import Sequence
 
+import flax.traverse_util
+import jax
+import numpy as np
+
 from spatial_smoothing.data.labelled_sets import LabelledSet
+from spatial_smoothing.models.rivals import batch_ensemble
 from spatial_smoothing.runs.workdirs import Run
 
 
@@ -20,13 +25,36 @@ def restrict(run: Run, classes: Sequence[int]) -> Run:
         return run
     params = run.variables["params"]
     last = max(name for name in params["head"] if name.startswith("dense"))
-    chosen = list(classes)
-    dense = {leaf: value[..., chosen] for leaf, value in params["head"][last].items()}
-    head = {**params["head"], last: dense}
+    leaves = flax.traverse_util.flatten_dict(params["head"][last])
+    dense = {
+        path: _of_classes(path[-1], value, classes, of=run.model.num_classes)
+        for path, value in leaves.items()
+    }
+    head = {**params["head"], last: flax.traverse_util.unflatten_dict(dense)}
     variables = {**run.variables, "params": {**params, "head": head}}
     return run._replace(
-        model=run.model.clone(num_classes=len(chosen)), variables=variables
+        model=run.model.clone(num_classes=len(classes)), variables=variables
     )
+
+
+def _of_classes(
+    name: str, value: jax.Array, classes: Sequence[int], *, of: int
+) -> jax.Array:
+    """Returns the part of a parameter of the last layer that makes some of the logits.
+
+    Args:
+      name: Name of the parameter.
+      value: f[..., K], or f[..., M K] of a network whose last layer makes the logits of
+        M members side by side.
+      classes: Numbers of the classes to keep.
+      of: Number K of the classes that there are.
+    """
+    if name == batch_ensemble.INPUT_FACTORS:  # one for each value that the layer takes
+        return value
+    chosen = np.asarray(classes)
+    by_member = value.reshape(*value.shape[:-1], -1, of)
+    kept = by_member[..., chosen]
+    return kept.reshape(*value.shape[:-1], kept.shape[-2] * len(chosen))
 
 
 def tested_on(

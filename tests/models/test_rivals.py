@@ -12,6 +12,7 @@ import pytest
 from spatial_smoothing import ensembles, models
 from spatial_smoothing.models import rivals
 from spatial_smoothing.models.rivals import masksembles
+from spatial_smoothing.runs import restricted, workdirs
 from spatial_smoothing.training import freezing, losses
 
 M, K, B = 3, 5, 4
@@ -237,6 +238,17 @@ def test_members_of_mimo_are_heads_of_one_network(row):
     found = logits(network, variables)
     np.testing.assert_allclose(found, np.array(expected), rtol=1e-3, atol=1e-4)
     assert logits(network, variables, images).shape == (M, B, K)
+
+
+@pytest.mark.parametrize("ensemble", ["batch", "packed", "masksembles", "mimo"])
+def test_a_run_tells_some_of_its_classes_apart(ensemble):
+    network, variables = rival(RESNET, ensemble)
+    path = workdirs.epath.Path("run")
+    run = workdirs.Run(path, {}, network, variables, step=0)
+    some = restricted.restrict(run, (1, 4))
+    found = logits(some.model, some.variables)
+    expected = logits(network, variables)[..., np.array([1, 4])]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
 def arranged(count=12, size=3, padding=4, **fields):

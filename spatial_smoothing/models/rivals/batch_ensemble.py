@@ -17,6 +17,8 @@ from spatial_smoothing.layers import Dense, Layers
 from spatial_smoothing.models.rivals.rival import Tiled, by_member
 
 _FAST_GRADIENT = 0.5  # factor of the gradients of r and s
+# Names of the parameters r and s, factors of the channels before and after a layer.
+INPUT_FACTORS, _OUTPUT_FACTORS = "r", "s"
 
 
 def _random_signs(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32):
@@ -42,8 +44,8 @@ class FastWeights(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `[M B, ..., C]` to `[M B, ..., C']`."""
         inputs = x.shape[-1]
-        x = self._times(x, "r")
-        x = self._times(self.layer("shared")(x), "s")
+        x = self._times(x, INPUT_FACTORS)
+        x = self._times(self.layer("shared")(x), _OUTPUT_FACTORS)
         if self.bias_init is None:
             return x
         shape = (self.size, x.shape[-1])
