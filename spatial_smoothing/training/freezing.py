@@ -3,7 +3,7 @@
 Contract of this file: a part is "stem", "stage1", ... or "head"; the smoothing behind a
 stage belongs to it. A frozen part is the function that it is in evaluation: parameters
 and statistics of batch normalisation stay as they are, and batch normalisation uses the
-running statistics. Its dropout stays on.
+running statistics. The bounds of its kernels stay, too. Its dropout stays on.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import jax
 
 from spatial_smoothing.layers import BatchNorm
 from spatial_smoothing.lookup import unknown
+from spatial_smoothing.models.rivals.spectral import SpectralConv
 
 _PART = re.compile(r"(stem|stage\d+)_")
 _SMOOTHING = re.compile(r"smoothing(\d+)_")
@@ -88,7 +89,9 @@ def without_gradient(
 
 
 def evaluating(frozen: Sequence[str]) -> contextlib.AbstractContextManager:
-    """Returns a context in which batch normalisation of frozen parts does not train.
+    """Returns a context in which layers of frozen parts keep their statistics.
+
+    These are batch normalisation and spectral normalisation.
 
     Args:
       frozen: Names of the parts that are frozen.
@@ -103,12 +106,17 @@ def evaluating(frozen: Sequence[str]) -> contextlib.AbstractContextManager:
         context: nn.module.InterceptorContext,
     ) -> Any:
         layer = context.module
-        trains = isinstance(layer, BatchNorm) and not layer.use_running_average
-        if not trains or part_of(layer.path[0]) not in frozen:
+        if isinstance(layer, BatchNorm) and not layer.use_running_average:
+            mode = {"use_running_average": True}
+        elif isinstance(layer, SpectralConv) and layer.train:
+            mode = {"train": False}
+        else:
+            return method(*args, **kwargs)
+        if context.method_name != "__call__" or part_of(layer.path[0]) not in frozen:
             return method(*args, **kwargs)
         # Applied as a function of its own, because the layer in the network holds its
         # mode already. The statistics of the network are left as they are.
-        running = layer.clone(parent=None, name=None, use_running_average=True)
-        return running.apply(dict(layer.variables), *args, **kwargs)
+        still = layer.clone(parent=None, name=None, **mode)
+        return still.apply(dict(layer.variables), *args, **kwargs)
 
     return nn.intercept_methods(evaluate)

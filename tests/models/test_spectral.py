@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from spatial_smoothing import models
+from spatial_smoothing.training import freezing
 
 IMAGES = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
 ROW = {"num_classes": 3, "width": 4, "stages": (1,)}
@@ -52,6 +53,39 @@ def test_kernels_are_divided_by_what_their_singular_value_has_too_much():
     plain["params"]["stem_conv"] = variables["params"]["stem_conv"]["conv"]
     expected = build().apply(plain, IMAGES, train=False)
     np.testing.assert_allclose(loose, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_an_average_of_vectors_bounds_as_a_unit_vector_does():
+    """A moving average, which is evaluated, is shorter than what it is the mean of."""
+    network = build(spectral_bound=0.3)
+    variables = network.init(jax.random.key(0), IMAGES)
+    shorter = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf / 2 if path[-1].key == "u" else leaf, variables
+    )
+    np.testing.assert_allclose(
+        network.apply(shorter, IMAGES), network.apply(variables, IMAGES), rtol=1e-5
+    )
+
+
+def test_bounds_of_frozen_parts_stay_as_they_are():
+    network = build(spectral_bound=0.3)
+    variables = network.init(jax.random.key(0), IMAGES)
+    before = variables["batch_stats"]
+
+    def train(frozen):
+        with freezing.evaluating(frozen):
+            return jax.jit(
+                lambda v: network.apply(v, IMAGES, train=True, mutable=["batch_stats"])
+            )(variables)
+
+    logits, updates = train(["stem", "stage1"])
+    # All convolutions are frozen: the network is that of evaluation.
+    np.testing.assert_allclose(logits, network.apply(variables, IMAGES), rtol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], before)
+    found = train(["stem"])[1]["batch_stats"]
+    np.testing.assert_array_equal(found["stem_conv"]["u"], before["stem_conv"]["u"])
+    trained, started = (x["stage1_block0"]["conv1"]["u"] for x in (found, before))
+    assert (trained != started).any()
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,8 @@ class SpectralConv(nn.Module):
         vector = self.variable("batch_stats", "u", self._start, kernel.shape[-1])
         constant = jax.lax.stop_gradient(matrix)
         left = _unit(constant @ vector.value)
-        right = vector.value
+        # A moving average of unit vectors, as of evaluation, is no unit vector.
+        right = _unit(vector.value)
         if self.train and not self.is_initializing():
             right = _unit(left @ constant)
             vector.value = right
