@@ -188,6 +188,11 @@ class SegmentationNetwork(Network):
                 f"ensemble {self.ensemble!r} is for classifiers, and "
                 f"{type(self).__name__} classifies pixels; leave it out"
             )
+        if self.spectral_bound is not None:
+            raise ValueError(
+                f"spectral_bound {self.spectral_bound} is for classifiers, and "
+                f"{type(self).__name__} classifies pixels; leave it out"
+            )
         self._check_dropout_of_stages()
         layers = layers_lib.bind(
             self,

@@ -231,7 +231,10 @@ def test_dropout_of_channels_and_what_is_for_classifiers():
     for found, x, base in zip(logits, features, still, strict=True):
         errors = [np.abs(base + (x * (m - 1)) @ kernel - found).max() for m in masks]
         assert min(errors) < 1e-4
-    for field, value in (("stage_rates", (0.1,) * 3), ("dropout_placement", "all")):
+    for field, value in (
+        *(("stage_rates", (0.1,) * 3), ("dropout_placement", "all")),
+        *(("ensemble", "batch"), ("spectral_bound", 3.0)),
+    ):
         with pytest.raises(ValueError, match=f"{field} .* for classifiers"):
             model.clone(**{field: value}).apply(variables, images())
     with pytest.raises(ValueError, match="mask"):
