@@ -159,6 +159,12 @@ class Network(nn.Module):
             )
         if not all(0 <= rate < 1 for rate in self.stage_rates):
             raise ValueError(f"stage_rates must be in [0, 1), got {self.stage_rates}")
+        if self.ensemble == "masksembles" and not self._largest_rate():
+            raise ValueError(
+                "the ensemble 'masksembles' has masks where dropout may be, and "
+                f"stage_rates {self.stage_rates} leave no place: all members would be "
+                "equal; leave them out"
+            )
 
     def _has_dropout(self, part: int | str) -> bool:
         if self.dropout_placement == "last":

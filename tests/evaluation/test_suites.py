@@ -303,6 +303,9 @@ def test_dropout_in_some_parts_is_a_second_pass_of_the_same_weights():
     plain = run("a", initial=False, model="resnet_dnn_18")
     with pytest.raises(ValueError, match="networks with dropout; a has none"):
         suites.ensemble([plain], setting(), mc_stages="1")
+    masked = run("a", initial=False, width=12, ensemble="masksembles")
+    with pytest.raises(ValueError, match="take masks away that a was trained with"):
+        suites.ensemble([masked], setting(), mc_stages="1")
 
 
 def test_sizes_of_ensembles():

@@ -385,10 +385,19 @@ def test_normalisation_of_members_can_be_frozen():
     [
         ({"ensemble": "batch", "ensemble_size": 1}, "ensemble_size must be at least 2"),
         ({"ensemble": "bach"}, "unknown ensemble 'bach'; did you mean 'batch'"),
-        ({"ensemble": "packed", "alpha": 0.0}, "alpha must be above 0, got 0"),
+        ({"ensemble": "packed", "alpha": 0.0}, "alpha must be above 0 and finite"),
+        ({"ensemble": "packed", "alpha": np.inf}, "above 0 and finite, got inf"),
+        (
+            {"ensemble": "packed", "name": "resnext_dnn_50", "width": 16},
+            "64 channels in front of 4 x 32 groups, which do not divide them",
+        ),
         ({"ensemble": "packed", "squash": "softmax"}, "take another squash"),
         ({"ensemble": "masksembles", "scale": 7.0}, r"scale must be in \[1, 6\]"),
         ({"ensemble": "masksembles", "width": 4}, "at least 10 channels, got 4"),
+        (
+            {"ensemble": "masksembles", "stage_rates": (0.0, 0.2), "mc_stages": (1,)},
+            "leave no place: all members would be equal",
+        ),
         ({"ensemble": "mimo", "repetition": 1.5}, r"repetition must be in \[0, 1\]"),
         ({"ensemble": "mimo", "name": "unet"}, "'mimo' is for classifiers, and UNet"),
     ],

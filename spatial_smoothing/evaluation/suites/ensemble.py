@@ -179,6 +179,11 @@ def _with_dropout_in(run: Run, text: str) -> Run:
     """Returns a run with dropout in some parts only, as its config could have said."""
     if not run.model.has_dropout:
         raise ValueError(f"mc_stages is for networks with dropout; {run.path} has none")
+    if run.model.ensemble == "masksembles":
+        raise ValueError(
+            f"mc_stages would take masks away that {run.path} was trained with: those "
+            "of the ensemble 'masksembles' are in the places of dropout"
+        )
     parts = [int(part) if part.isdigit() else part for part in text.split(",")]
     config = {**run.config, "mc_stages": list(dict.fromkeys(parts))}
     model = recipes.build_model(config)

@@ -1,5 +1,6 @@
 """The table of rivals, and the one that the fields of a network describe."""
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -62,8 +63,8 @@ def of(fields: Fields) -> Rival | None:
             raise ValueError(
                 f"{name} must be at least {least}, got {getattr(fields, name)}"
             )
-    if not fields.alpha > 0:
-        raise ValueError(f"alpha must be above 0, got {fields.alpha}")
+    if not 0 < fields.alpha < math.inf:
+        raise ValueError(f"alpha must be above 0 and finite, got {fields.alpha}")
     if not 0 <= fields.repetition <= 1:
         raise ValueError(f"repetition must be in [0, 1], got {fields.repetition}")
     if fields.ensemble == "packed" and fields.squash == MIXING_SQUASH:

@@ -86,6 +86,13 @@ class Packed(Rival):
 
             def convolve(x: jax.Array) -> jax.Array:
                 parts = self._num_parts(x.shape[-1], outputs)
+                if x.shape[-1] % (parts * groups):
+                    raise ValueError(
+                        f"a Packed-Ensemble of {self.size} members has "
+                        f"{x.shape[-1]} channels in front of {parts} x {groups} "
+                        "groups, which do not divide them; take a larger width, or "
+                        "another ensemble_size"
+                    )
                 form = functools.partial(grouped_convolutions.convolve, num_parts=parts)
                 return layers.conv(
                     outputs,
