@@ -203,6 +203,11 @@ def _preparation(
             )
         augments = config["augment"] and not source.augments_on_host
         return augment.preparation(normalize, augment=augments)
+    if config["mixup"]:
+        raise ValueError(
+            f"mixup is for images with one label each, and {source.name} has a class "
+            "for every pixel; take mixup=0"
+        )
     pixels = train.num_examples * math.prod(train.label_shape) * config["members"]
     if pixels > config_fields.MAX_INT:
         raise ValueError(
@@ -234,12 +239,19 @@ def _class_weights(
 
 
 def check_train_samples(config: Mapping[str, Any], model: Network) -> None:
-    """Raises ValueError if all samples of an example would be equal in training.
+    """Raises ValueError if a network cannot train on several samples of an example.
 
     Args:
       config: A config with `train_samples`.
-      model: The network.
+      model: The network. Its samples are equal without dropout, and none are drawn of
+        one that makes several predictions in a pass.
     """
+    if config["train_samples"] > 1 and model.ensemble is not None:
+        raise ValueError(
+            f"train_samples {config['train_samples']} is for networks that make one "
+            f"prediction in a pass, and the ensemble {model.ensemble!r} makes "
+            f"{model.ensemble_size}; take train_samples=1"
+        )
     draws = model.has_dropout or "rate" in HEADS[model.head]
     if config["train_samples"] > 1 and not draws:
         raise ValueError(

@@ -13,7 +13,9 @@ from small_weights import SMALL, small_state
 from spatial_smoothing.cli import config_fields, train
 from spatial_smoothing.configs import cifar100_improved, common, imagenet
 from spatial_smoothing.data import sources, statistics
-from spatial_smoothing.runs import initial_weights, workdirs
+from spatial_smoothing.evaluation.suites import settings
+from spatial_smoothing.runs import initial_weights, recipes, workdirs
+from spatial_smoothing.runtime import sharding
 from spatial_smoothing.training.checkpoints import Checkpoints
 from spatial_smoothing.training.objectives import StepOptions
 
@@ -110,6 +112,10 @@ def test_fine_tuning_begins_from_a_run_and_continues_without_it(tmp_path):
             "batch_size 8 must be a multiple of train_samples 3",
         ),
         ({"dropout_placement": "last", "mc_stages": (1,)}, "in the head alone, and"),
+        (
+            {"train_samples": 2, "ensemble": "batch", "rate": 0.1},
+            "train_samples 2 is for networks that make one prediction in a pass",
+        ),
     ],
 )
 def test_unusable_configs(tmp_path, changes, message):
@@ -122,6 +128,12 @@ def test_unusable_configs(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         begin()
     assert not (tmp_path / "run").exists()
+
+
+def test_mixup_is_refused_for_segmentation_before_anything_is_written():
+    given = config(dataset="moving_shapes", model="unet", stages=(1, 1), mixup=0.2)
+    with pytest.raises(ValueError, match="moving_shapes has a class for every pixel"):
+        train.assemble(given, recipes.shapes(given), sharding.mesh(1))
 
 
 def test_recipes_reach_the_steps(tmp_path):
@@ -149,6 +161,10 @@ def test_recipes_reach_the_steps(tmp_path):
     )
     workdirs.claim(tmp_path / "old", config(dataset="shapes"))
     assert new >= {"ema", "mixup", "optimizer", "schedule", "train_samples"}
+    assert new >= {"dropout_placement", "mask", "stage_rates"}
+    # Reports pair runs with and without smoothing by the recipe, old and new ones.
+    old = {name: value for name, value in held.items() if name not in new}
+    assert settings.recipe(old) == settings.recipe(held)
     with pytest.raises(ValueError, match=r"mixup is 0\.0 there and 0\.1 here"):
         workdirs.claim(tmp_path / "old", config(dataset="shapes", mixup=0.1))
 
