@@ -104,8 +104,9 @@ def gaussians(means: np.ndarray, covariance: np.ndarray) -> Gaussians:
 def densities(features: np.ndarray, labels: np.ndarray) -> Densities:
     """Fits a normal distribution to the features of each class, as DDU does.
 
-    A covariance that is not positive definite gets the first of the jitters 0, 1e-20,
-    1e-19, ..., times its mean variance on its diagonal with which it is.
+    A covariance that is not positive definite, as far as float32 can tell, gets the
+    first of the jitters 0, 1e-20, 1e-19, ..., times its mean variance on its diagonal
+    with which it is.
 
     Args:
       features: f32[n, D].
@@ -115,7 +116,8 @@ def densities(features: np.ndarray, labels: np.ndarray) -> Densities:
       The distributions, weighted by the shares of the classes.
 
     Raises:
-      ValueError: if a class has a single feature, which has no covariance.
+      ValueError: if a class has a single feature, which has no covariance, or features
+        that are all equal.
     """
     means, whitenings, log_weights = [], [], []
     for label in np.unique(labels):
@@ -124,6 +126,11 @@ def densities(features: np.ndarray, labels: np.ndarray) -> Densities:
             raise ValueError(
                 f"class {label} has a single training image, and DDU needs a "
                 "covariance of each class; give more by --ood_images"
+            )
+        if (of_class == of_class[0]).all():
+            raise ValueError(
+                f"all training images of class {label} have the same features, and DDU "
+                "needs a covariance of each class; leave ddu out of --confidences"
             )
         lower = _cholesky(np.atleast_2d(np.cov(of_class, rowvar=False)))
         dimension = len(lower)

@@ -174,3 +174,6 @@ def test_log_density_is_that_of_a_mixture_with_a_covariance_for_each_class():
     assert beyond < inside
     with pytest.raises(ValueError, match="class 3 has a single training image"):
         statistics.densities(np.float32(train[:31]), labels[:31])
+    same = np.where(labels[:, None] == 2, 0.1, train)
+    with pytest.raises(ValueError, match="images of class 2 have the same features"):
+        statistics.densities(np.float32(same), labels)
