@@ -242,6 +242,20 @@ def test_errors_of_folders_of_masks_are_a_line(folder):
     assert "the class 'one' twice" in message(sources.source, name)
     (folder / "classes.txt").write_text("one 1 2 300\ntwo\n")
     assert "above 255" in message(sources.source, name)
+    (folder / "classes.txt").write_text("one\n" + 300 * "void\n" + "two\n")
+    assert "302 lines; masks hold numbers below 255" in message(sources.source, name)
+    (folder / "classes.txt").write_bytes("straße\nauto\n".encode("latin-1"))
+    assert "classes.txt is not UTF-8" in message(sources.source, name)
+    save(folder / "train" / "images" / "a2.png", picture())
+    (folder / "classes.txt").write_text("one\ntwo\n")
+    assert "has a2.jpg and a2.png" in message(sources.source, name)
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_a_name(folder):
+    text = (folder / "classes.txt").read_text()
+    lines = ["void 0 0 0", *(line for line in text.splitlines() if "void" not in line)]
+    (folder / "classes.txt").write_text("\n".join(lines), encoding="utf-8-sig")
+    assert sources.source(f"masks:{folder}").class_names == ("grey road", "blue sky")
 
 
 def test_cityscapes_as_tfds_prepares_it(tmp_path):

@@ -57,7 +57,8 @@ def read_classes(path: epath.PathLike) -> Classes:
       path: Folder of the data set.
 
     Raises:
-      ValueError: There is no such file, or a line of it cannot be understood.
+      ValueError: There is no such file, it is not UTF-8, or a line of it cannot be
+        understood.
     """
     root = paths.absolute(path)
     if not root.is_dir():
@@ -66,7 +67,18 @@ def read_classes(path: epath.PathLike) -> Classes:
     if not file.exists():
         raise ValueError(f"no file {file} with a class in each line; {_LAYOUT}")
     names, numbers, colours, palette = [], {}, {}, []
-    lines = [line for line in file.read_text().splitlines() if line.strip()]
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not UTF-8; save it as UTF-8 text") from None
+    # Editors of Windows begin a file with a mark, which is no part of the first name.
+    text = text.removeprefix("\ufeff")
+    lines = [line for line in text.splitlines() if line.strip()]
+    if len(lines) > VOID:
+        raise ValueError(
+            f"{file} has {len(lines)} lines; masks hold numbers below {VOID}, so that "
+            f"there are at most {VOID}"
+        )
     for number, line in enumerate(lines):
         name, colour = _parsed(line, file)
         label = VOID if name == _VOID else len(names)
@@ -206,7 +218,13 @@ def _files(folder: epath.Path) -> dict[tuple[str, str], epath.Path]:
         for file in inner:
             if file_names.has_image_suffix(file.name):
                 file_names.check_text(file)
-                found[path.name if path.is_dir() else "", file.stem] = file
+                key = (path.name if path.is_dir() else "", file.stem)
+                if key in found:
+                    raise ValueError(
+                        f"{file.parent} has {found[key].name} and {file.name}, of "
+                        "which only one can be taken; remove the other"
+                    )
+                found[key] = file
     return found
 
 
