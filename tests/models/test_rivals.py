@@ -288,6 +288,18 @@ def test_repetition_is_the_share_of_places_with_one_image():
     assert not same.all()
 
 
+def test_draws_do_not_depend_on_64_bit_types():
+    signs, labels = [], []
+    for wide in (False, True):
+        with jax.enable_x64(wide):
+            network = build(RESNET, ensemble="batch", ensemble_size=M)
+            params = network.init(jax.random.key(0), IMAGES[:1])["params"]
+            signs.append(np.array(params["stem_conv"]["r"]))
+            labels.append(np.array(arranged(repetition=0.3)[1]["label"]))
+    np.testing.assert_array_equal(*signs)
+    np.testing.assert_array_equal(*labels)
+
+
 @pytest.mark.parametrize("ensemble", ["batch", "packed", "masksembles", "mimo"])
 def test_the_loss_is_the_mean_over_members_and_examples(ensemble):
     network, variables = rival(RESNET, ensemble)

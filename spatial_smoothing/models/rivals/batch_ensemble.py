@@ -23,7 +23,9 @@ INPUT_FACTORS, _OUTPUT_FACTORS = "r", "s"
 
 def _random_signs(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32):
     """Draws -1 or 1, each with probability 1/2."""
-    return jax.random.rademacher(key, shape, dtype)
+    # The type is said, so that JAX_ENABLE_X64 does not change what is drawn.
+    is_plus = jax.random.bernoulli(key, jnp.float32(0.5), shape)
+    return jnp.where(is_plus, 1, -1).astype(dtype)
 
 
 class FastWeights(nn.Module):

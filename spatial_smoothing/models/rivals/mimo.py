@@ -60,15 +60,19 @@ class Mimo(Rival):
         mask = jnp.tile(batch["mask"], self.batch_repetitions)
         count, places = mask.sum(), jnp.arange(len(mask))
         keys = jax.random.split(key, self.size + 1)
+
+        def draw(key: jax.Array) -> jax.Array:
+            # The type is said, so that JAX_ENABLE_X64 does not change what is drawn.
+            return jax.random.uniform(key, mask.shape, jnp.float32)
+
         # One order for all: images in random order, then padding.
-        main = jnp.argsort(jnp.where(mask, jax.random.uniform(keys[0], mask.shape), 2))
+        main = jnp.argsort(jnp.where(mask, draw(keys[0]), 2))
         main = main % len(batch["mask"])
         num_drawn = jnp.round((1 - self.repetition) * count)
 
         def of_member(key: jax.Array) -> jax.Array:
             # Places that are not drawn have values above 1 that keep their order.
-            drawn = jax.random.uniform(key, mask.shape)
-            values = jnp.where(places < num_drawn, drawn, 1.0 + places)
+            values = jnp.where(places < num_drawn, draw(key), 1.0 + places)
             return main[jnp.argsort(values)]
 
         orders = jax.vmap(of_member)(keys[1:])
