@@ -91,7 +91,10 @@ def evaluate(
     mesh = sharding.mesh()
     sharding.check_batch_size(batch_size, mesh)
     images = _first_images(test, batch_size)
-    num_classes = _num_classes(network, first, prepare, images)
+    logits = _logits(network, first, prepare, images)
+    num_classes = logits.shape[-1]
+    # Of one pass: a network with members makes several.
+    predictions = len(logits) if network.has_members else 1
     _check_labels(test, num_classes, "data")
     _check_labels(held_out_data, num_classes, "held_out")
     prepared = jax.eval_shape(prepare, images)
@@ -127,7 +130,10 @@ def evaluate(
                 name, work, seconds, shared=shared, batch_size=batch_size
             )
     about = {"model": network.name, "dataset": dataset, "split": split}
-    return [{**_about(name, label), **about, **row} for name, row in rows.items()]
+    return [
+        {**_about(name, label, predictions=predictions), **about, **row}
+        for name, row in rows.items()
+    ]
 
 
 def _first_member(variables: Variables, num_members: int) -> Variables:
@@ -170,24 +176,26 @@ def _dataset(data: Data | None, name: str) -> AnyDataset | None:
     return Dataset(images, labels.astype(np.int32))
 
 
-def _num_classes(
+def _logits(
     network: ApplyFunction,
     variables: Variables,
     prepare: Callable[[jax.Array], jax.Array],
     images: jax.Array,
-) -> int:
-    """K, from the shape of the logits."""
+) -> jax.ShapeDtypeStruct:
+    """The shape of the logits of a pass, [B, K] or [M, B, K]; nothing is computed."""
     logits = jax.eval_shape(
         lambda variables, images: network.apply(variables, prepare(images), None),
         variables,
         images,
     )
-    if logits.ndim != 2 or len(logits) != len(images):
+    shape = logits.shape[1:] if network.has_members else logits.shape
+    if len(shape) != 2 or shape[0] != len(images):
+        expected = "[M, B, K]" if network.has_members else "[B, K]"
         raise ValueError(
-            f"{network.name} must return logits [B, K], got shape "
+            f"{network.name} must return logits {expected}, got shape "
             f"{list(logits.shape)} for {len(images)} images"
         )
-    return logits.shape[-1]
+    return logits
 
 
 def _check_labels(data: AnyDataset | None, num_classes: int, name: str) -> None:
@@ -215,8 +223,14 @@ def _sizes(num_samples: int, sizes: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(sorted({1, num_samples, *sizes}))
 
 
-def _about(name: Ensemble, label: str) -> Row:
-    """What the row of an ensemble begins with."""
+def _about(name: Ensemble, label: str, *, predictions: int) -> Row:
+    """What the row of an ensemble begins with.
+
+    Args:
+      name: The ensemble.
+      label: What the model is called.
+      predictions: Number of predictions of one pass.
+    """
     if name.together:
         label = f"Deep ensemble of {label}"
     return {
@@ -224,5 +238,5 @@ def _about(name: Ensemble, label: str) -> Row:
         "label": label,
         "run": ", ".join(f"member {member}" for member in name.members),
         "num_members": len(name.members),
-        "num_samples": len(name.members) * name.num_samples,
+        "num_samples": len(name.members) * name.num_samples * predictions,
     }

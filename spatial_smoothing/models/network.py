@@ -125,6 +125,11 @@ class Network(nn.Module):
         """Whether samples of the network differ, where an rng "dropout" is given."""
         return self._largest_rate() > 0
 
+    @property
+    def num_predictions(self) -> int:
+        """Number of predictions of one pass: M with an `ensemble`, else 1."""
+        return 1 if self.ensemble is None else self.ensemble_size
+
     def layers_of(self, part: int | str, layers: Layers) -> Layers:
         """Returns the layers for a stage, by number, or the "head".
 

@@ -196,6 +196,9 @@ def test_noise_of_one_frequency_continues(setting):
     forge(setting, "frequency", done)
     again = {row["frequency"]: row["nll"] for row in frequency()}
     assert again == {row["frequency"]: row["nll"] for row in rows} | {0.25: 7.0}
+    several = run("resnet_dnn_18", ensemble="mimo", ensemble_size=2)
+    rows = suites.frequency([several], setting, frequencies=(0.5,), half_width=0.6)
+    assert {row["num_samples"] for row in rows} == {2}
 
 
 def test_images_are_those_trained_on_in_random_order(setting):

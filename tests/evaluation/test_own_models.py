@@ -84,6 +84,27 @@ def test_rows_are_those_of_every_size(name):
         np.testing.assert_allclose(row["examples"].nll, nll, rtol=1e-4)
 
 
+def test_a_network_of_several_predictions_in_a_pass_is_an_ensemble():
+    model = ss.models.build(
+        "resnet_dnn_18", num_classes=3, width=4, stages=(1,), ensemble="mimo"
+    )
+    variables = model.init(KEY, jnp.zeros((1, 4, 4, 3)))
+    (row,) = evaluate(
+        model,
+        variables,
+        (IMAGES, LABELS),
+        key=KEY,
+        prepare=prepare,
+        batch_size=16,
+        num_replicates=0,
+    )
+    assert row["num_samples"] == 4
+    logits = np.float64(model.apply(variables, prepare(IMAGES)))
+    mean = scipy.special.softmax(logits, -1).mean(0)
+    nll = -np.log(mean[np.arange(40), LABELS]).mean()
+    assert row["nll"] == pytest.approx(nll, rel=1e-5)
+
+
 def test_members_are_a_deep_ensemble_and_themselves():
     kernels = [KERNEL, KERNEL[:, ::-1]]
     logits = lambda kernel, x: x.reshape(len(x), -1) @ kernel

@@ -76,6 +76,7 @@ def frequency(
             **network.about,
             "frequency": _in_units_of_pi(row["frequency"]),
             **{name: row[name] for name in SCORES},
+            "num_samples": row["num_samples"] * network.model.num_predictions,
         }
         for row in partial.rows
     ]

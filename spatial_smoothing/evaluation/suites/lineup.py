@@ -22,7 +22,6 @@ from spatial_smoothing.evaluation.suites.settings import (
     label,
     recipe,
 )
-from spatial_smoothing.models.network import Network
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import random_bits, sharding
 
@@ -214,10 +213,5 @@ def _about(name: Ensemble, runs: Sequence[Run]) -> Row:
         "dataset": runs[0].source.name,
         "run": ", ".join(run.name for run in members),
         "num_members": len(name.members),
-        "num_samples": len(name.members) * name.num_samples * _predictions(model),
+        "num_samples": len(name.members) * name.num_samples * model.num_predictions,
     }
-
-
-def _predictions(model: Network) -> int:
-    """Returns the number of predictions of one pass."""
-    return 1 if model.ensemble is None else model.ensemble_size
