@@ -136,6 +136,8 @@ def to_pytorch(
         some are missing, left over or misshapen.
     """
     model = _built(name, num_classes=num_classes, stem=stem, **overrides)
+    if model.ensemble is not None:
+        raise _without_names(name, model)
     abstract = _abstract_variables(model)
     layout = _layout(model, abstract, naming=naming)
     values = flax.traverse_util.flatten_dict(dict(variables), sep="/")
@@ -159,7 +161,17 @@ def _built(name: str, **options) -> Network:
             f"{name} is for {model.task}, and there are PyTorch names for networks "
             "that classify images only"
         )
+    # Masks are no variables: such a network can start from the weights of another one.
+    if model.ensemble not in (None, "masksembles"):
+        raise _without_names(name, model)
     return model
+
+
+def _without_names(name: str, model: Network) -> ValueError:
+    return ValueError(
+        f"{name} has the ensemble {model.ensemble!r}, and there are PyTorch names for "
+        "networks that make one prediction in a pass only"
+    )
 
 
 def _arrays(state_dict: Mapping[str, Any]) -> StateDict:

@@ -54,6 +54,18 @@ def test_smoothing_and_dropout_take_the_same_weights():
     assert_same(convert(state, name="resnet_mcdo_smoothing_18"), convert(state))
 
 
+def test_ensembles_of_one_pass_have_no_pytorch_names():
+    variables = convert(small_state())
+    for ensemble in ("batch", "packed", "mimo"):
+        with pytest.raises(ValueError, match=f"has the ensemble '{ensemble}', and"):
+            convert(small_state(), ensemble=ensemble)
+    # Masks are no variables, but without them the network would be another one.
+    with pytest.raises(ValueError, match="has the ensemble 'masksembles', and"):
+        ss.convert.to_pytorch(
+            "resnet_dnn_18", variables, num_classes=10, ensemble="masksembles"
+        )
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "net.model."])
 def test_the_prefixes_of_wrappers_are_dropped(prefix):
     state = small_state()
