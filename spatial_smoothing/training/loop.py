@@ -286,11 +286,13 @@ class _Epochs:
         images = count / steps_of_epoch
         if self._counts_pixels:
             images = self._images / self.steps_per_epoch
+        # All pixels so far may be void.
+        some = max(count, 1.0)
         return {
             "epoch": self.of(step),
             "step": step,
-            "train_loss": loss / count,
-            "train_accuracy": correct / count,
+            "train_loss": loss / some,
+            "train_accuracy": correct / some,
             "learning_rate": float(self._schedule(step - 1)),
             **self._times.record(images),
         }

@@ -63,9 +63,9 @@ class Log:
         Args:
           record: `epoch` and `step`, counted from 1; `train_loss` in nats and
             `train_accuracy` in [0, 1], means over the examples of the epoch as they
-            were trained on; `learning_rate`; where this start made steps of the epoch,
-            `images_per_second`, `data_ms` and `compute_ms`; and the scores of
-            `Monitoring.evaluate`.
+            were trained on, 0 if all pixels so far are void; `learning_rate`; where
+            this start made steps of the epoch, `images_per_second`, `data_ms` and
+            `compute_ms`; and the scores of `Monitoring.evaluate`.
         """
 
     def close(self) -> None:

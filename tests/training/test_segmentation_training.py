@@ -104,6 +104,15 @@ def test_interrupted_it_ends_bit_by_bit_the_same(data, straight, tmp_path):
     assert_equal(state, straight[0])
 
 
+def test_a_beginning_without_a_class_is_no_mistake(data):
+    """The first record is made after one step."""
+    log, void = Recorder(), np.full_like(data.labels, VOID)
+    log.progress = log.epoch
+    state = fit(sets.single_images(data.images, void), epochs=1, log=log)
+    assert int(state.step) == 3
+    assert {record["train_loss"] for record in log.records} == {0.0}
+
+
 def test_two_devices_agree_with_one(data, straight):
     state = fit(data, mesh=sharding.mesh(2))
     jax.tree.map(
