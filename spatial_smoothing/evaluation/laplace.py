@@ -25,6 +25,7 @@ from spatial_smoothing.metrics.feature_confidences import LastLayer
 
 # Prior precisions of which the one with the largest marginal likelihood is chosen.
 PRECISIONS = tuple(float(p) for p in np.logspace(-4, 4, 81))
+_PART = 2**14  # features that are summed up at once
 
 
 @flax.struct.dataclass
@@ -54,7 +55,8 @@ class Posterior:
         Returns:
           f32[B, K].
         """
-        along = jnp.dot(with_one(features), self.feature_vectors, precision="highest")
+        extended = jnp.pad(features, ((0, 0), (0, 1)), constant_values=1)
+        along = jnp.dot(extended, self.feature_vectors, precision="highest")
         # Variance along each pair of eigenvectors, f32[D + 1, K].
         products = self.feature_values[:, None] * self.class_values[None]
         inverse = 1 / (products + self.precision)
@@ -81,17 +83,24 @@ def fit(
       last: The last layer as it was trained.
       precisions: Prior precisions to choose from, above 0.
     """
-    extended = np.float64(with_one(features))
     weights = np.concatenate([last.kernel, np.asarray(last.bias)[None]]).astype(float)
-    log_probs = np.asarray(jax.nn.log_softmax(extended @ weights), float)
-    probs = np.exp(log_probs)
-    count = len(labels)
-    of_features = extended.T @ extended
-    of_classes = np.diag(probs.mean(0)) - probs.T @ probs / count
+    log_likelihood, of_features, of_classes = 0.0, 0.0, 0.0
+    # Part by part: in float64 with a 1 behind them, all features are thrice as large.
+    for start in range(0, len(labels), _PART):
+        part = np.float64(features[start : start + _PART])
+        extended = np.pad(part, ((0, 0), (0, 1)), constant_values=1)
+        logits = extended @ weights
+        logits -= logits.max(-1, keepdims=True)
+        log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        probs = np.exp(log_probs)
+        of_labels = log_probs[np.arange(len(part)), labels[start : start + _PART]]
+        log_likelihood = log_likelihood + of_labels.sum()
+        of_features = of_features + extended.T @ extended
+        of_classes = of_classes + np.diag(probs.sum(0)) - probs.T @ probs
+    of_classes = of_classes / len(labels)
     a, feature_vectors = np.linalg.eigh(of_features)
     b, class_vectors = np.linalg.eigh(of_classes)
     a, b = np.maximum(a, 0), np.maximum(b, 0)  # rounding may leave them below
-    log_likelihood = log_probs[np.arange(count), labels].sum()
     evidence = [
         log_marginal_likelihood(
             log_likelihood, weights, np.outer(a, b), precision=precision
@@ -150,8 +159,3 @@ def network(model: nn.Module) -> ApplyFunction:
     return ApplyFunction(
         apply, f"{type(model).__name__} with last-layer Laplace", stochastic=False
     )
-
-
-def with_one(features: Any) -> Any:
-    """Returns features f[n, D] with a 1 behind them, f[n, D + 1]."""
-    return jnp.pad(features, ((0, 0), (0, 1)), constant_values=1)

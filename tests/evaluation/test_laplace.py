@@ -43,6 +43,17 @@ def evidence(precision):
     return log_probs[np.arange(N), LABELS].sum() + log_prior + log_volume
 
 
+def test_features_are_summed_up_part_by_part(monkeypatch):
+    whole = laplace.fit(FEATURES, LABELS, LAST)
+    monkeypatch.setattr(laplace, "_PART", 7)
+    parts = laplace.fit(FEATURES, LABELS, LAST)
+    assert parts.precision == whole.precision
+    queries = RNG.normal(size=(3, D)).astype(np.float32)
+    np.testing.assert_allclose(
+        parts.variances(queries), whole.variances(queries), rtol=1e-5
+    )
+
+
 def test_the_precision_has_the_largest_marginal_likelihood():
     choices = (0.01, 0.1, 0.5, 1.0, 2.0, 10.0, 100.0)
     found = laplace.fit(FEATURES, LABELS, LAST, precisions=choices)
