@@ -73,12 +73,12 @@ def export(
     return unfinished.rename(out)
 
 
-def load_exported(path: epath.PathLike, *, batch_size: int = 256) -> Predictor:
+def load_exported(path: epath.PathLike, *, batch_size: int | None = None) -> Predictor:
     """Loads what `export` wrote; its images must be uint8.
 
     Args:
       path: Directory that `export` has made.
-      batch_size: Number of images at once.
+      batch_size: Number of images at once; None for 256, and for segmentation 4.
 
     Raises:
       ValueError: if there is none, or it is damaged.

@@ -41,7 +41,7 @@ def load_predictor(
     workdir: epath.PathLike,
     *,
     num_samples: int = 50,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     chunk: int | None = None,
 ) -> Predictor:
     """Loads the newest good checkpoint of a run, ready to predict.
@@ -50,10 +50,9 @@ def load_predictor(
       workdir: Workdir of the run.
       num_samples: Number of Monte Carlo dropout samples, at least 1; a network without
         dropout makes one pass whatever this says.
-      batch_size: Number of images at once.
+      batch_size: Number of images at once; None for 256, and for segmentation 4.
       chunk: Number of samples computed at once; None for what suits the device, as in
-        `ensembles.mc_logits`. Memory grows with batch_size * chunk; for segmentation,
-        a batch_size of a few images is enough.
+        `ensembles.mc_logits`. Memory grows with batch_size * chunk.
 
     Raises:
       ValueError: if there is no run or checkpoint, or for unusable numbers.

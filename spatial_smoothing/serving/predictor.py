@@ -25,7 +25,8 @@ class Prediction(NamedTuple):
         every pixel.
       entropy: f32[B] or f32[B, H, W], of `probs`, in nats: the total uncertainty.
       mutual_information: f32[B] or f32[B, H, W], the part of `entropy` that is
-        disagreement between samples, in nats; 0 for a network without dropout.
+        disagreement between predictions, in nats; 0 for a network that makes a single
+        one: without dropout, and not several in a pass.
     """
 
     probs: np.ndarray
@@ -74,13 +75,18 @@ class Description:
         return (*height_and_width(self.image_size), 3)
 
 
+# Number of images at once, by task: maps of pixels take more memory than classes.
+_BATCH_SIZES = {"classification": 256, "segmentation": 4}
+
+
 class Predictor:
     """Predicts any number of images, compiled for a few batch sizes only.
 
     Args:
       predict: (u8 or f32 [B, H, W, 3], u32[] seed) -> the fields of `Prediction`.
       description: What is predicted, and from what; kept as an attribute.
-      batch_size: Number of images at once. Fewer are padded to the next power of two.
+      batch_size: Number of images at once; None for 256, and for segmentation 4. Fewer
+        are padded to the next power of two.
       dtypes: Types of images that `predict` takes.
     """
 
@@ -89,9 +95,11 @@ class Predictor:
         predict: Callable[[np.ndarray, np.ndarray], dict[str, jax.Array]],
         description: Description,
         *,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         dtypes: Sequence[str] = ("uint8", "float32"),
     ):
+        if batch_size is None:
+            batch_size = _BATCH_SIZES[description.task]
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.description = description

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -133,6 +134,12 @@ def test_batches_of_many_sizes_are_compiled_for_few():
             predictor(images, seed=2).probs, np.arange(count) + 2
         )
     assert set(seen) == {1, 2, 4, 6}
+    # Of maps of pixels, few are made at once.
+    for task, largest in (("classification", 16), ("segmentation", 4)):
+        seen.clear()
+        several = Predictor(predict, dataclasses.replace(about, task=task))
+        several(np.zeros((10, 2, 2, 3), np.uint8))
+        assert max(seen) == largest
 
 
 def test_warming_up_compiles_what_later_calls_need():
