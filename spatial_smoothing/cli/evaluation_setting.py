@@ -36,7 +36,7 @@ def load_setting(
         download=evaluate_flags.DOWNLOAD.value,
     )
     reassessed = evaluate_flags.REAL_LABELS.value
-    uses_held_out = not {"ensemble", "ood"}.isdisjoint(chosen)
+    uses_held_out = not {"ensemble", "laplace", "ood"}.isdisjoint(chosen)
     # Temperatures and prediction sets are fitted with one label each, on all of the
     # run's classes.
     has_own_labels = labelled is None and not reassessed

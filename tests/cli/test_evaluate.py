@@ -12,7 +12,9 @@ from small_runs import prepare, run
 from spatial_smoothing import report
 from spatial_smoothing.cli import evaluate as command
 from spatial_smoothing.cli import evaluate_flags, suite_choice
+from spatial_smoothing.cli.evaluation_setting import load_setting
 from spatial_smoothing.evaluation import suites
+from spatial_smoothing.runs import workdirs
 
 MODELS = {
     "a": "resnet_mcdo_smoothing_18",
@@ -88,6 +90,19 @@ def test_held_out_images_are_loaded_for_those_who_use_them(home, tmp_path):
     code, _, err = evaluate(home, *one)
     assert code == 2
     assert "-train." in err
+
+
+def test_suites_that_fit_temperatures_have_held_out_images(home, monkeypatch):
+    """Rows of a suite do not depend on the suites that are evaluated beside it."""
+    monkeypatch.setenv("SPATIAL_SMOOTHING_CACHE", str(home / "cache"))
+    command.FLAGS.unparse_flags()
+    command.FLAGS(["evaluate.py"])
+    runs = [workdirs.load(home / "a")]
+    for name in ("ensemble", "laplace", "ood", "fourier"):
+        monkeypatch.setattr(suites.ood_sets, "load", lambda *_, **__: None)
+        monkeypatch.setattr(suites.ood_sets, "parse", lambda name: name)
+        setting = load_setting(runs, home / "out", [name], None)
+        assert (setting.held_out is not None) == (name != "fourier")
 
 
 MISTAKES = {
