@@ -193,6 +193,11 @@ class SegmentationNetwork(Network):
                 f"spectral_bound {self.spectral_bound} is for classifiers, and "
                 f"{type(self).__name__} classifies pixels; leave it out"
             )
+        if self.smoothing[-1]:
+            raise ValueError(
+                f"smoothing {tuple(self.smoothing)} must end with 0: no subsampling "
+                "follows the last level of the encoder"
+            )
         self._check_dropout_of_stages()
         layers = layers_lib.bind(
             self,

@@ -247,6 +247,8 @@ def test_unusable_images_and_halves_are_explained():
         model.apply(variables, images()[0])
     with pytest.raises(ValueError, match="unknown half"):
         model.apply(variables, images(), half="first")
+    with pytest.raises(ValueError, match=r"smoothing \(1, 1, 1\) must end with 0"):
+        model.clone(smoothing=(1, 1, 1)).apply(variables, images())
     with pytest.raises(ValueError, match="unet is for segmentation"):
         ss.convert.from_pytorch("unet", {}, num_classes=3)
 
