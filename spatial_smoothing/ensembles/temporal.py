@@ -123,34 +123,6 @@ def smooth_mixtures(frames: Mixture, *, past: int = 5, decay: float = 0.8) -> Mi
     return functools.reduce(operator.add, windows)
 
 
-def smooth_windows(
-    log_probs: jax.Array, frame_mask: jax.Array, *, decay: float = 0.8
-) -> jax.Array:
-    """Smooths the last frame of each of B windows, some of which begin late.
-
-    A video has no frames before its first one: the weights of those that there are sum
-    to one.
-
-    Args:
-      log_probs: f[B, T, ..., K], log-probabilities of the frames of each window, the
-        oldest first.
-      frame_mask: bool[B, T], False for frames that there are not. The last one of each
-        window is there.
-      decay: Decay of the weights per frame, at least 0.
-
-    Returns:
-      f32[B, ..., K], log of the smoothed probabilities of the last frames.
-    """
-    state = init_log_state(log_probs[:, 0])
-    smoothed = log_probs[:, 0]
-    for frame in range(log_probs.shape[1]):
-        is_there = frame_mask[:, frame]
-        state, smoothed = log_update(state, log_probs[:, frame], ~is_there, decay=decay)
-        # A window begins after the last of the frames that are not there.
-        state = forget(state, ~is_there)
-    return smoothed
-
-
 @flax.struct.dataclass
 class LogState:
     """What has been seen of B streams, on the scale of logarithms.

@@ -210,11 +210,4 @@ def test_windows_begin_where_their_videos_do():
     nll = -np.log(np.asarray(smooth)[..., 0]).sum()
     np.testing.assert_allclose(scored.total.nll, nll, rtol=1e-5)
     assert scored.images.count.tolist() == [H * W]
-    windows = np.stack([step.image for step in found], 1)
-    log_probs = jax.nn.log_softmax(
-        network(VARIABLES, prepare(np.float32(windows)), None)
-    )
-    mask = next(Windows().windows(2, past=3))["frame_mask"]
-    last = temporal.smooth_windows(log_probs, mask, decay=DECAY)[0]
-    np.testing.assert_allclose(jnp.exp(last), smooth, rtol=1e-5, atol=1e-7)
     assert len(scored.histogram) == histograms.NUM_BINS

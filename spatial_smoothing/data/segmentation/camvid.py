@@ -31,7 +31,6 @@ from spatial_smoothing.data.segmentation.sets import SegmentationDataset
 from spatial_smoothing.runtime import paths
 
 SIZE = (360, 480)
-SPLIT_SIZES = {"train": 367, "val": 101, "test": 233}
 # Class -> the colours of the names that it is made of. The first is shown in pictures.
 CLASSES: dict[str, tuple[tuple[int, int, int], ...]] = {
     "sky": ((128, 128, 128),),
