@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from spatial_smoothing.cli.config_fields import FIELDS
+from spatial_smoothing.cli.config_fields import FIELDS, OPTIONAL
 
 _HELP = {"--help", "-h", "-help", "--helpshort", "--helpfull"}
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "True or False"}
@@ -119,12 +119,16 @@ def _unknown_flag(name: str, flag_values: flags.FlagValues) -> str:
 
 def _unknown_field(argv: Sequence[str]) -> str:
     """Says which field of a config there is not; "" if all are there."""
-    for argument in argv:
-        match = re.match(r"--?(?:no)?config\.([^=]*)", argument)
-        if match and match[1] not in FIELDS:
-            close = difflib.get_close_matches(match[1], FIELDS, n=1, cutoff=0.5)
+    matches = [re.match(r"--?(?:no)?config\.([^=]*)", argument) for argument in argv]
+    names = [match[1] for match in matches if match]
+    for name in names:
+        if name not in FIELDS:
+            close = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            return f"unknown config field {match[1]!r}; {hint}--help lists them"
+            return f"unknown config field {name!r}; {hint}--help lists them"
+    for name in names:
+        if name in OPTIONAL:
+            return f"the config has no field {name!r}; add it to a config file"
     return ""
 
 

@@ -182,8 +182,8 @@ FIELDS = {
     "max_to_keep": _whole(1),
     "shard_state": Field(bool),
 }
-# Fields with these names need not be there.
-_OPTIONAL = {"conv_bias"}
+# Fields that a config has only where its file defines them.
+OPTIONAL = frozenset({"conv_bias"})
 # What helps after the description of a field that was refused.
 _REMEDIES = {
     "epochs": "without a step there is nothing to save, and evaluate.py scores a run "
@@ -205,7 +205,7 @@ def read(config: Mapping[str, Any]) -> dict[str, Any]:
     for name in config:
         if name not in FIELDS:
             raise unknown("config field", name, FIELDS)
-    if missing := [name for name in FIELDS.keys() - _OPTIONAL if name not in config]:
+    if missing := [name for name in FIELDS.keys() - OPTIONAL if name not in config]:
         raise ValueError(
             f"the config lacks {', '.join(sorted(missing))}; get_config() should begin "
             "with that of spatial_smoothing.configs.common"

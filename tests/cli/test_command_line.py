@@ -114,6 +114,7 @@ MISTAKES = {
     "--config.head=gab": "unknown head 'gab'; did you mean 'gap'? choices: gap, bn_gap",
     "--config.sed=1": "unknown config field 'sed'; did you mean 'seed'?",
     "--config.seed.x=1": "unknown config field 'seed.x'; did you mean 'seed'?",
+    "--config.conv_bias=True": "the config has no field 'conv_bias'; add it to a",
     "--config.epochs": "--config.epochs needs a value, as in --config.epochs=VALUE",
     # Flags.
     "--profile=-1": "--profile must be a whole number of at least 0, got -1",
