@@ -73,9 +73,6 @@ SINCE = {
     "repetition": None,
     "batch_repetitions": None,
     "spectral_bound": None,
-    "mask": None,
-    "dropout_placement": None,
-    "stage_rates": None,
 }
 # What the data set tells, which a run keeps; see `Source.facts`.
 _FACTS = ("class_names", "image_size", "mean", "std", "in_memory", "palette")
