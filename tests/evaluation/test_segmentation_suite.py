@@ -139,6 +139,7 @@ def test_the_report_shows_methods_classes_and_pictures(plain, tmp_path):
     [
         ({"form": "sream"}, "unknown form 'sream'; did you mean 'stream'"),
         ({"past": -1}, "past must be at least 0"),
+        ({"past": 3}, "past 3 is for form=window; a stream smooths over all frames"),
         ({"num_pictures": -1}, "num_pictures must be at least 0"),
     ],
 )

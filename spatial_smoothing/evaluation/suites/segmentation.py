@@ -42,6 +42,7 @@ FORMS = ("stream", "window")
 # What the network of MC dropout without its dropout is called.
 MEAN_NETWORK = "Mean network"
 _STRIP = 7  # frames before the last one in pictures over time
+_PAST = 5  # frames of a window before the labelled one, by default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,11 @@ class _Time:
             raise unknown("form", self.form, FORMS)
         # It raises ValueError if one of the two is out of range.
         temporal_lib.importance(past=self.past, decay=self.decay)
+        if self.form == "stream" and self.past != _PAST:
+            raise ValueError(
+                f"past {self.past} is for form=window; a stream smooths over all "
+                "frames so far"
+            )
 
 
 def segmentation(
@@ -72,7 +78,7 @@ def segmentation(
     *,
     sizes: tuple[int, ...] = SIZES,
     form: str = "stream",
-    past: int = 5,
+    past: int = _PAST,
     decay: float = 0.8,
     num_pictures: int = 3,
     speed: bool = True,
