@@ -113,8 +113,9 @@ def predict_images(paths: list[str]) -> None:
         for label in np.argsort(-probs, kind="stable")[: _TOP.value]:
             print(f"  {100 * probs[label]:5.1f} %  {about.class_names[label]}")
         between = ""
-        if about.num_samples > 1:
-            between = f", of which {information:.3f} between samples"
+        if about.num_samples * about.num_predictions > 1:
+            kind = "samples" if about.num_predictions == 1 else "predictions"
+            between = f", of which {information:.3f} between {kind}"
         print(f"  entropy {entropy:.3f} nats{between}")
 
 
@@ -167,7 +168,10 @@ def _resizing(about: serving.Description) -> str:
 
 def _samples(about: serving.Description) -> str:
     plural = "" if about.num_samples == 1 else "s"
-    return f"{about.num_samples} sample{plural}"
+    text = f"{about.num_samples} sample{plural}"
+    if about.num_predictions > 1:
+        text += f" of {about.num_predictions} predictions"
+    return text
 
 
 def check_flags(paths: list[str]) -> None:

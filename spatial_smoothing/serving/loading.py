@@ -88,6 +88,7 @@ def describe(run: workdirs.Run, *, num_samples: int) -> Description:
         or class_names(source.name, data_dir=run.config.get("data_dir")),
         task=source.task,
         palette=source.palette,
+        num_predictions=run.model.num_predictions,
     )
 
 

@@ -55,6 +55,8 @@ class Description:
         each pixel.
       palette: Colours of the classes in pictures, K times (red, green, blue) in 0 to
         255; None for classification.
+      num_predictions: Number of predictions of one pass: above 1 for networks that have
+        an `ensemble`.
     """
 
     model: str
@@ -68,6 +70,7 @@ class Description:
     resize: int | None = None
     task: str = "classification"
     palette: Sequence[Sequence[int]] | None = None
+    num_predictions: int = 1
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -43,6 +43,21 @@ def test_prints_classes_and_uncertainty(workdir, tmp_path):
     assert lines[7] == f"{grey} {changes}"
 
 
+def test_tells_how_much_predictions_of_one_pass_disagree(tmp_path, capsys):
+    fields = {"ensemble": "mimo", "ensemble_size": 3}
+    workdir = write_run(tmp_path / "mimo", model="resnet_dnn_18", **fields)
+    image = save(tmp_path / "image.png", IMAGES[0])
+    command.FLAGS.unparse_flags()
+    arguments = ["predict.py", f"--workdir={workdir}", str(image)]
+    command.predict(command_line.parse(arguments, command.FLAGS, positional=True))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "resnet_dnn_18 on shapes, 1 sample of 3 predictions"
+    result = serving.load_predictor(workdir)(IMAGES)
+    assert lines[-1].endswith(
+        f"of which {result.mutual_information[0]:.3f} between predictions"
+    )
+
+
 MISTAKES = [
     (["x.png"], "give either --workdir=DIR or --exported=DIR"),
     (["--workdir=x", "--exported=y", "x.png"], "give either --workdir=DIR or --export"),
