@@ -141,3 +141,7 @@ def test_a_network_of_several_predictions_is_refused():
     for suite in (suites.variance, suites.fourier):
         with pytest.raises(ValueError, match="feature maps of one prediction"):
             suite([several], setting())
+    # Before a suite that is evaluated first has computed anything.
+    for name in ("variance", "fourier"):
+        with pytest.raises(ValueError, match=f"the suite {name} looks at"):
+            suites.SUITES[name].check([several], setting(), blocks=True)

@@ -1,5 +1,7 @@
 """The index of evaluations: name -> `Suite`, its function and its options."""
 
+import functools
+
 from spatial_smoothing.evaluation.suites import ood_sets
 from spatial_smoothing.evaluation.suites.comparison import (
     check_comparison,
@@ -32,6 +34,7 @@ from spatial_smoothing.evaluation.suites.settings import (
     held_out,
     label,
 )
+from spatial_smoothing.evaluation.suites.subjects import check as check_subject
 
 __all__ = [
     "SUITES",
@@ -173,6 +176,7 @@ SUITES = {
             "image": "Number of the image whose maps are drawn, from 0, in the split.",
         },
         for_one_run=True,
+        check=functools.partial(check_subject, suite="variance"),
     ),
     "fourier": Suite(
         fourier,
@@ -182,6 +186,7 @@ SUITES = {
             "clip": "Whether amplitudes below one count as one.",
         },
         for_one_run=True,
+        check=functools.partial(check_subject, suite="fourier"),
     ),
     "frequency": Suite(
         frequency,
