@@ -6,12 +6,12 @@ This trains deterministic and MC-dropout networks, with and without smoothing, b
 recipe of `configs/cifar100.py`, evaluates ensembles of up to 50 samples and draws them
 together with the paper's values. Two scales are for CPUs, and do not draw the paper's
 values: `--scale=medium` trains a narrow ResNet-18 on 10,000 images of CIFAR-100 until
-it fits them, about 15 minutes a run on one core; `--scale=small` trains a narrow,
-shallow network for 6 epochs. The same command continues where it was interrupted, and
-`--minutes=M` interrupts it: a training that is not finished continues from its
-checkpoint, and the scores of a run that is finished are kept as a small file beside the
-figures, so that its workdir is not needed again. Ablations are another command:
-`python -m benchmarks.ablations`.
+it fits them, which takes 12 to 15 minutes a run on one core, and its evaluation 5 more;
+`--scale=small` trains a narrow, shallow network for 6 epochs. The same command
+continues where it was interrupted, and `--minutes=M` interrupts it: a training that is
+not finished continues from its checkpoint, and the scores of a run that is finished are
+kept as a small file beside the figures, so that its workdir is not needed again.
+Ablations are another command: `python -m benchmarks.ablations`.
 """
 
 import argparse

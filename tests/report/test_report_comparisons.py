@@ -2,6 +2,7 @@ from report_rows import cells, demo, head, make_row, pair
 
 from spatial_smoothing.report import comparisons
 from spatial_smoothing.report.tables import differences
+from spatial_smoothing.runs import labels
 
 
 def difference(**values):
@@ -106,3 +107,8 @@ def test_differences_of_means_count_their_runs():
     table = differences.differences_table([of_two])
     assert head(table) == ["Difference", "N", "Runs", "NLL"]
     assert cells(table) == [["2", "−0.050* [−0.070, −0.030]"]]
+
+
+def test_reports_pair_models_by_the_name_that_runs_give_them():
+    # Two constants, because reports know no runs, and runs start without reports.
+    assert comparisons.SMOOTHED == labels.SMOOTHED
