@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks import commands as processes
 from benchmarks.commands import ROOT
-from benchmarks.reproduce import Execute
+from benchmarks.run_files import Execute
 
 _PAIR = "resnet_mcdo_18,resnet_mcdo_smoothing_18"
 # Suites of `benchmarks.run` -> seconds, most of which compile. The other suites time

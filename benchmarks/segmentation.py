@@ -17,16 +17,9 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks import commands as processes
+from benchmarks import run_files
 from benchmarks.commands import ROOT
-from benchmarks.reproduce import (
-    Clock,
-    Execute,
-    Run,
-    comparison,
-    keep,
-    make_runs,
-    plan,
-)
+from benchmarks.run_files import Evaluation, Execute, Run
 
 NAME = "moving_shapes"
 MODELS = ("unet_mcdo", "unet_mcdo_smoothing")
@@ -59,16 +52,15 @@ def training(run: Run, scale: str) -> list[str]:
     return [*script, *config, "--config.checkpoint_every=1"]
 
 
-def evaluation(run: Run, *, num_samples: int) -> list[str]:
-    """Returns the command that evaluates a trained network.
+def evaluation(*, num_samples: int) -> Evaluation:
+    """Returns what each run is evaluated by.
 
     Args:
-      run: The run.
       num_samples: Largest number of dropout samples of a frame.
     """
-    samples = f"--num_samples={num_samples}"
     # Speeds are measured on a machine that does nothing else.
-    return ["evaluate.py", f"--workdir={run.workdir}", samples, "--nospeed"]
+    arguments = (f"--num_samples={num_samples}", "--nospeed")
+    return Evaluation(("segmentation",), arguments)
 
 
 def main(argv: Sequence[str] | None = None, *, execute: Execute | None = None) -> int:
@@ -79,24 +71,31 @@ def main(argv: Sequence[str] | None = None, *, execute: Execute | None = None) -
     results = (given.output or ROOT / "results" / NAME).absolute()
     names = {str(results / "runs"): "runs", str(folder): "runs"}
     seeds = [int(seed) for seed in given.seeds.split(",")]
-    runs = plan(MODELS, seeds, runs=folder, results=results)
-    code = make_runs(
+    runs = run_files.plan(
+        [MODELS],
+        seeds,
+        runs=folder,
+        results=results,
+        evaluations=[evaluation(num_samples=given.num_samples)],
+    )
+    code = run_files.make_runs(
         runs,
         train=lambda run: training(run, given.scale),
-        evaluate=lambda run: evaluation(run, num_samples=given.num_samples),
         names=names,
-        clock=Clock(given.minutes),
+        clock=run_files.Clock(given.minutes),
         texts=_TEXTS[:1],
         execute=execute,
     )
     scores = [run.scores for run in runs if run.is_kept]
     if code or not scores:
         return code
-    command = comparison(scores, folder / "report", published=False)
+    command = run_files.comparison(scores, folder / "report", published=False)
     print(" ".join(command), flush=True)
     if code := execute(command, seconds=None):
         return code
-    keep(folder / "report", results, names=names, texts=_TEXTS, figures=_FIGURES)
+    run_files.keep(
+        folder / "report", results, names=names, texts=_TEXTS, figures=_FIGURES
+    )
     print(f"results of {len(scores)} of {len(runs)} runs: {results}")
     return 0
 

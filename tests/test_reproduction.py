@@ -3,7 +3,7 @@ import pathlib
 
 import pytest
 
-from benchmarks import reproduce
+from benchmarks import reproduce, run_files
 from configs import cifar100
 
 
@@ -33,8 +33,12 @@ class Recorder:
                 else f"{option['--workdir']}/evaluation"
             )
             folder.mkdir(parents=True, exist_ok=True)
-            for name in (*reproduce._TEXTS, *reproduce._FIGURES, "examples.npz"):
-                (folder / name).write_text(json.dumps([str(folder)]))
+            for name in (*run_files.TEXTS, *reproduce._FIGURES, "examples.npz"):
+                path = folder / name
+                rows = json.loads(path.read_text())["rows"] if path.exists() else []
+                suites = option.get("--suite", "ensemble").split(",")
+                rows += [{"suite": suite, "run": str(folder)} for suite in suites]
+                path.write_text(json.dumps({"rows": rows}))
         return code
 
     @property
@@ -70,22 +74,26 @@ def names(*seeds, models=reproduce.MODELS):
 def test_every_run_is_trained_then_evaluated_then_all_are_compared(scale, tmp_path):
     code, done = reproduced(tmp_path, scale=scale)
     assert code == 0
-    assert done.scripts == ["train.py", "evaluate.py"] * 8 + ["evaluate.py"]
-    for name, train, evaluate in zip(
-        names(1, 2), done.commands[:-1:2], done.commands[1:-1:2], strict=True
-    ):
+    analyses = reproduce.SCALES[scale].analyses
+    one = ["train.py", "evaluate.py", *["evaluate.py"] * len(analyses)]
+    assert done.scripts == one * 8 + ["evaluate.py"]
+    for number, name in enumerate(names(1, 2)):
+        first = number * len(one)
+        train, evaluate, *others = done.commands[first : first + len(one)]
         workdir = f"--workdir={tmp_path / 'runs' / name}"
         assert train[1:3] == ["--config=configs/cifar100.py", workdir]
         assert {"--config.data_dir=/data", f"--config.seed={name[-1]}"} <= set(train)
         assert evaluate[1:] == [workdir, "--data_dir=/data", "--num_samples=50"]
+        for analysis, command in zip(analyses, others, strict=True):
+            assert command[1:] == [workdir, "--data_dir=/data", *analysis.arguments]
     assert ("--published" in done.commands[-1]) == (scale == "full")
     compared = done.commands[-1][1].removeprefix("--compare=").split(",")
     assert compared == [str(tmp_path / "runs" / name) for name in names(1, 2)]
-    assert done.limits == [None] * 17
+    assert set(done.limits) == {None}
 
 
 def test_the_full_scale_is_the_recipe_of_the_paper():
-    _, fields = reproduce.SCALES["full"]
+    fields = reproduce.SCALES["full"].fields
     # How often it is evaluated and saved changes nothing that is trained.
     assert fields.keys() == {"eval_every", "checkpoint_every"}
     config = cifar100.get_config()
@@ -100,7 +108,7 @@ def test_what_is_finished_is_kept_as_a_small_file_and_not_done_again(tmp_path):
     kept = tmp_path / "results" / "runs"
     assert sorted(p.name for p in kept.iterdir()) == sorted(names(1)[:3])
     for folder in kept.iterdir():
-        assert {path.name for path in folder.iterdir()} == set(reproduce._TEXTS)
+        assert {path.name for path in folder.iterdir()} == set(run_files.TEXTS)
         assert str(tmp_path) not in (folder / "metrics.json").read_text()
     # Another machine has the results, and not the workdirs.
     (tmp_path / "runs").rename(tmp_path / "gone")
@@ -122,6 +130,34 @@ def test_an_evaluation_that_is_there_is_not_made_again(tmp_path):
     # train.py knows by itself that it is finished.
     assert recorder.scripts == ["train.py", "evaluate.py"]
     assert recorder.commands[-1][1].startswith("--compare=")
+
+
+def test_only_the_analyses_that_are_missing_are_made(tmp_path):
+    workdir = tmp_path / "runs" / "resnet_mcdo_18-seed1"
+    for arguments in ([], [reproduce.ANALYSES[1].arguments[0]]):
+        Recorder()(
+            ["evaluate.py", f"--workdir={workdir}", *arguments],
+            seconds=None,
+        )
+    # What was kept before there were analyses is not all that is asked for.
+    kept = tmp_path / "results" / "runs" / "resnet_mcdo_18-seed1"
+    run_files.keep(workdir / "evaluation", kept, names={})
+    only = ("--models=resnet_mcdo_18",)
+    _, done = reproduced(tmp_path, *only, scale="medium", seeds="1")
+    assert done.scripts == ["train.py", "evaluate.py", "evaluate.py"]
+    assert done.commands[1][3] == reproduce.ANALYSES[0].arguments[0]
+    rows = json.loads((kept / "metrics.json").read_text())["rows"]
+    assert {row["suite"] for row in rows} == {
+        "ensemble",
+        *(suite for analysis in reproduce.ANALYSES for suite in analysis.suites),
+    }
+    _, done = reproduced(tmp_path, *only, scale="medium", seeds="1")
+    assert done.scripts == ["evaluate.py"]
+
+
+@pytest.mark.parametrize("analysis", reproduce.ANALYSES)
+def test_analyses_name_the_suites_whose_rows_they_make(analysis):
+    assert analysis.arguments[0] == f"--suite={','.join(analysis.suites)}"
 
 
 def test_a_training_whose_time_is_over_is_no_error(tmp_path, capsys):
@@ -152,9 +188,14 @@ def test_runs_in_another_type_are_other_runs(tmp_path):
 def test_small_files_of_a_report_are_kept_without_paths_of_the_machine(tmp_path):
     report, results = tmp_path / "report", tmp_path / "results"
     report.mkdir()
-    kept = {*reproduce._TEXTS, *reproduce._FIGURES}
+    kept = {*run_files.TEXTS, *reproduce._FIGURES}
     for name in {*kept, "examples.npz", "time.png"}:
         (report / name).write_text("/home/me/runs/resnet-seed1")
-    reproduce.keep(report, results, names={"/home/me/runs": "runs"})
+    run_files.keep(
+        report,
+        results,
+        names={"/home/me/runs": "runs"},
+        figures=reproduce._FIGURES,
+    )
     assert {path.name for path in results.iterdir()} == kept
     assert (results / "metrics.csv").read_text() == "runs/resnet-seed1"

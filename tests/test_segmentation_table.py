@@ -20,7 +20,8 @@ class Recorder:
             )
             folder.mkdir(parents=True, exist_ok=True)
             for name in ("metrics.json", "segmentation.csv", "segmentation.png"):
-                (folder / name).write_text(json.dumps([str(folder)]))
+                row = {"suite": "segmentation", "run": str(folder)}
+                (folder / name).write_text(json.dumps({"rows": [row]}))
         return 0
 
 
@@ -47,7 +48,8 @@ def test_the_table_is_made_once_and_continues(tmp_path):
     names = {path.name for path in (tmp_path / "results").iterdir()}
     assert names == {"metrics.json", "segmentation.csv", "segmentation.png", "runs"}
     kept = tmp_path / "results" / "runs" / "unet_mcdo-seed2" / "metrics.json"
-    assert json.loads(kept.read_text()) == ["runs/unet_mcdo-seed2/evaluation"]
+    (row,) = json.loads(kept.read_text())["rows"]
+    assert row["run"] == "runs/unet_mcdo-seed2/evaluation"
     # What is kept is not made again, with its workdir or without.
     again = made(tmp_path)
     assert [command[0] for command in again] == ["evaluate.py"]
