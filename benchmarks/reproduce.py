@@ -16,13 +16,14 @@ Ablations are another command: `python -m benchmarks.ablations`.
 
 import argparse
 import dataclasses
+import json
 import pathlib
 import signal
 import sys
 from collections.abc import Sequence
 
 from benchmarks import commands as processes
-from benchmarks import run_files
+from benchmarks import run_files, statement_page, statements
 from benchmarks.commands import ROOT
 from benchmarks.run_files import Evaluation, Execute, Run
 
@@ -199,6 +200,11 @@ def main(argv: Sequence[str] | None = None, *, execute: Execute | None = None) -
     if code := execute(command, seconds=None):
         return code
     run_files.keep(folder / "report", results, names=names, figures=_FIGURES)
+    if SCALES[given.scale].analyses:
+        content = json.loads((results / "metrics.json").read_text())
+        found = statements.Scores(content["rows"], content.get("differences", ()))
+        text = statement_page.text(statements.findings(found), found)
+        statement_page.write(results / "README.md", text)
     print(f"results of {len(scores)} of {len(runs)} runs: {results}")
     return 0
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks import rival_findings
+from benchmarks import markdown, rival_findings
 from benchmarks.rival_findings import SCORES
 from benchmarks.rival_methods import METHODS, SCALES
 from spatial_smoothing.cli import config_files
@@ -177,7 +177,7 @@ def _table(
             on = fronts.get((row["label"], row["num_samples"]), ())
             cells.append(", ".join(on) or "–")
         lines.append(cells)
-    return _markdown(heads, lines)
+    return markdown.table(heads, lines)
 
 
 def _changes_table(rows: Sequence[Row]) -> str:
@@ -197,7 +197,7 @@ def _changes_table(rows: Sequence[Row]) -> str:
             )
             cells.append(f"{mean:+z.{digits}f} ({ends})")
         lines.append(cells)
-    return _markdown(heads, lines) if lines else "No seed has a run of both yet."
+    return markdown.table(heads, lines) if lines else "No seed has a run of both yet."
 
 
 def _score(row: Row, key: str) -> str:
@@ -208,8 +208,3 @@ def _score(row: Row, key: str) -> str:
         return mean
     low, high = (f"{column(key).scale * end:.{digits}f}" for end in ends)
     return f"{mean} ({low} to {high})"
-
-
-def _markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    every = [heads, ["---"] * len(heads), *lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in every)

@@ -7,6 +7,23 @@ from benchmarks import reproduce, run_files
 from configs import cifar100
 
 
+def made_up(suite, run):
+    """A row with what pages are made of."""
+    numbers = ("nll", "accuracy", "ece", "border_nll", "top_mean", "mean_nll")
+    others = ("mean_error", "relative_variance", "high_delta")
+    row = dict.fromkeys((*numbers, *others), 0.5)
+    return {"suite": suite, "run": run, "label": "A network", "num_samples": 1, **row}
+
+
+def rows_of(folder):
+    """Rows of an evaluated workdir, or of a folder that is kept."""
+    paths = [
+        pathlib.Path(folder, *names, "metrics.json") for names in ([], ["evaluation"])
+    ]
+    found = [path for path in paths if path.exists()]
+    return json.loads(found[0].read_text())["rows"] if found else []
+
+
 class Recorder:
     """Runs nothing: writes what the commands would, and remembers them.
 
@@ -33,12 +50,15 @@ class Recorder:
                 else f"{option['--workdir']}/evaluation"
             )
             folder.mkdir(parents=True, exist_ok=True)
-            for name in (*run_files.TEXTS, *reproduce._FIGURES, "examples.npz"):
-                path = folder / name
-                rows = json.loads(path.read_text())["rows"] if path.exists() else []
+            if "--compare" in option:
+                compared = option["--compare"].split(",")
+                rows = [row for each in compared for row in rows_of(each)]
+            else:
+                rows = rows_of(option["--workdir"])
                 suites = option.get("--suite", "ensemble").split(",")
-                rows += [{"suite": suite, "run": str(folder)} for suite in suites]
-                path.write_text(json.dumps({"rows": rows}))
+                rows += [made_up(suite, option["--workdir"]) for suite in suites]
+            for name in (*run_files.TEXTS, *reproduce._FIGURES, "examples.npz"):
+                (folder / name).write_text(json.dumps({"rows": rows}))
         return code
 
     @property
