@@ -63,7 +63,8 @@ class Scale:
     Attributes:
       name: Name of the folder of the results.
       fields: Fields of the config that it changes.
-      analyses: What the networks are evaluated by after `--suite=ensemble`.
+      analyses: What the first pair of networks is evaluated by after
+        `--suite=ensemble`.
     """
 
     name: str
@@ -138,11 +139,12 @@ def training(
 
 
 def evaluations(
-    scale: str, *, data_dir: str | None, num_samples: int
+    model: str, scale: str, *, data_dir: str | None, num_samples: int
 ) -> list[Evaluation]:
-    """Returns what each run is evaluated by, the scores of ensembles first.
+    """Returns what runs of a network are evaluated by, the scores of ensembles first.
 
     Args:
+      model: Name of the network.
       scale: Scale, a key of `SCALES`.
       data_dir: Directory of TFDS; None for that of the training.
       num_samples: Largest number of Monte Carlo dropout samples of an ensemble.
@@ -151,7 +153,7 @@ def evaluations(
     ensemble = Evaluation(("ensemble",), (f"--num_samples={num_samples}",))
     return [
         dataclasses.replace(each, arguments=(*where, *each.arguments))
-        for each in (ensemble, *SCALES[scale].analyses)
+        for each in (ensemble, *(SCALES[scale].analyses if model in PAIRS[0] else ()))
     ]
 
 
@@ -176,8 +178,8 @@ def main(argv: Sequence[str] | None = None, *, execute: Execute | None = None) -
         [int(seed) for seed in given.seeds.split(",")],
         runs=folder,
         results=results,
-        evaluations=evaluations(
-            given.scale, data_dir=given.data_dir, num_samples=given.num_samples
+        evaluations=lambda model: evaluations(
+            model, given.scale, data_dir=given.data_dir, num_samples=given.num_samples
         ),
         dtype=given.dtype,
     )

@@ -82,7 +82,7 @@ def plan(
     *,
     runs: pathlib.Path,
     results: pathlib.Path,
-    evaluations: Sequence[Evaluation],
+    evaluations: Callable[[str], Sequence[Evaluation]],
     dtype: str | None = None,
 ) -> list[Run]:
     """Returns the runs, group by group, and those of one seed together.
@@ -93,7 +93,7 @@ def plan(
       seeds: Seeds that each network is trained with.
       runs: Directory of the workdirs, `MODEL-seedS`, and of `report/`.
       results: Directory of the results.
-      evaluations: What each run is evaluated by.
+      evaluations: Returns what runs of a network are evaluated by, given its name.
       dtype: Type in which the networks compute, which is part of the names; None for
         that of the config, float32.
     """
@@ -105,7 +105,13 @@ def plan(
         for model in group
     ]
     return [
-        Run(model, seed, runs / name, results / "runs" / name, tuple(evaluations))
+        Run(
+            model,
+            seed,
+            runs / name,
+            results / "runs" / name,
+            tuple(evaluations(model)),
+        )
         for model, seed, name in names
     ]
 

@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None, *, execute: Execute | None = None) -
         seeds,
         runs=folder,
         results=results,
-        evaluations=[evaluation(num_samples=given.num_samples)],
+        evaluations=lambda _: [evaluation(num_samples=given.num_samples)],
     )
     code = run_files.make_runs(
         runs,
