@@ -1,4 +1,4 @@
-"""Interrupted trainings of rivals end bit by bit as those that were not interrupted."""
+"""Trainings of rivals: interrupted ones, and those on several devices."""
 
 import functools
 import shutil
@@ -26,7 +26,7 @@ NETWORKS = {
 }
 
 
-def fit(fields, step_options, *, folder):
+def fit(fields, step_options, *, folder, devices=1):
     """Trains two epochs of two steps, with a checkpoint after the first step, too."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (15, 8, 8, 3)).astype(np.uint8)
@@ -46,20 +46,38 @@ def fit(fields, step_options, *, folder):
                 seed=1,
                 step_options=step_options,
             ),
-            placement=training.Placement(sharding.mesh(1)),
+            placement=training.Placement(sharding.mesh(devices)),
             saving=training.Saving(checkpoints, every_minutes=1e-9),
         )
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_interrupted_runs_end_bit_by_bit_the_same(name, tmp_path):
+@pytest.fixture(scope="module", params=NETWORKS)
+def trained(request, tmp_path_factory):
+    """The name of a network, the folder of its checkpoints, and its last state."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return request.param, folder, fit(*NETWORKS[request.param], folder=folder)
+
+
+def test_two_devices_agree_with_one(trained, tmp_path):
+    name, _, alone = trained
+    together = fit(*NETWORKS[name], folder=tmp_path, devices=2)
+    assert len(jax.tree.leaves(together.variables)[0].sharding.device_set) == 2
+    # Sums are added in another order, and four steps enlarge the difference.
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4),
+        together.variables,
+        alone.variables,
+    )
+
+
+def test_interrupted_runs_end_bit_by_bit_the_same(trained):
     """The run continues in the middle of its first epoch."""
-    straight = fit(*NETWORKS[name], folder=tmp_path)
-    first, *others = saved_steps(tmp_path)
+    name, folder, straight = trained
+    first, *others = saved_steps(folder)
     assert (first, others[-1]) == (1, 4)
     for step in others:  # as if the process had ended after the first step
-        shutil.rmtree(tmp_path / str(step))
-    continued = fit(*NETWORKS[name], folder=tmp_path)
+        shutil.rmtree(folder / str(step))
+    continued = fit(*NETWORKS[name], folder=folder)
     assert int(continued.step) == 4
     # Parameters, statistics, their averages, and the optimiser.
     jax.tree.map(np.testing.assert_array_equal, continued, straight)
