@@ -116,7 +116,8 @@ def _number(key: str, value: float, *, sign: str = "") -> str:
 
 def _comparisons(findings: Sequence[Finding]) -> str:
     """Returns the table of all comparisons."""
-    heads = ["", "what", "without, before", "with, behind", "difference", "verdict"]
+    sides = ("without, before", "with, behind")
+    heads = ["", "what", "seeds", *sides, "difference", "verdict"]
     lines = [
         [str(finding.number), *_comparison(each)]
         for finding in findings
@@ -134,6 +135,7 @@ def _comparison(each: Comparison) -> list[str]:
     kind = "seeds " if each.interval is None else ""
     return [
         f"{each.name} ({unit})" if unit else each.name,
+        ", ".join(map(str, each.before)),
         *(_spread(each.key, values) for values in (each.before, each.after)),
         f"{mean} ({kind}{low} to {high})",
         each.verdict,

@@ -212,8 +212,8 @@ def test_the_page_has_means_and_ranges_in_units():
         "42.00 (41.00 to 43.00) | 10.00 (10.00 to 10.00) |"
     ) in text
     assert (
-        "| 6 | mean of the largest eigenvalues | 8.5 (8.0 to 9.0) | 4.8 (4.5 to 5.0) | "
-        "-3.8 (seeds -4.0 to -3.5) | agrees |"
+        "| 6 | mean of the largest eigenvalues | 0, 1 | 8.5 (8.0 to 9.0) | "
+        "4.8 (4.5 to 5.0) | -3.8 (seeds -4.0 to -3.5) | agrees |"
     ) in text
     assert "| 5 | the loss landscape is flatter | not evaluated yet |" in text
 
