@@ -6,7 +6,8 @@ This trains deterministic and MC-dropout networks, with and without smoothing, b
 recipe of `configs/cifar100.py`, evaluates ensembles of up to 50 samples and draws them
 together with the paper's values. Two scales are for CPUs, and do not draw the paper's
 values: `--scale=medium` trains a narrow ResNet-18 on 10,000 images of CIFAR-100 until
-it fits them, which takes 12 to 15 minutes a run on one core, and its evaluation 5 more;
+it fits them, which takes 12 to 15 minutes a run on one core, evaluates it by the
+analyses of the paper, too, and writes what was found beside the paper's statements;
 `--scale=small` trains a narrow, shallow network for 6 epochs. The same command
 continues where it was interrupted, and `--minutes=M` interrupts it: a training that is
 not finished continues from its checkpoint, and the scores of a run that is finished are
@@ -34,26 +35,35 @@ PAIRS = (
     ("resnet_dnn_18", "resnet_dnn_smoothing_18"),
 )
 MODELS = tuple(model for pair in PAIRS for model in pair)
-# Analyses of trained networks. They see fewer images than their suites do without these
-# flags, so that one run takes about ten minutes of one CPU core.
-ANALYSES = (
-    Evaluation(
-        ("variance", "fourier", "frequency", "landscape", "hessian"),
+
+
+def _analysis(*suites: str, flags: Sequence[str]) -> Evaluation:
+    """Returns the call of `evaluate.py` for some suites."""
+    common = ("--num_samples=10", "--num_replicates=0")
+    return Evaluation(suites, (f"--suite={','.join(suites)}", *common, *flags))
+
+
+# The analyses see fewer images than their suites do without these flags, so that one
+# run takes about ten minutes of one CPU core.
+_FLATNESS = ("--landscape_images=512", "--density_batches=2")
+# Network -> what it is evaluated by after `--suite=ensemble`. The statements of the
+# paper that analyses decide are of MC dropout. How flat the other pair is tells whether
+# that follows from how well the networks fit.
+ANALYSES = {
+    **dict.fromkeys(
+        PAIRS[0],
         (
-            "--suite=variance,fourier,frequency,landscape,hessian",
-            *("--num_samples=10", "--num_replicates=0"),
-            *("--landscape_images=512", "--density_batches=2"),
-            "--frequency_images=1000",
+            _analysis(
+                *("variance", "fourier", "frequency", "landscape", "hessian"),
+                flags=(*_FLATNESS, "--frequency_images=1000"),
+            ),
+            _analysis(
+                "corruption", flags=("--sizes=1,2,10", "--corruption_images=500")
+            ),
         ),
     ),
-    Evaluation(
-        ("corruption",),
-        (
-            *("--suite=corruption", "--num_samples=10", "--sizes=1,2,10"),
-            *("--num_replicates=0", "--corruption_images=500"),
-        ),
-    ),
-)
+    **dict.fromkeys(PAIRS[1], (_analysis("landscape", "hessian", flags=_FLATNESS),)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +73,12 @@ class Scale:
     Attributes:
       name: Name of the folder of the results.
       fields: Fields of the config that it changes.
-      analyses: What the first pair of networks is evaluated by after
-        `--suite=ensemble`.
+      has_analyses: Whether networks are evaluated by `ANALYSES`, too.
     """
 
     name: str
     fields: dict[str, str]
-    analyses: tuple[Evaluation, ...] = ()
+    has_analyses: bool = False
 
 
 SCALES = {
@@ -90,7 +99,7 @@ SCALES = {
             "eval_every": "31",
             "checkpoint_every": "10",
         },
-        ANALYSES,
+        has_analyses=True,
     ),
     "small": Scale(
         "cifar100_small",
@@ -151,9 +160,10 @@ def evaluations(
     """
     where = () if data_dir is None else (f"--data_dir={data_dir}",)
     ensemble = Evaluation(("ensemble",), (f"--num_samples={num_samples}",))
+    others = ANALYSES.get(model, ()) if SCALES[scale].has_analyses else ()
     return [
         dataclasses.replace(each, arguments=(*where, *each.arguments))
-        for each in (ensemble, *(SCALES[scale].analyses if model in PAIRS[0] else ()))
+        for each in (ensemble, *others)
     ]
 
 
@@ -202,7 +212,7 @@ def main(argv: Sequence[str] | None = None, *, execute: Execute | None = None) -
     if code := execute(command, seconds=None):
         return code
     run_files.keep(folder / "report", results, names=names, figures=_FIGURES)
-    if SCALES[given.scale].analyses:
+    if SCALES[given.scale].has_analyses:
         content = json.loads((results / "metrics.json").read_text())
         found = statements.Scores(content["rows"], content.get("differences", ()))
         text = statement_page.text(statements.findings(found), found)

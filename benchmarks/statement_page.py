@@ -56,8 +56,15 @@ def text(findings: Sequence[Finding], scores: Scores) -> str:
         "With smoothing minus without, or behind a smoothing layer minus before it. An "
         "interval is the 95 % one of a paired bootstrap over the test images; where "
         "there is none, the lowest and the highest seed are given.",
-        _comparisons(findings),
+        _comparisons([(f.number, each) for f in findings for each in f.comparisons]),
     ]
+    others = [(f.number, each) for f in findings for each in f.others]
+    if others:
+        sections += [
+            "### The same of the pair without dropout",
+            "This was not part of the rules, and decides nothing.",
+            _comparisons(others),
+        ]
     return "\n\n".join(sections)
 
 
@@ -114,15 +121,11 @@ def _number(key: str, value: float, *, sign: str = "") -> str:
     return f"{about.scale * value:{sign}.{about.digits}f}"
 
 
-def _comparisons(findings: Sequence[Finding]) -> str:
-    """Returns the table of all comparisons."""
+def _comparisons(found: Sequence[tuple[int, Comparison]]) -> str:
+    """Returns a table of comparisons, given with the numbers of their statements."""
     sides = ("without, before", "with, behind")
     heads = ["", "what", "seeds", *sides, "difference", "verdict"]
-    lines = [
-        [str(finding.number), *_comparison(each)]
-        for finding in findings
-        for each in finding.comparisons
-    ]
+    lines = [[str(number), *_comparison(each)] for number, each in found]
     return markdown.table(heads, lines)
 
 

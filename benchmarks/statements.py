@@ -72,11 +72,13 @@ class Finding:
       number: Number of the statement.
       statement: The statement of the paper.
       comparisons: What decides it; empty where the rows have nothing to say.
+      others: What does not: the same of the pair without dropout.
     """
 
     number: int
     statement: str
     comparisons: tuple[Comparison, ...]
+    others: tuple[Comparison, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -174,8 +176,8 @@ def findings(scores: Scores) -> list[Finding]:
         2: _at_every_size(scores, MC, (1, 2, 5, 50)),
         3: _at_every_size(scores, DETERMINISTIC, (1,)),
         4: _corruptions(scores),
-        5: _landscape(scores),
-        6: _one_row(scores, "hessian", "top_mean", "mean of the largest eigenvalues"),
+        5: _landscape(scores, MC),
+        6: _eigenvalues(scores, MC),
         7: _layers(scores, "variance", "relative_variance", "relative variance"),
         8: _layers(
             scores,
@@ -186,8 +188,13 @@ def findings(scores: Scores) -> list[Finding]:
         ),
         9: _noise(scores),
     }
+    others = {
+        5: _landscape(scores, DETERMINISTIC),
+        6: _eigenvalues(scores, DETERMINISTIC),
+    }
     return [
-        Finding(number, text, tuple(compared[number])) for number, text in texts.items()
+        Finding(number, text, tuple(compared[number]), tuple(others.get(number, ())))
+        for number, text in texts.items()
     ]
 
 
@@ -257,9 +264,9 @@ def _corruptions(scores: Scores) -> Iterator[Comparison]:
             )
 
 
-def _landscape(scores: Scores) -> Iterator[Comparison]:
+def _landscape(scores: Scores, pair: tuple[str, str]) -> Iterator[Comparison]:
     rises = []
-    for model in MC:
+    for model in pair:
         border, center = (
             scores.value(model, "landscape", key) for key in ("border_nll", "nll")
         )
@@ -268,8 +275,10 @@ def _landscape(scores: Scores) -> Iterator[Comparison]:
     yield from _compared(name, "border_nll", -1, *rises)
 
 
-def _one_row(scores: Scores, suite: str, key: str, name: str) -> Iterator[Comparison]:
-    yield from _compared(name, key, -1, *(scores.value(m, suite, key) for m in MC))
+def _eigenvalues(scores: Scores, pair: tuple[str, str]) -> Iterator[Comparison]:
+    name, key = "mean of the largest eigenvalues", "top_mean"
+    values = (scores.value(model, "hessian", key) for model in pair)
+    yield from _compared(name, key, -1, *values)
 
 
 def _layers(

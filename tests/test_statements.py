@@ -152,6 +152,21 @@ def test_eigenvalues_are_compared():
     assert found(rows)[6].verdict == AGREES
 
 
+def test_the_pair_without_dropout_decides_nothing_about_flatness():
+    rows = pair("hessian", {"top_mean": ([9.0, 8.0], [5.0, 4.0])})
+    rows += [
+        row(model, "hessian", top_mean=value)
+        for model, value in zip(statements.DETERMINISTIC, (1.0, 2.0), strict=True)
+    ]
+    finding = found(rows)[6]
+    assert finding.verdict == AGREES
+    (other,) = finding.others
+    assert other.differences == [1.0]
+    scores = Scores(rows)
+    text = statement_page.text(statements.findings(scores), scores)
+    assert "| 6 | mean of the largest eigenvalues | 1 | 1.0 | 2.0 | +1.0 (" in text
+
+
 def test_layers_are_compared_with_what_enters_them():
     rows = []
     for stage, after in ((1, 0.5), (2, 2.0)):
