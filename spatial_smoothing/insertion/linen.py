@@ -144,6 +144,11 @@ class WithInsertions(nn.Module):
     holder: nn.Module | Unbound
     insertions: tuple[Insertion, ...]
 
+    @property
+    def wrapped_model(self) -> nn.Module:
+        """The model without insertions, whose `__call__` tells what a call takes."""
+        return _bare(self)
+
     @nn.nowrap
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Calls the model; arguments and result are the model's.

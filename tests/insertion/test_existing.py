@@ -487,3 +487,23 @@ def test_ensembles_and_evaluation_take_a_wrapped_model():
     tallies = evaluation.compile_tallies(predict)(variables, KEY, [batch])
     one, four = ensembles.named(tallies).values()
     assert one.nll != four.nll
+
+
+def test_wrapped_models_are_told_that_they_do_not_train():
+    class Required(nn.Module):
+        """The mode has no default, and dropout of its own is usually off."""
+
+        @nn.compact
+        def __call__(self, x, train, deterministic=True):
+            x = nn.BatchNorm(use_running_average=not train)(nn.Conv(5, (1, 1))(x))
+            x = nn.Dropout(0.5, deterministic=deterministic)(x)
+            return nn.max_pool(x, (8, 8), (8, 8)).mean((1, 2))
+
+    model, wrapped = Required(), add_smoothing(Required())
+    variables = wrapped.init(KEY, IMAGES, train=False)
+    probs = ss.mc_dropout(KEY, wrapped, variables, IMAGES, num_samples=3)
+    assert len(np.unique(probs[:, 0, 0])) == 3  # by the model's own dropout
+    logits = ensembles.as_apply(wrapped)(variables, IMAGES)
+    expected = wrapped.apply(variables, IMAGES, train=False)
+    np.testing.assert_allclose(logits, expected, rtol=1e-6)
+    assert wrapped.wrapped_model == model
