@@ -27,9 +27,12 @@ from spatial_smoothing.cli.compile_batch import compile_batch
 from spatial_smoothing.cli.evaluate_flags import FLAGS
 from spatial_smoothing.cli.evaluation_setting import load_setting
 from spatial_smoothing.cli.suite_choice import (
-    check_number_of_runs,
     check_ood,
     chosen_suites,
+    refusing_members,
+    refusing_networks,
+    show_left_out,
+    without,
 )
 from spatial_smoothing.evaluation import suites
 from spatial_smoothing.runs import locks, workdirs
@@ -59,9 +62,12 @@ def evaluate() -> None:
     folder_names = folders.split("workdir", evaluate_flags.WORKDIR.value)
     task = workdirs.task(folder_names[0])
     chosen = chosen_suites(task=task)
-    given = options.given(suites.SUITES, chosen, FLAGS)
+    options.given(suites.SUITES, chosen, FLAGS)
     runs = [run for path in folder_names for run in workdirs.load_members(path)]
-    check_number_of_runs(runs, chosen)
+    refusing = refusing_members(runs, chosen)
+    chosen = without(chosen, refusing)
+    # Once more: an option of a suite that is left out now would be ignored.
+    given = options.given(suites.SUITES, chosen, FLAGS)
     check_ood(runs[0].config, chosen)
     other_images.check(runs[0].config, chosen, dataset=dataset, real_labels=real_labels)
     trained, labelled = runs, None
@@ -83,9 +89,10 @@ def evaluate() -> None:
             figure_width=evaluate_flags.FIGURE_WIDTH.value,
         )
         setting = load_setting(trained, output, chosen, labelled)
-        for name, suite in chosen.items():
-            if suite.check is not None:
-                suite.check(runs, setting, **given[name])
+        refusing |= refusing_networks(runs, setting, chosen, given)
+        chosen = without(chosen, refusing)
+        given = options.given(suites.SUITES, chosen, FLAGS)
+    show_left_out(refusing)
     processes.check_same({split: setting.dataset.checksum})
     devices.announce()
     run_suites(runs, setting, chosen, given, where=where, beside=beside)

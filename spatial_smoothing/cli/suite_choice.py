@@ -8,6 +8,7 @@ from spatial_smoothing.evaluation import suites
 from spatial_smoothing.lookup import lookup
 from spatial_smoothing.runs import recipes
 from spatial_smoothing.runs.workdirs import Run
+from spatial_smoothing.runtime import processes
 
 # What `--suite` takes in place of a list of all suites.
 ALL = "all"
@@ -58,21 +59,79 @@ def chosen_suites(*, task: str = "classification") -> dict[str, suites.Suite]:
     return chosen
 
 
-def check_number_of_runs(
+def refusing_members(
     runs: Sequence[Run], chosen: Mapping[str, suites.Suite]
-) -> None:
-    """Raises ValueError for members of an ensemble that a suite would refuse later.
+) -> dict[str, str]:
+    """Returns the suites that refuse several runs: name -> the reason.
+
+    Args:
+      runs: The run, or the members of an ensemble.
+      chosen: Name -> suite of those that are to be evaluated.
+    """
+    names = [name for name, suite in chosen.items() if suite.for_one_run]
+    if len(runs) == 1 or not names:
+        return {}
+    those = (
+        f"suites {', '.join(names)} take" if names[1:] else f"suite {names[0]} takes"
+    )
+    reason = f"the {those} one run, got {len(runs)}; evaluate one by one, then "
+    return dict.fromkeys(names, f"{reason}--compare them")
+
+
+def refusing_networks(
+    runs: Sequence[Run],
+    setting: suites.Setting,
+    chosen: Mapping[str, suites.Suite],
+    given: Mapping[str, Mapping[str, Any]],
+) -> dict[str, str]:
+    """Checks all suites, and returns those that refuse the networks: name -> reason.
 
     Args:
       runs: The run, or the members of the ensemble.
-      chosen: Name -> suite of those that are evaluated.
+      setting: What all suites share.
+      chosen: Name -> suite of those that are to be evaluated.
+      given: Name of a suite -> its options.
+
+    Raises:
+      ValueError: for options that a suite cannot use.
     """
-    refusing = [name for name, suite in chosen.items() if suite.for_one_run]
-    if len(runs) > 1 and refusing:
-        raise ValueError(
-            f"the suite {refusing[0]} takes one run, got {len(runs)}; evaluate one by "
-            "one, then --compare them"
-        )
+    found = {}
+    for name, suite in chosen.items():
+        if suite.check is not None:
+            try:
+                suite.check(runs, setting, **given[name])
+            except suites.UnsuitableError as error:
+                found[name] = str(error)
+    return found
+
+
+def without(
+    chosen: Mapping[str, suites.Suite], refusing: Mapping[str, str]
+) -> dict[str, suites.Suite]:
+    """Returns the suites but those that `--suite=all` leaves out.
+
+    Args:
+      chosen: Name -> suite of those that are to be evaluated.
+      refusing: Name of a suite that refuses the runs -> the reason.
+
+    Raises:
+      ValueError: if a suite that refuses was named, or no other suite is left.
+    """
+    left = {name: suite for name, suite in chosen.items() if name not in refusing}
+    if refusing and (evaluate_flags.SUITE.value != [ALL] or not left):
+        raise ValueError(next(iter(refusing.values())))
+    return left
+
+
+def show_left_out(refusing: Mapping[str, str]) -> None:
+    """Prints in one line which suites `--suite=all` leaves out, and why.
+
+    Args:
+      refusing: Name of a suite that refuses the runs -> the reason.
+    """
+    if refusing and processes.is_first():
+        reasons = "; ".join(dict.fromkeys(refusing.values()))
+        print(f"--suite={ALL} leaves out {', '.join(refusing)}: {reasons}")
 
 
 def check_ood(config: Mapping[str, Any], chosen: Collection[str]) -> None:

@@ -1,6 +1,7 @@
 """What evaluate.py keeps, and which mistakes it finds before it computes anything."""
 
 import contextlib
+import fnmatch
 import re
 import shutil
 
@@ -31,6 +32,8 @@ def home(tmp_path_factory):
     for seed, (name, model) in enumerate(MODELS.items()):
         fields = {"seed": seed, "data_dir": str(path / "tfds"), "val_fraction": 0.2}
         write_run(path / name, model=model, dataset="cifar10", mc_stages=[1], **fields)
+    fields["ensemble"] = "batch"
+    write_run(path / "d", model="resnet_dnn_18", dataset="cifar10", **fields)
     return path
 
 
@@ -119,7 +122,16 @@ MISTAKES = {
     ),
     "the suite landscape takes one run, got 2; evaluate one by one, then": (
         "--workdir={home}/a,{home}/b",
+        "--suite=ensemble,landscape",
+    ),
+    "--grid_size is for --suite=landscape, which is not evaluated": (
+        "--workdir={home}/a,{home}/b",
         "--suite=all",
+        "--grid_size=5",
+    ),
+    "the suite laplace is for networks that make one prediction in a pass": (
+        "--workdir={home}/d",
+        "--suite=ensemble,laplace",
     ),
     "--ood is for --suite=ensemble or --suite=ood, which is not evaluated": (
         "--workdir={home}/a",
@@ -174,6 +186,47 @@ def test_all_suites_are_chosen_by_one_word():
         values(["evaluate.py", f"--suite={given}"])
         with pytest.raises(ValueError, match=message):
             command.chosen_suites()
+
+
+@pytest.mark.parametrize(
+    ("workdirs", "left_out", "reasons"),
+    [
+        (
+            "a,b",
+            "landscape, hessian, variance, fourier, frequency",
+            "the suites landscape, hessian, variance, fourier, frequency take one run, "
+            "got 2; evaluate one by one, then --compare them",
+        ),
+        (
+            "d",
+            "ood, laplace, variance, fourier",
+            "the suite ood: ResNet has no features: * the suite laplace is for * makes "
+            "several in a pass; the suite fourier looks at * makes several in a pass",
+        ),
+        ("a", None, None),
+    ],
+)
+def test_all_suites_are_those_that_take_the_runs(
+    workdirs, left_out, reasons, home, tmp_path, monkeypatch, capsys
+):
+    """What is left out is said in one line; the other suites are evaluated."""
+    monkeypatch.setenv("SPATIAL_SMOOTHING_CACHE", str(home / "cache"))
+    evaluated = {}
+    keep = lambda runs, setting, chosen, given, **_: evaluated.update(given)
+    monkeypatch.setattr(command, "run_suites", keep)
+    folders = ",".join(str(home / name) for name in workdirs.split(","))
+    options = ("--suite=all", "--ood=near:shapes", "--sizes=1,2", "--num_samples=2")
+    called(command, f"--workdir={folders}", f"--output={tmp_path}", *options)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "leaves" in line]
+    names = left_out.split(", ") if left_out else []
+    usable = [name for name in suites.SUITES if name not in ("segmentation", *names)]
+    assert list(evaluated) == usable
+    assert evaluated["ensemble"] == {"sizes": (1, 2)}
+    if left_out is None:
+        assert not lines
+    else:
+        (line,) = lines
+        assert fnmatch.fnmatch(line, f"--suite=all leaves out {left_out}: {reasons}")
 
 
 def test_suites_are_those_of_the_task():

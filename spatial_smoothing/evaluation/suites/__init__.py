@@ -30,6 +30,7 @@ from spatial_smoothing.evaluation.suites.segmentation import segmentation
 from spatial_smoothing.evaluation.suites.settings import (
     Setting,
     Suite,
+    UnsuitableError,
     check_list,
     held_out,
     label,
@@ -40,6 +41,7 @@ __all__ = [
     "SUITES",
     "Setting",
     "Suite",
+    "UnsuitableError",
     "check_comparison",
     "check_list",
     "corruption",

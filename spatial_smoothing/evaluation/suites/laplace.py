@@ -25,6 +25,7 @@ from spatial_smoothing.evaluation.suites.lineup import (
 from spatial_smoothing.evaluation.suites.settings import (
     SMOOTHED,
     Setting,
+    UnsuitableError,
     check_members,
 )
 from spatial_smoothing.evaluation.suites.subjects import training_images
@@ -114,8 +115,9 @@ def check(runs: Sequence[Run], setting: Setting, *, num_images: int = 0) -> None
       num_images: Number of training images to fit to; 0 for all.
 
     Raises:
-      ValueError: if the runs are not of one network and data set, or the logits are not
-        those of one dense layer.
+      UnsuitableError: if the logits are not those of one dense layer.
+      ValueError: if the runs are not of one network and data set, or for an unusable
+        batch size or number of images.
     """
     check_members(runs)
     checked_mesh(setting)
@@ -123,12 +125,15 @@ def check(runs: Sequence[Run], setting: Setting, *, num_images: int = 0) -> None
         raise ValueError(f"num_images must be at least 0 (all), got {num_images}")
     model = runs[0].model
     if model.ensemble is not None:
-        raise ValueError(
+        raise UnsuitableError(
             f"the suite laplace is for networks that make one prediction in a pass; "
             f"{runs[0].path} has the ensemble {model.ensemble!r}"
         )
     images = jax.ShapeDtypeStruct((1, *setting.dataset.image_shape), np.float32)
-    last_layer(model, runs[0].variables, images)
+    try:
+        last_layer(model, runs[0].variables, images)
+    except ValueError as error:
+        raise UnsuitableError(f"the suite laplace needs features: {error}") from error
 
 
 def _label(text: str) -> str:

@@ -40,6 +40,7 @@ from spatial_smoothing.evaluation.suites.ood_passes import (
 )
 from spatial_smoothing.evaluation.suites.settings import (
     Setting,
+    UnsuitableError,
     check_list,
     check_members,
 )
@@ -141,9 +142,9 @@ def check(
       num_images: Number of training images that features are compared with; 0 for all.
 
     Raises:
+      UnsuitableError: if features are asked of a network that has none.
       ValueError: if there are no sets, the runs are not of one network and data set, a
-        confidence is unknown, features are asked of a network that has none, or there
-        are no held-out images to choose constants on.
+        confidence is unknown, or there are no held-out images to choose constants on.
     """
     check_members(runs)
     checked_mesh(setting)
@@ -163,7 +164,10 @@ def check(
     if set(confidences) & set(feature_confidences.NAMES):
         run = runs[0]
         images = jax.ShapeDtypeStruct((1, *setting.dataset.image_shape), np.float32)
-        last_layer(run.model, run.variables, images)
+        try:
+            last_layer(run.model, run.variables, images)
+        except ValueError as error:
+            raise UnsuitableError(f"the suite ood: {error}") from error
 
 
 def _ordered(values: Mapping[Confidence, Values]) -> list[Confidence]:

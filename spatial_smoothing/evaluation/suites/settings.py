@@ -32,6 +32,10 @@ _SMOOTHING = frozenset(
 )
 
 
+class UnsuitableError(ValueError):
+    """A suite cannot evaluate networks of this kind, whatever its options say."""
+
+
 class Suite(NamedTuple):
     """An evaluation that `evaluate.py` can run.
 
@@ -41,7 +45,8 @@ class Suite(NamedTuple):
       options: Name of each option -> the text of its flag in the help of evaluate.py.
       for_one_run: Whether the suite refuses the members of an ensemble.
       check: Function of the arguments of `function` that raises ValueError for those
-        that it cannot use; it is called before any suite begins. None for no check.
+        that it cannot use, and UnsuitableError for networks; it is called before any
+        suite begins. None for no check.
       task: Task of the networks that it evaluates, "classification" or "segmentation".
     """
 

@@ -9,7 +9,11 @@ from jax.sharding import Mesh
 
 from spatial_smoothing.data import augment, datasets
 from spatial_smoothing.data.datasets import AnyDataset
-from spatial_smoothing.evaluation.suites.settings import Setting, label
+from spatial_smoothing.evaluation.suites.settings import (
+    Setting,
+    UnsuitableError,
+    label,
+)
 from spatial_smoothing.models.network import Network
 from spatial_smoothing.runs import recipes
 from spatial_smoothing.runs.workdirs import Run
@@ -54,8 +58,8 @@ def subject(runs: Sequence[Run], setting: Setting, *, suite: str) -> Subject:
       suite: Name of the suite, for messages.
 
     Raises:
-      ValueError: for more than one run, a batch that the devices cannot divide, or a
-        network whose feature maps are those of several members.
+      UnsuitableError: for a network whose feature maps are those of several members.
+      ValueError: for more than one run, or a batch that the devices cannot divide.
     """
     if len(runs) != 1:
         raise ValueError(
@@ -64,7 +68,7 @@ def subject(runs: Sequence[Run], setting: Setting, *, suite: str) -> Subject:
         )
     (run,) = runs
     if run.model.ensemble is not None and suite in _OF_MAPS:
-        raise ValueError(
+        raise UnsuitableError(
             f"the suite {suite} looks at the feature maps of one prediction, and the "
             f"ensemble {run.model.ensemble!r} of {run.path} makes several in a pass"
         )
