@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from spatial_smoothing import models
+from spatial_smoothing import models, report
 from spatial_smoothing.data.sources import Dataset
 from spatial_smoothing.evaluation import laplace, suites
 from spatial_smoothing.evaluation.suites import lineup
@@ -84,6 +84,7 @@ def test_variances_are_those_of_the_dense_posterior():
 
 
 CONFIG = {"model": "resnet_dnn_18", "dataset": "shapes", "width": 4, "stages": (1,)}
+ROWS = {"num_samples": 1, "model": "resnet_18", "recipe": "same"}
 IMAGES = RNG.integers(0, 256, (12, 32, 32, 3)).astype(np.uint8)
 
 
@@ -132,6 +133,21 @@ def test_members_have_posteriors_of_their_own():
     assert [row["label"] for row in rows] == labels
     alone = suites.laplace(runs[1:], setting(), num_images=10)
     assert rows[-1]["nll"] == pytest.approx(alone[0]["nll"], rel=1e-5)
+
+
+def test_rows_of_networks_with_dropout_say_that_it_is_off():
+    runs = [run(name, seed, rate=0.3) for seed, name in enumerate("ab")]
+    (plain, *_) = suites.ensemble(runs[:1], setting(num_samples=1))
+    rows = suites.laplace(runs, setting())
+    labels = ["Deep ensemble + Laplace"] * 2 + ["Deterministic + Laplace"] * 2
+    assert [row["label"] for row in rows] == labels
+    smoothed = f"{plain['label']} + smoothing", "Deterministic + Laplace + smoothing"
+    groups = {
+        **{label: [ROWS | {"smoothed": True}] for label in smoothed},
+        **{row["label"]: [ROWS | {"smoothed": False}] for row in (plain, rows[-1])},
+    }
+    pairs = [(label, label.removesuffix(" + smoothing")) for label in smoothed]
+    assert report.smoothing_pairs(groups) == pairs
 
 
 def test_a_network_of_several_predictions_is_refused():

@@ -148,6 +148,29 @@ def test_evaluations_of_an_older_version_are_refused(tmp_path):
         suites.read(tmp_path)
 
 
+def test_older_rows_of_laplace_are_called_as_present_ones(tmp_path):
+    """Their label had the dropout of the network, which no pass of theirs has."""
+    labels = {
+        "MC dropout + Laplace": "Deterministic + Laplace",
+        "MC dropout in stage 4 + Laplace + smoothing": (
+            "Deterministic + Laplace + smoothing"
+        ),
+        "Deep ensemble of MC dropout of channels + Laplace": "Deep ensemble + Laplace",
+        "Deterministic + Laplace": "Deterministic + Laplace",
+    }
+    about = {"split": "test", "num_samples": 1, "suite": "laplace"}
+    rows = [
+        {**about, "label": old, "run": str(number)} for number, old in enumerate(labels)
+    ]
+    rows.append({**rows[0], "suite": "ensemble", "run": "mine"})
+    expected = [*labels.values(), "MC dropout + Laplace"]
+    evaluations = {"laplace": {}, "ensemble": {}}
+    path = evaluated(tmp_path, rows, **WHERE, evaluations=evaluations)
+    assert [found["label"] for found in suites.read(path)[0]] == expected
+    kept, _ = suites.earlier(path / "evaluation", WHERE, without=())
+    assert [found["label"] for found in kept] == expected
+
+
 WHERE = {"runs": [{"workdir": "a", "step": 7}], "split": "test", "config": CONFIG}
 
 

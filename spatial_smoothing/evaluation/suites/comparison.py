@@ -12,7 +12,7 @@ from etils import epath
 
 from spatial_smoothing import report
 from spatial_smoothing.evaluation.rows import Row
-from spatial_smoothing.evaluation.suites.settings import SMOOTHED, recipe
+from spatial_smoothing.evaluation.suites.settings import LAPLACE, SMOOTHED, recipe
 from spatial_smoothing.metrics import Examples
 from spatial_smoothing.runs import workdirs
 from spatial_smoothing.runs.provenance import device_name
@@ -98,7 +98,20 @@ def read(workdir: epath.PathLike) -> tuple[list[Row], dict[str, Any]]:
     rows = load_examples(path.parent, rows)
     if "config" not in where or any("split" not in row for row in rows):
         raise ValueError(f"{path} lacks what is compared; evaluate {workdir} anew")
-    return [_with_device(row, where) for row in rows], where
+    return [_renamed(_with_device(row, where)) for row in rows], where
+
+
+def _renamed(row: Row) -> Row:
+    """Returns a row with the label that the present version gives it.
+
+    Rows of the suite "laplace" were once called after the dropout of their network,
+    which their passes do not have.
+    """
+    before, plus, after = row["label"].partition(LAPLACE)
+    if row.get("suite") != "laplace" or not plus:
+        return row
+    text = "Deep ensemble" if before.startswith("Deep ensemble") else "Deterministic"
+    return {**row, "label": text + plus + after}
 
 
 def _with_device(row: Row, where: Mapping[str, Any]) -> Row:
@@ -220,7 +233,9 @@ def earlier(
     }
     names = _new_names(before["runs"], where["runs"])
     return [
-        {**row, "run": names.get(row["run"], row["run"])} if "run" in row else row
+        _renamed(
+            {**row, "run": names.get(row["run"], row["run"])} if "run" in row else row
+        )
         for row in rows
         if row.get("suite") in kept
     ], kept

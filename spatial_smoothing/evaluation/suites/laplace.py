@@ -23,6 +23,7 @@ from spatial_smoothing.evaluation.suites.lineup import (
     scores_of,
 )
 from spatial_smoothing.evaluation.suites.settings import (
+    LAPLACE,
     SMOOTHED,
     Setting,
     UnsuitableError,
@@ -31,8 +32,6 @@ from spatial_smoothing.evaluation.suites.settings import (
 from spatial_smoothing.evaluation.suites.subjects import training_images
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import progress, sharding
-
-LAPLACE = " + Laplace"
 
 
 def laplace(runs: Sequence[Run], setting: Setting, *, num_images: int = 0) -> list[Row]:
@@ -97,7 +96,7 @@ def laplace(runs: Sequence[Run], setting: Setting, *, num_images: int = 0) -> li
     return [
         {
             **about[name],
-            "label": _label(about[name]["label"]),
+            "label": _label(name, is_smoothed=any(model.smoothing)),
             **rows[name],
             **_precision(name, fitted),
             **({} if flops is None else {"gflops": gflops(name, flops)}),
@@ -136,11 +135,10 @@ def check(runs: Sequence[Run], setting: Setting, *, num_images: int = 0) -> None
         raise UnsuitableError(f"the suite laplace needs features: {error}") from error
 
 
-def _label(text: str) -> str:
-    """Returns a label with Laplace in front of smoothing."""
-    if text.endswith(SMOOTHED):
-        return text.removesuffix(SMOOTHED) + LAPLACE + SMOOTHED
-    return text + LAPLACE
+def _label(name: ensembles.Ensemble, *, is_smoothed: bool) -> str:
+    """Returns what is scored: passes without dropout, whatever the network has."""
+    text = "Deep ensemble" if name.together else "Deterministic"
+    return text + LAPLACE + (SMOOTHED if is_smoothed else "")
 
 
 def _precision(name: ensembles.Ensemble, fitted: Sequence[posteriors.Posterior]) -> Row:

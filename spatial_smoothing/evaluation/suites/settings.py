@@ -24,6 +24,8 @@ from spatial_smoothing.runs.labels import SMOOTHED as SMOOTHED
 from spatial_smoothing.runs.labels import label as label
 from spatial_smoothing.runs.workdirs import FREE, SINCE, Run
 
+# What the label of a row of the suite "laplace" has more than that of its network.
+LAPLACE = " + Laplace"
 # Fields of a config in which seeds of one thing may differ.
 _SEEDS = FREE | {"members", "seed"}
 # Fields that say how a network smooths: those without smoothing have no use for them.
