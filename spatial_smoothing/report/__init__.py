@@ -237,28 +237,31 @@ def check(
     check_writable(epath.Path(output))
 
 
-def read(path: epath.PathLike) -> tuple[list[Row], dict[str, Any]]:
+def read(
+    path: epath.PathLike, *, with_arrays: bool = True
+) -> tuple[list[Row], dict[str, Any]]:
     """The rows, with their arrays, and the provenance of a metrics.json.
 
     Args:
       path: the file.
+      with_arrays: Whether to read the NPZ files beside it, too.
 
     Returns:
       (rows, provenance).
 
     Raises:
       OSError: there is no such file.
-      ValueError: the file is not one that `write` made.
+      ValueError: the file, or one with arrays, is not one that `write` made.
     """
     try:
         record = json.loads(epath.Path(path).read_text())
-        rows, provenance = record["rows"], record["provenance"]
-    except (ValueError, KeyError, TypeError) as error:
+        rows, provenance = list(record["rows"]), dict(record["provenance"])
+        _, others = chapters.split(rows)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"'{path}' is not the metrics.json of a report; write it anew"
         ) from error
-    _, others = chapters.split(rows)
-    for suite, group in others.items():
+    for suite, group in others.items() if with_arrays else ():
         attach_arrays(group, epath.Path(path).with_name(f"{suite}.npz"))
     return rows, provenance
 

@@ -4,6 +4,8 @@ import contextlib
 import csv
 import io
 import os
+import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -73,13 +75,22 @@ def attach_arrays(rows: Sequence[Row], path: epath.Path) -> None:
     Args:
       rows: The rows, in the order in which `npz_bytes` had them.
       path: The file.
+
+    Raises:
+      ValueError: The file is damaged, or has arrays of more rows.
     """
     if not path.exists():
         return
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        for key in arrays.files:
-            index, _, name = key.partition("/")
-            rows[int(index)].setdefault("arrays", {})[name] = arrays[key]
+    damages = EOFError, IndexError, ValueError, zipfile.BadZipFile, zlib.error
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                index, _, name = key.partition("/")
+                rows[int(index)].setdefault("arrays", {})[name] = arrays[key]
+    except damages as error:
+        raise ValueError(
+            f"'{path}' is damaged, or not of the metrics.json beside it; evaluate anew"
+        ) from error
 
 
 def check_writable(output: epath.Path) -> None:

@@ -219,12 +219,14 @@ def print_lines(lines: Sequence[Mapping[str, str]], *, title: str) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    # As `Text`: the name of a workdir may have brackets, which Rich takes for markup.
     result = Table(
-        box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False
+        box=box.SIMPLE_HEAD, title=Text(title), title_justify="left", pad_edge=False
     )
     for index, heading in enumerate(lines[0] if lines else ()):
-        result.add_column(heading, justify="right" if index else "left")
+        result.add_column(Text(heading), justify="right" if index else "left")
     for line in lines:
-        result.add_row(*line.values())
+        result.add_row(*map(Text, line.values()))
     Console().print(result)

@@ -238,6 +238,7 @@ def test_members_that_were_moved_are_known_by_their_fingerprints(tmp_path):
 
 def test_scores_outlive_damaged_examples(earlier, tmp_path):
     (tmp_path / "evaluation" / "examples.npz").write_bytes(b"")
+    (tmp_path / "evaluation" / "hessian.npz").write_bytes(b"")
     rows, _ = earlier(WHERE)
     assert [found["suite"] for found in rows] == ["ensemble", "hessian"]
     (tmp_path / "evaluation" / "metrics.json").unlink()

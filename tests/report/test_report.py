@@ -8,6 +8,7 @@ import pytest
 from report_rows import PROVENANCE, Page, curve, demo, with_intervals, write
 
 from spatial_smoothing import report
+from spatial_smoothing.report.files import npz_bytes
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,40 @@ def test_rows_that_are_none_are_refused(rows, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         write(tmp_path / "new", rows)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"rows": None, "provenance": {}},
+        {"rows": [1], "provenance": {}},
+        {"rows": {"a": 1}, "provenance": {}},
+        {"rows": [{}], "provenance": None},
+    ],
+)
+def test_read_refuses_what_is_no_list_of_rows(record, tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"is not the metrics.json of a report"):
+        report.read(path)
+
+
+def test_read_says_which_arrays_are_damaged(tmp_path):
+    rows = [{"suite": "hessian", "label": "A", "run": "a"}]
+    page = report.write(tmp_path, rows)
+    path = page.with_name("metrics.json")
+    whole = npz_bytes([{"arrays": {"x": np.arange(3000.0)}}])
+    another = npz_bytes([{"arrays": {"x": np.arange(3)}}] * 2)
+    damaged = [whole[: len(whole) // 2], b"", whole[:100] + b"z" * 8 + whole[108:]]
+    for content in (*damaged, another):
+        page.with_name("hessian.npz").write_bytes(content)
+        with pytest.raises(ValueError, match=r"hessian.npz' is damaged, or not of the"):
+            report.read(path)
+        ((row,), _) = report.read(path, with_arrays=False)
+        assert row == rows[0]
+    page.with_name("hessian.npz").write_bytes(whole)
+    ((row,), _) = report.read(path)
+    assert row["arrays"]["x"].shape == (3000,)
 
 
 def test_read_refuses_another_file(tmp_path):

@@ -133,3 +133,16 @@ def test_detection_is_printed_too(capsys, monkeypatch):
     assert ["5", "85.00", "85.00", "85.00", "85.00"] in found
     report.print_rows(demo())
     assert "Out-of-dist" not in capsys.readouterr().out
+
+
+def test_names_with_brackets_are_no_markup(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "150")
+    name = "MC dropout (runs/[lr=0.1] [/b])"
+    rows = [{**scored(name, 1), "run": "[a]"}]
+    about = {"suite": "frequency", "label": name, "num_samples": 1, "accuracy": 0.5}
+    noisy = [{**about, "frequency": 0.1, "run": run} for run in ("x/[a]", "x/[b]")]
+    report.print_rows([*rows, *noisy])
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.count("[lr=0.1] [/b])") == 4
+    assert f"{name} ([a])" in text
+    assert f"{name} ([b])" in text

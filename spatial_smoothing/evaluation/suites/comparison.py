@@ -191,8 +191,9 @@ def earlier(
       ValueError: if the report is of other runs, or of another split, which would be
         lost.
     """
+    path = epath.Path(output) / "metrics.json"
     try:
-        rows, before = report.read(epath.Path(output) / "metrics.json")
+        rows, before = report.read(path, with_arrays=False)
     except (OSError, ValueError):
         return [], {}
     where = report.plain(dict(where))
@@ -222,7 +223,10 @@ def earlier(
     )
     if not same:
         return [], {}
-    with contextlib.suppress(OSError, ValueError):  # the scores are good without
+    # The scores are good without arrays and examples, should these be damaged.
+    with contextlib.suppress(OSError, ValueError):
+        rows, _ = report.read(path)
+    with contextlib.suppress(OSError, ValueError):
         rows = load_examples(output, rows)
     shared = {name: before[name] for name in before.keys() - where.keys()}
     evaluations = shared.pop("evaluations", {})
@@ -244,7 +248,8 @@ def earlier(
 def check_comparison(output: epath.PathLike) -> None:
     """Raises ValueError if a comparison would replace the evaluation of runs."""
     try:
-        _, before = report.read(epath.Path(output) / "metrics.json")
+        path = epath.Path(output) / "metrics.json"
+        _, before = report.read(path, with_arrays=False)
     except (OSError, ValueError):
         return
     if "runs" in before:
