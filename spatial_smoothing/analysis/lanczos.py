@@ -96,10 +96,7 @@ def lanczos(
         basis, vector, alpha, beta = _extend(basis, step, vector, matvec(vector))
         alphas.append(float(alpha))
         betas.append(float(beta))
-        if not np.isfinite(alphas[-1] + betas[-1]):
-            raise FloatingPointError(
-                f"product {step + 1} of Lanczos is not finite; the loss has no Hessian"
-            )
+        _check_finite(alphas[-1] + betas[-1], step=step + 1, method="Lanczos")
         krylov = Krylov(np.array(alphas), np.array(betas), basis)
         # Once the space is exhausted nothing should be left of the next vector. A norm
         # of this size is rounding error; to go on would find eigenvalues that H does
@@ -176,6 +173,9 @@ def power(
     Returns:
       The eigenvalue of largest magnitude, of either sign, among those not found yet.
 
+    Raises:
+      FloatingPointError: if a product is not finite.
+
     Source: Yao et al., PyHessian, 2019; Park & Kim, ICML 2022, appendix C.1.
     """
     found = list(found)
@@ -188,6 +188,7 @@ def power(
         vector = _unit(vector)
         product = matvec(vector)
         trace.append(float(_dot(vector, product)))
+        _check_finite(trace[-1], step=len(trace), method="power iteration")
         vector = _unit(product)
         if len(trace) > 1:
             previous, value = trace[-2:]
@@ -195,6 +196,14 @@ def power(
             if abs(previous - value) / (abs(previous) + 1e-6) < tol:
                 return Power(previous, vector, trace)
     return Power(trace[-1], vector, trace)
+
+
+def _check_finite(value: float, *, step: int, method: str) -> None:
+    """Raises FloatingPointError if a number of a step is infinite or NaN."""
+    if not np.isfinite(value):
+        raise FloatingPointError(
+            f"product {step} of {method} is not finite; the loss has no Hessian"
+        )
 
 
 @jax.jit

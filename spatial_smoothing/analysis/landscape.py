@@ -396,10 +396,12 @@ def curvature(a: np.ndarray, b: np.ndarray, values: np.ndarray) -> tuple[float, 
     Returns:
       The mean of the second derivatives of the function along the two directions, and
       the standard deviation of what it leaves over, which common random numbers keep
-      small.
+      small. Both are NaN where fewer values are known than the function has terms.
     """
     x, y = np.meshgrid(a, b)
     known = np.isfinite(values)
+    if known.sum() < 6:
+        return math.nan, math.nan
     x, y, values = x[known], y[known], values[known]
     terms = np.stack([np.ones_like(x), x, y, x * y, x**2, y**2], axis=-1)
     coefficients = np.linalg.lstsq(terms, values)[0]

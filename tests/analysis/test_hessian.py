@@ -125,6 +125,8 @@ def test_exhausted_subspaces_end_lanczos():
 def test_products_that_are_not_finite_are_an_error():
     with pytest.raises(FloatingPointError, match="product 1 of Lanczos is not finite"):
         lanczos.lanczos(lambda v: v * jnp.nan, jnp.ones(3), num_steps=2)
+    with pytest.raises(FloatingPointError, match="product 1 of power iteration is not"):
+        lanczos.top_eigenvalues(KEY, lambda v: v * jnp.nan, 3, method="power")
 
 
 def test_unusable_requests_are_refused():

@@ -239,6 +239,8 @@ def test_curvature_is_that_of_the_quadratic_function_that_fits():
     assert residual == pytest.approx(0, abs=1e-12)
     noise = np.random.default_rng(0).normal(0, 0.01, values.shape)
     assert landscape.curvature(a, b, values + noise)[1] == pytest.approx(0.01, rel=0.3)
+    values.ravel()[5:] = np.nan  # five values cannot tell six terms
+    assert np.isnan(landscape.curvature(a, b, values)).all()
 
 
 def test_statistics_can_be_estimated_anew(reference, data):

@@ -139,6 +139,22 @@ def test_hessian_continues_and_sums_up(setting):
     np.testing.assert_array_equal(again["arrays"]["nodes"], arrays["nodes"])
 
 
+def test_networks_that_diverged_have_no_hessian(setting):
+    lost = jax.tree.map(lambda leaf: leaf * np.nan, run().variables)
+    lost = run()._replace(variables=lost)
+    message = "suite hessian cannot evaluate runs/a: product 1 of .* may have diverged"
+    with pytest.raises(ValueError, match=message):
+        suites.hessian([lost], setting, num_batches=1, density_batches=0)
+
+
+def test_rows_of_the_hessian_count_the_batches_that_there_are(setting):
+    (row,) = suites.hessian(
+        [run()], setting, num_batches=5, density_batches=9, num_steps=2
+    )
+    assert len(row["arrays"]["eigenvalues"]) == row["num_batches"] == 3
+    assert row["density_batches"] == 3
+
+
 def test_variance_of_each_part(setting):
     rows = suites.variance([run()], setting, num_images=10, num_frames=3, image=2)
     assert [row["tap"] for row in rows] == ["stem", "stage1", "smooth1"]

@@ -102,6 +102,16 @@ def test_landscapes_are_on_one_scale():
     assert first.get_zlim()[1] >= highest
 
 
+def test_a_landscape_without_a_finite_value_has_no_figure(tmp_path):
+    lost = analysis_rows.landscape(PLAIN)
+    lost["arrays"]["nll"][:] = np.nan
+    lost["nll"] = np.nan
+    report.write(tmp_path, [lost])
+    assert not list(tmp_path.glob("*.png"))
+    report.write(tmp_path, [lost, analysis_rows.landscape(SMOOTH)])
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
 def test_many_landscapes_stand_in_lines_of_three():
     models = [analysis_rows.landscape(f"model {number}") for number in range(4)]
     figure = landscape.contour_figure(models)

@@ -55,10 +55,11 @@ def hessian(
       num_steps: Number of Lanczos steps for each random vector, at least 1.
 
     Returns:
-      One row: `top_mean`, `top_median` and `top_90`, a quantile, of the largest
-      eigenvalue of a mini-batch; `negative` and `positive_mean`, which
-      `analysis.hessian.proportions` describes; of the density `largest`, `smallest` and
-      `trace`. In "arrays" the values themselves and both densities.
+      One row: `num_batches` and `density_batches`, how many there were; `top_mean`,
+      `top_median` and `top_90`, a quantile, of the largest eigenvalue of a mini-batch;
+      `negative` and `positive_mean`, which `analysis.hessian.proportions` describes; of
+      the density `largest`, `smallest` and `trace`. In "arrays" the values themselves
+      and both densities.
 
     Raises:
       ValueError: for more than one run, or unusable numbers.
@@ -80,9 +81,15 @@ def hessian(
         about = {"images": images.checksum(), **options}
     partial = setting.partial("hessian", runs, about)
     keys = jax.random.split(random_bits.key(setting.seed))
-    _find_eigenvalues(keys[0], network, data[:num_batches], partial, options)
-    if density_batches:
-        _find_density(keys[1], network, data[:density_batches], partial, options)
+    try:
+        _find_eigenvalues(keys[0], network, data[:num_batches], partial, options)
+        if density_batches:
+            _find_density(keys[1], network, data[:density_batches], partial, options)
+    except FloatingPointError as error:
+        raise ValueError(
+            f"the suite hessian cannot evaluate {runs[0].path}: {error}; its training "
+            "may have diverged"
+        ) from error
     size = analysis.num_parameters(network.variables)
     return [
         {
@@ -91,6 +98,9 @@ def hessian(
             "num_examples": images.num_examples,
             "batch_size": setting.batch_size,
             **options,
+            # Of few training images there are fewer batches than were asked for.
+            "num_batches": min(num_batches, len(data)),
+            "density_batches": min(density_batches, len(data)),
             "num_parameters": size,
             **_summary(partial, size),
         }

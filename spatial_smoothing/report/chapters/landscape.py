@@ -130,7 +130,11 @@ def _ticks(rows: Sequence[Row]) -> np.ndarray:
 
 def _pictures(rows: Sequence[Row], _: Looks) -> dict[str, Picture]:
     """The figures, whose colours show the NLL and not the models."""
-    rows = [row for row in rows if row.get("arrays")]
+    rows = [
+        row
+        for row in rows
+        if row.get("arrays") and np.isfinite(row["arrays"]["nll"]).any()
+    ]
     if not rows:
         return {}
     values = "; ".join(
