@@ -123,9 +123,10 @@ def _column(place: str, features: Any, kind: type, wanted: str) -> str:
 
 
 def _version(splits: Any, label: str, split: str) -> list[Any]:
-    """Returns the files that hold the rows of a split, whose names have a hash."""
+    """Returns the files that hold the rows of a split: new ones are read anew."""
     rows = splits[split]
-    files = sorted(str(file["filename"]) for file in rows.cache_files)
+    names = sorted(str(file["filename"]) for file in rows.cache_files)
+    files = [[name, *paths.stamp(paths.absolute(name))] for name in names]
     return [files, rows.num_rows, label, split]
 
 

@@ -53,14 +53,14 @@ def open_npz(place: str) -> ImageSet:
         )
     size = sizes.pop()
     is_square = not sizes and len({*size}) == 1 and len(size) == 2
-    stat = path.stat()
+    stamp = paths.stamp(path)
     return ImageSet(
         name=str(path),
         class_names=class_names,
         splits=tuple(images),
         image_size=size[0] if is_square else None,
         open=functools.partial(_open, path, images),
-        version=lambda split: [str(path), split, stat.length, stat.mtime],
+        version=lambda split: [str(path), split, *stamp],
     )
 
 

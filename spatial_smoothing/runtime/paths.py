@@ -42,6 +42,24 @@ def is_same(path: epath.PathLike, other: epath.PathLike) -> bool:
     return os.path.realpath(path) == os.path.realpath(other)
 
 
+def stamp(path: epath.Path) -> list[int]:
+    """Returns the size of a file and the time of its last change, as values for JSON.
+
+    Args:
+      path: A file, local or remote.
+
+    Returns:
+      Bytes, and nanoseconds; seconds where it is remote.
+    """
+    # Of local files epath tells whole seconds only, and a script may write a file, read
+    # it and write it again within one.
+    if is_remote(path):
+        stat = path.stat()
+        return [stat.length, stat.mtime]
+    stat = os.stat(path)
+    return [stat.st_size, stat.st_mtime_ns]
+
+
 def write_text(path: epath.Path, text: str) -> None:
     """Writes a file in one piece: under a temporary name, which is then changed.
 

@@ -3,13 +3,19 @@
 import io
 import json
 import sys
+import types
 
 import numpy as np
 import PIL.Image
 import pytest
 from prepared_sets import write
 
-from spatial_smoothing.data import described_sets, sources, statistics
+from spatial_smoothing.data import (
+    described_sets,
+    huggingface,
+    sources,
+    statistics,
+)
 from spatial_smoothing.data.images.pipeline import EncodedDataset
 
 RNG = np.random.default_rng(0)
@@ -105,6 +111,16 @@ def test_npz_of_several_splits(tmp_path):
     np.testing.assert_array_equal(sources.load(name, "test").images, test)
 
 
+def test_npz_that_is_written_anew_at_once_is_read_anew(tmp_path):
+    labels = np.arange(2)
+    for level in (0, 51):
+        pixels = np.full((2, 4, 4, 3), level, np.uint8)
+        name = npz(tmp_path / "a.npz", train_images=pixels, train_labels=labels)
+        source = sources.source(name)
+        assert source.mean == (level / 255,) * 3
+        assert sources.load_source(source, "train").images.max() == level
+
+
 def test_given_mean_and_std_are_taken():
     given = {"mean": (0.1, 0.2, 0.3), "std": [0.4, 0.5, 0.6]}
     source = sources.source("cifar10", **given)
@@ -171,6 +187,17 @@ def test_without_the_library_of_hugging_face(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ValueError, match=r"pip install 'spatial-smoothing\[hf\]'"):
         sources.source("hf:mnist")
+
+
+def test_rows_of_hugging_face_that_are_saved_anew_are_read_anew(tmp_path):
+    rows = types.SimpleNamespace(
+        num_rows=3, cache_files=[{"filename": tmp_path / "data.arrow"}]
+    )
+    versions = []
+    for content in (b"before", b"after."):
+        (tmp_path / "data.arrow").write_bytes(content)
+        versions.append(huggingface._version({"train": rows}, "label", "train"))
+    assert versions[0] != versions[1]
 
 
 @pytest.mark.filterwarnings("ignore")  # the library and what it needs warn

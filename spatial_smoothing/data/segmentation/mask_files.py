@@ -231,11 +231,7 @@ _VERSION = 1  # raise when images or masks are decoded in another way
 def _version(frames: FileFrames, rows: Sequence[int]) -> list[object]:
     """Returns names, sizes and times of the files: new ones are read anew."""
     files = [path for row in rows for path in (frames.images[row], frames.masks[row])]
-    stats = [path.stat() for path in files]
-    return [
-        [str(path), stat.length, stat.mtime]
-        for path, stat in zip(files, stats, strict=True)
-    ]
+    return [[str(path), *paths.stamp(path)] for path in files]
 
 
 def _codes(codes: MaskCodes) -> list[object]:

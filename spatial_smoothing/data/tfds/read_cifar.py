@@ -12,7 +12,7 @@ from etils import epath
 
 from spatial_smoothing.data.datasets import Dataset
 from spatial_smoothing.data.tfds import prepared
-from spatial_smoothing.runtime import cache, progress
+from spatial_smoothing.runtime import cache, paths, progress
 
 _BATCH_SIZE = 256  # records read at once
 _REMEDY = (
@@ -72,7 +72,7 @@ def read_cifar(
 
         folder = prepare_cifar.prepare(name, root)
     # Names, sizes and times of the files: data that were prepared anew are read anew.
-    files = sorted((p.name, p.stat().length, p.stat().mtime) for p in folder.iterdir())
+    files = sorted([p.name, *paths.stamp(p)] for p in folder.iterdir())
 
     def make() -> Dataset:
         with prepared.local_copy(folder, split) as copy:

@@ -89,5 +89,5 @@ def _open(
 
 def _version(folder: epath.Path, feature: str, split: str) -> list[Any]:
     """Returns names, sizes and times of the files: new ones are read anew."""
-    files = sorted((p.name, p.stat().length, p.stat().mtime) for p in folder.iterdir())
+    files = sorted([p.name, *paths.stamp(p)] for p in folder.iterdir())
     return [str(paths.absolute(folder)), feature, split, files]
