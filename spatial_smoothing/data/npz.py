@@ -19,6 +19,7 @@ _LAYOUT = (
     "expected train_images u8[N, H, W, 3], train_labels i[N], test_images and "
     "test_labels, or images and labels alone"
 )
+_MAX_CLASSES = 100_000
 
 
 def open_npz(place: str) -> ImageSet:
@@ -99,6 +100,12 @@ def _labels(values: np.ndarray, where: str) -> np.ndarray:
         raise ValueError(
             f"{where} is {values.dtype}{list(values.shape)}; labels are whole numbers "
             "from 0, of the shape [N]"
+        )
+    # Every number up to the largest one is a class. Above 2^31 it would become another.
+    if values.size and values.max() >= _MAX_CLASSES:
+        raise ValueError(
+            f"{where} has the label {values.max()}, and labels are below "
+            f"{_MAX_CLASSES:,}; number the classes from 0"
         )
     return values.astype(np.int32)
 

@@ -143,6 +143,7 @@ def test_statistics_of_a_constant_channel_are_finite():
         ({"images": np.zeros((2, 4, 4, 2), np.uint8)}, "2 channels"),
         ({"labels": np.zeros(3)}, "whole numbers"),
         ({"labels": np.array([0, -1])}, "whole numbers"),
+        ({"labels": np.array([0, 2**32])}, "the label 4294967296, .* below 100,000"),
         ({"labels": np.zeros(3, int)}, "2 images and 3 labels"),
         ({"class_names": np.array(["a"])}, "the label 1, but 1 class_names"),
     ],
