@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from spatial_smoothing.lookup import lookup
@@ -93,7 +94,9 @@ def warmup_multistep(
     Source: the authors' code, `WarmUpLR` and `MultiStepLR`.
     """
     warmup = warmup_epochs * steps_per_epoch
-    boundaries = [warmup + epoch * steps_per_epoch for epoch in milestones]
+    # Steps are int32, also those that a run never makes: 2^31 - 1 is such a one.
+    last = np.iinfo(np.int32).max
+    boundaries = [min(warmup + epoch * steps_per_epoch, last) for epoch in milestones]
 
     def schedule(step: jax.Array) -> jax.Array:
         # `step` may be traced: no Python `if`.

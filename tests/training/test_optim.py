@@ -33,6 +33,8 @@ def test_schedule_by_hand():
     expected = {0: 0, 5: 0.025, 19: 0.095, 20: 0.1, 29: 0.1, 30: 0.05, 49: 0.05}
     for step, rate in {**expected, 50: 0.025, 10**6: 0.025}.items():
         np.testing.assert_allclose(schedule(step), rate, rtol=1e-6)
+    late = recipe(warmup_epochs=0, milestones=(1, 2**31 - 1))
+    np.testing.assert_allclose(jax.jit(late)(2**31 - 2), 0.02, rtol=1e-6)
     constant = recipe(warmup_epochs=0, milestones=())
     assert constant(0) == constant(10**6) == np.float32(0.1)
 
