@@ -100,8 +100,12 @@ class Field:
         return isinstance(item, kinds) and self._is_in_range(item)
 
     def _is_in_range(self, number: float) -> bool:
+        try:
+            is_finite = math.isfinite(number)
+        except OverflowError:  # a whole number that no float can hold
+            return False
         return (
-            math.isfinite(number)
+            is_finite
             and (self.least is None or number >= self.least)
             and (self.most is None or number <= self.most)
             and (self.above is None or number > self.above)
@@ -165,7 +169,7 @@ FIELDS = {
     "milestones": _whole(0, is_list=True, can_be_empty=True),
     "factor": Field(float, least=0),
     "optimizer": Field(str, words=tuple(optim.OPTIMIZERS)),
-    "momentum": Field(float, least=0),
+    "momentum": Field(float, least=0, below=1),
     "nesterov": Field(bool),
     "weight_decay": Field(float, least=0),
     "class_weights": Field(float, is_list=True, least=0, words=(MEDIAN_FREQUENCY,)),

@@ -35,8 +35,13 @@ def find(value: str) -> pathlib.Path:
     files, path = _files(), pathlib.Path(value)
     if value in files:
         return files[value]
-    if path.is_file():
+    if path.is_file() and path.suffix == ".py":
         return path
+    if path.is_file():
+        raise ValueError(
+            f"config {value} is no Python file: its name must end in .py, and it must "
+            f"have a function get_config(); names to choose: {', '.join(names())}"
+        )
     if path.stem in files and path.suffix == ".py":
         raise ValueError(
             f"there is no file {value} here; --config={path.stem} takes the config "

@@ -101,6 +101,8 @@ MISTAKES = {
     "--config.taps=1,nan": "taps must be a list of numbers, got",
     "--config.seed=99999999999999999999": "seed must be a whole number of at least 0 a",
     "--config.seed=4294967296": "of at most 4294967295, got 4294967296; larger ones",
+    f"--config.seed=1{'0' * 400}": "seed must be a whole number of at least 0 and of",
+    f"--config.mean=1{'0' * 400},0,0": "mean must be a list of numbers of at least 0",
     "--config.seed=-1": "seed must be a whole number of at least 0 and of at most 4294",
     "--config.seed=1.5": "seed must be a whole number of at least 0 and of at most",
     "--config.width=2147483648": "width must be a whole number of at least 1, got 2147",
@@ -109,6 +111,7 @@ MISTAKES = {
     "--config.learning_rate=nan": "learning_rate must be a number of at least 0, got n",
     "--config.learning_rate=inf": "learning_rate must be a number of at least 0, got i",
     "--config.rate=1": "rate must be a number of at least 0 and below 1, got 1.0",
+    "--config.momentum=1": "momentum must be a number of at least 0 and below 1, got",
     "--config.temperature=0": "temperature must be a number above 0, got 0.0",
     "--config.augment=maybe": "augment must be True or False, got maybe",
     "--config.head=gab": "unknown head 'gab'; did you mean 'gap'? choices: gap, bn_gap",
@@ -128,6 +131,7 @@ MISTAKES = {
     # Configs.
     "--config=shape": "unknown config 'shape'; did you mean 'shapes'? choices: camvid",
     "--config=configs/none.py": "there is no config file configs/none.py; names to",
+    f"--config={ROOT}/setup.cfg": "setup.cfg is no Python file: its name must end in",
 }
 
 
