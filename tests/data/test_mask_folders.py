@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import numpy as np
@@ -150,6 +151,37 @@ def test_camvid_errors_are_a_line(tmp_path):
     assert "8x13 pixels, and its image 0001TP_2.png has 8x12" in text
 
 
+def test_names_of_camvid_that_stand_for_one_frame_are_refused(tmp_path):
+    names = ("0001TP_006690", "0001TP_f6690")
+    for name in names:
+        save(tmp_path / "train" / f"{name}.png", picture())
+        save(tmp_path / "trainannot" / f"{name}.png", np.zeros((H, W), np.uint8))
+    load = functools.partial(sources.load, "camvid", "train", data_dir=tmp_path)
+    text = message(load, image_size=(H, W))
+    assert "0001TP_006690.png and 0001TP_f6690.png are both frame 6690 of" in text
+    # Among the frames without labels, too; beside a labelled one, that one counts.
+    (tmp_path / "train" / f"{names[1]}.png").unlink()
+    (tmp_path / "trainannot" / f"{names[1]}.png").unlink()
+    save(tmp_path / "frames" / f"{names[1]}.png", picture())
+    save(tmp_path / "frames" / "0001TP_6689.png", picture())
+    assert len(load(image_size=(H, W)).frames.images) == 2
+    save(tmp_path / "frames" / "0001TP_06689.png", picture())
+    assert "are both frame 6689 of 0001TP" in message(load, image_size=(H, W))
+    save(tmp_path / "train" / f"{names[0]}.bmp", picture())
+    text = message(load, image_size=(H, W))
+    assert "has 0001TP_006690.bmp and 0001TP_006690.png, of which only one" in text
+
+
+def test_an_empty_list_of_camvid_is_no_missing_one(tmp_path):
+    save(tmp_path / "701_StillsRaw_full" / "0001TP_006690.png", picture())
+    mask = np.zeros((H, W, 3), np.uint8)
+    save(tmp_path / "LabeledApproved_full" / "0001TP_006690_L.png", mask)
+    load = functools.partial(sources.load, "camvid", "train", data_dir=tmp_path)
+    assert load(image_size=(H, W)).num_examples == 1
+    (tmp_path / "train.txt").write_text("\n")
+    assert "has no image of the train split" in message(load, image_size=(H, W))
+
+
 def test_camvid_has_the_classes_of_the_reference():
     assert len(camvid.CLASS_NAMES) == sources.source("camvid").num_classes == 11
     colours = np.array([colour for _, colour in COLOURS.values()], np.uint8)[None]
@@ -233,7 +265,13 @@ def test_errors_of_folders_of_masks_are_a_line(folder):
         sources.load, name, "train"
     )
     (masks / "a10.png").write_bytes(b"no image")
-    assert "cannot read" in message(sources.load, name, "train")
+    assert "a10.png: it is no image, or" in message(sources.load, name, "train")
+    image = folder / "train" / "images" / "a10.jpg"
+    for mode, size in (("I;16", None), ("L", 99)):  # the second one is cut short
+        grey = PIL.Image.fromarray(RNG.integers(0, 99, (H, W), np.uint8))
+        grey.convert(mode).save(image, "png")
+        image.write_bytes(image.read_bytes()[:size])
+        assert f"cannot read {image}: " in message(sources.load, name, "train")
     (masks / "a10.png").unlink()
     assert "1 images in" in message(sources.load, name, "train")
     save(masks / "lost.png", np.zeros((H, W), np.uint8))

@@ -128,11 +128,17 @@ def open_content(content: bytes) -> PIL.Image.Image:
       content: Content of an image file.
 
     Raises:
+      PIL.UnidentifiedImageError: The content is no image.
       TooManyPixelsError: The image has more pixels than that.
     """
     try:
         with without_size_warnings():
             return PIL.Image.open(io.BytesIO(content))
+    except PIL.UnidentifiedImageError:
+        # Pillow names the object in memory, and its address.
+        raise PIL.UnidentifiedImageError(
+            "it is no image, or of a format that Pillow does not know"
+        ) from None
     except PIL.Image.DecompressionBombError:
         limit = 2 * PIL.Image.MAX_IMAGE_PIXELS
         raise TooManyPixelsError(

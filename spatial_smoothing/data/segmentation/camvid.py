@@ -104,7 +104,8 @@ def _pairs(
     if (root / _IMAGES).is_dir():
         images = _by_name(root / _IMAGES)
         masks = _by_name(root / _MASKS, ending="_L")
-        chosen = _listed(root / f"{split}.txt", images) or _common(images, split)
+        chosen = _listed(root / f"{split}.txt", images)
+        chosen = _common(images, split) if chosen is None else chosen
         if not chosen:
             raise ValueError(f"{root / _IMAGES} has no image of the {split} split")
         images = {name: images[name] for name in chosen}
@@ -128,16 +129,24 @@ def _by_name(folder: epath.Path, *, ending: str = "") -> dict[str, epath.Path]:
     """Returns the image files of a folder by name, without suffix and ending."""
     if not folder.is_dir():
         raise ValueError(f"no folder {folder}; {_LAYOUT}")
-    files = [
-        p for p in file_names.visible(folder) if file_names.has_image_suffix(p.name)
-    ]
-    return {path.stem.removesuffix(ending): path for path in files}
+    found: dict[str, epath.Path] = {}
+    for path in file_names.visible(folder):
+        if not file_names.has_image_suffix(path.name):
+            continue
+        name = path.stem.removesuffix(ending)
+        if name in found:
+            raise ValueError(
+                f"{folder} has {found[name].name} and {path.name}, of which only one "
+                "can be taken; remove the other"
+            )
+        found[name] = path
+    return found
 
 
-def _listed(path: epath.Path, known: Iterable[str]) -> list[str]:
-    """Returns the names in the list of a split; none where there is no list."""
+def _listed(path: epath.Path, known: Iterable[str]) -> list[str] | None:
+    """Returns the names in the list of a split; None where there is no list."""
     if not path.exists():
-        return []
+        return None
     lines = [line.split() for line in path.read_text().splitlines()]
     names = [epath.Path(line[0]).stem for line in lines if line]
     if missing := [name for name in names if name not in known]:
@@ -167,6 +176,20 @@ def _video_and_number(name: str) -> tuple[str, int]:
     return (match[1], int(match[2])) if match else (name, 0)
 
 
+def _by_place(files: Mapping[str, epath.Path]) -> dict[tuple[str, int], epath.Path]:
+    """Returns (video, number) -> file, given files by name."""
+    found: dict[tuple[str, int], epath.Path] = {}
+    for name, path in files.items():
+        place = video, number = _video_and_number(name)
+        if place in found:
+            raise ValueError(
+                f"{found[place].name} and {path.name} are both frame {number} of "
+                f"{video}, in {path.parent}; remove or rename one of them"
+            )
+        found[place] = path
+    return found
+
+
 def _frames(
     images: Mapping[str, epath.Path],
     masks: Mapping[str, epath.Path],
@@ -180,14 +203,13 @@ def _frames(
         wanted.setdefault(video, set()).update(
             range(number - _FRAMES_BEFORE + 1, number + 1)
         )
-    found = {_video_and_number(name): (path, None) for name, path in extra.items()}
     found = {
-        (video, number): files
-        for (video, number), files in found.items()
+        (video, number): (path, None)
+        for (video, number), path in _by_place(extra).items()
         if number in wanted.get(video, ())
     }
-    for name, path in images.items():
-        found[_video_and_number(name)] = (path, masks[name])
+    for place, path in _by_place(images).items():
+        found[place] = (path, masks[path.stem])
     order = sorted(found)
     _, sequences = np.unique([video for video, _ in order], return_inverse=True)
     return FileFrames(

@@ -130,7 +130,7 @@ class FileFrames:
     def image(self, number: int) -> np.ndarray:
         """Returns the pixels of a frame, u8[H, W, 3]."""
         path = self.images[number]
-        image = image_files.rgb(_opened(path))
+        image = _rgb(_opened(path), path)
         return _resized(image, self.size, PIL.Image.Resampling.BILINEAR, path)
 
     def label(self, number: int) -> np.ndarray:
@@ -144,7 +144,7 @@ class FileFrames:
                 f"{self.images[number].name} has {image_height}x{image_width}"
             )
         if mask.mode not in ("1", "L", "P", "I", "I;16"):
-            mask = image_files.rgb(mask)
+            mask = _rgb(mask, path)
         pixels = _resized(mask, self.size, PIL.Image.Resampling.NEAREST, path)
         if pixels.dtype == bool:
             pixels = pixels.astype(np.uint8)
@@ -156,6 +156,14 @@ def _opened(path: epath.Path) -> PIL.Image.Image:
     try:
         return image_files.open_content(path.read_bytes())
     except Exception as error:  # every decoder and file system raises its own
+        raise ValueError(f"cannot read {path}: {paths.first_line(error)}") from None
+
+
+def _rgb(image: PIL.Image.Image, path: epath.Path) -> PIL.Image.Image:
+    """Converts an image to RGB; ValueError if it is damaged, or has too many bits."""
+    try:
+        return image_files.rgb(image)
+    except Exception as error:  # converting decodes, and every decoder raises its own
         raise ValueError(f"cannot read {path}: {paths.first_line(error)}") from None
 
 
