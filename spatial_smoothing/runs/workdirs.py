@@ -292,7 +292,14 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     path = paths.absolute(workdir) / "config.json"
     if not path.exists():
         raise ValueError(f"no run in workdir {workdir}: there is no {path}")
-    return {**SINCE, **_read_json(path)}
+    config = _read_json(path)
+    # Other projects have files of this name, too.
+    if missing := [name for name in ("model", "dataset") if name not in config]:
+        raise ValueError(
+            f"no run in workdir {workdir}: {path} has no {' and no '.join(missing)}; "
+            "choose another workdir"
+        )
+    return {**SINCE, **config}
 
 
 def task(workdir: epath.PathLike) -> str:
@@ -312,9 +319,12 @@ def task(workdir: epath.PathLike) -> str:
 
 def _read_json(path: epath.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        held = json.loads(path.read_text())
+    except ValueError as error:  # the text is not UTF-8, or not JSON
         raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(held, dict):
+        raise ValueError(f"{path} is no JSON object, but {type(held).__name__}")
+    return held
 
 
 def load(workdir: epath.PathLike) -> Run:

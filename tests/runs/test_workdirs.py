@@ -214,9 +214,19 @@ def test_provenance_has_every_start_that_differs(tmp_path, monkeypatch):
 
 
 def test_config_that_is_not_json(tmp_path):
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
-        workdirs.read_config(tmp_path)
+    for content, message in (
+        (b"{", r"config\.json is not JSON"),
+        (b"\xff", r"config\.json is not JSON"),
+        (b"[]", r"config\.json is no JSON object, but list"),
+        # Of a folder of another project, such as the Hugging Face Hub.
+        (b'{"architectures": []}', r"no run in .* has no model and no dataset"),
+    ):
+        (tmp_path / "config.json").write_bytes(content)
+        for function in (workdirs.read_config, workdirs.load, workdirs.task):
+            with pytest.raises(ValueError, match=message):
+                function(tmp_path)
+        with pytest.raises(ValueError, match=message):
+            workdirs.claim(tmp_path, CONFIG)
 
 
 def test_json_is_complete_or_not_there(tmp_path):
