@@ -19,7 +19,7 @@ from spatial_smoothing.data.batches import num_batches
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.runtime import processes, sharding
 from spatial_smoothing.training import input_pipeline
-from spatial_smoothing.training.checkpoints import Checkpoints, abstract
+from spatial_smoothing.training.checkpoints import Checkpoints, Restored, abstract
 from spatial_smoothing.training.input_pipeline import StepTimes, TimedPipeline
 from spatial_smoothing.training.options import (
     Hyperparameters,
@@ -94,11 +94,12 @@ def fit(
     Raises:
       NonFiniteLossError: if loss or gradient are not finite; names the step. Earlier
         checkpoints are left as they are.
-      ValueError: if the devices cannot divide a batch, or the examples do not fill one.
+      ValueError: if the devices cannot divide a batch, the examples do not fill one, or
+        there are more or fewer of them than when the run began.
       OSError: if a checkpoint cannot be written. Earlier ones are left as they are.
     """
     monitoring, saving = monitoring or Monitoring(), saving or Saving()
-    saves, log = _Saves(saving), monitoring.log
+    saves, log = _Saves(saving, dataset), monitoring.log
     with log.status("preparing the run"):
         mesh, pipeline, state, epoch_to_log = _prepare_run(
             model,
@@ -184,6 +185,7 @@ def _prepare_run(
     epoch_to_log = False
     restored = checkpoints and checkpoints.restore(**_items(abstract(state)))
     if restored is not None:
+        _check_same_examples(dataset, restored)
         state = _with_items(state, restored.items)
         # The oldest checkpoints do not say it: they were saved after the record.
         epoch_to_log = not restored.metadata.get("recorded", True)
@@ -205,6 +207,21 @@ def _prepare_run(
         mesh=mesh,
     )
     return mesh, TimedPipeline(pipeline), state, epoch_to_log
+
+
+def _check_same_examples(dataset: AnyDataset, restored: Restored) -> None:
+    """Raises ValueError if a run goes on with more or fewer examples than before.
+
+    Its epochs would begin at other steps: some examples would be left out of the epoch
+    that is under way, and the learning rate would fall at another place.
+    """
+    count = restored.metadata.get("num_examples", dataset.num_examples)
+    if count != dataset.num_examples:
+        raise ValueError(
+            f"there are {dataset.num_examples} examples to train on, and there were "
+            f"{count} when checkpoint {restored.step} was saved; restore the data, or "
+            "train in another workdir"
+        )
 
 
 def _compile(
@@ -357,10 +374,11 @@ class _Saves:
 
     Args:
       saving: What `fit` is told about it.
+      dataset: Training examples.
     """
 
-    def __init__(self, saving: Saving):
-        self._checkpoints = saving.checkpoints
+    def __init__(self, saving: Saving, dataset: AnyDataset):
+        self._checkpoints, self._dataset = saving.checkpoints, dataset
         self._seconds = 60 * saving.every_minutes
         self._last = time.monotonic()
 
@@ -373,7 +391,11 @@ class _Saves:
         self._last = time.monotonic()
         if self._checkpoints is not None:
             step = steps_made(state)
-            metadata = {"step": step, "recorded": not epoch_to_log}
+            metadata = {
+                "step": step,
+                "recorded": not epoch_to_log,
+                "num_examples": self._dataset.num_examples,
+            }
             self._checkpoints.save(step, _items(state), metadata)
 
     def check(self) -> None:

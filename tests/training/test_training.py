@@ -294,6 +294,15 @@ def test_finished_run_does_nothing_more(data, straight, tmp_path):
     assert log.records == []
 
 
+def test_a_run_does_not_go_on_with_other_examples(data, tmp_path):
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        looks = iter([False] * 4)
+        fit(data, checkpoints=checkpoints, should_stop=lambda: next(looks, True))
+        message = "there are 20 examples to train on, and there were 21 when checkpoint"
+        with pytest.raises(ValueError, match=message):
+            fit(data.subset(np.arange(20)), checkpoints=checkpoints)
+
+
 def test_batch_that_devices_cannot_divide(data):
     message = "batch_size 8 cannot be divided by 3 devices; use a multiple such as 6"
     with pytest.raises(ValueError, match=message):
