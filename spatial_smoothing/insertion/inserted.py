@@ -6,7 +6,7 @@ part of what Flax and JAX cache on. Nothing here depends on Linen or on NNX.
 
 import dataclasses
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -80,6 +80,31 @@ class Dropout:
 Insertion = Smoothing | Dropout
 
 
+def smoothing(
+    where: Where,
+    temperature: float | None,
+    squash: str,
+    taps: Sequence[float] | None,
+    padding: str,
+) -> Smoothing:
+    """Returns a smoothing that can be hashed, of options as users give them.
+
+    Args:
+      where: The places, in any form that `normalise_where` takes.
+      temperature: Scale t > 0 of the squashing function, a number or an array of one;
+        None for its own default.
+      squash: Name of the squashing function, a key of `ops.SQUASHES`.
+      taps: One-dimensional blur kernel; None for no blur.
+      padding: How the blur pads, as in `ops.blur`.
+
+    Raises:
+      ValueError: for places in no such form.
+    """
+    t = None if temperature is None else float(temperature)
+    taps = tuple(taps) if isinstance(taps, Iterable) else taps
+    return Smoothing(normalise_where(where), t, squash, taps, padding)
+
+
 def ordered(insertions: Sequence[Insertion]) -> tuple[Insertion, ...]:
     """Puts dropout first, so that smoothing of the same array averages its noise."""
     dropout = [i for i in insertions if isinstance(i, Dropout)]
@@ -90,7 +115,8 @@ def normalise_where(where: Where) -> Where:
     """Returns "subsampling", a function, or a tuple of patterns; else ValueError."""
     if callable(where) or where == SUBSAMPLING:
         return where
-    patterns = (where,) if isinstance(where, str) else tuple(where)
+    is_sequence = isinstance(where, Iterable) and not isinstance(where, str)
+    patterns = tuple(where) if is_sequence else (where,)
     if not patterns or not all(isinstance(p, str) and p for p in patterns):
         raise ValueError(
             f"where must be {SUBSAMPLING!r}, paths of modules or a function, "

@@ -22,10 +22,10 @@ from spatial_smoothing.insertion.inserted import (
     SUBSAMPLING,
     Dropout,
     Insertion,
-    Smoothing,
     Where,
     normalise_where,
     ordered,
+    smoothing,
 )
 from spatial_smoothing.insertion.interception import Call
 
@@ -70,9 +70,7 @@ def add_smoothing(
       >>> smoothed = add_smoothing(model)
       >>> logits = smoothed.apply(pretrained_variables, images, train=False)
     """
-    taps = None if taps is None else tuple(taps)
-    where = normalise_where(where)
-    return _wrapped(model, Smoothing(where, temperature, squash, taps, padding))
+    return _wrapped(model, smoothing(where, temperature, squash, taps, padding))
 
 
 def add_mc_dropout(
@@ -174,9 +172,13 @@ class WithInsertions(nn.Module):
         if name.startswith("_") or "holder" not in vars(self):
             return super().__getattr__(name)
         model = _bare(self)
-        if callable(getattr(type(model), name, None)):
-            return _Method(self, name)
-        value = vars(model).get(name, self)
+        static = inspect.getattr_static(model, name, self)
+        # Functions in fields, such as activations, are not called with the model, nor
+        # are static methods.
+        if name not in vars(model) and inspect.isroutine(static):
+            is_method = not isinstance(static, staticmethod | classmethod)
+            return _Method(self, name) if is_method else getattr(model, name)
+        value = self if static is self else getattr(model, name)
         leaves = jax.tree.leaves(value)
         if any(leaf is self or isinstance(leaf, nn.Module) for leaf in leaves):
             raise AttributeError(

@@ -30,12 +30,12 @@ from spatial_smoothing.insertion.inserted import (
     SUBSAMPLING,
     Dropout,
     Insertion,
-    Smoothing,
     Used,
     Where,
     check_feature_map,
     normalise_where,
     ordered,
+    smoothing,
     with_first,
 )
 from spatial_smoothing.insertion.subsampling import Subsampling
@@ -85,9 +85,7 @@ def add_smoothing(
       >>> smoothed = add_smoothing(model)
       >>> logits = smoothed(images)
     """
-    taps = None if taps is None else tuple(taps)
-    where = normalise_where(where)
-    return _inserted(model, Smoothing(where, temperature, squash, taps, padding))
+    return _inserted(model, smoothing(where, temperature, squash, taps, padding))
 
 
 def add_mc_dropout(

@@ -1,4 +1,5 @@
 import functools
+import re
 import threading
 from collections.abc import Callable, Sequence
 
@@ -287,12 +288,23 @@ def test_a_place_that_is_not_there_is_named(model, where, message):
         (lambda: add_smoothing(CNN(), temperature=0), "must be positive, got 0"),
         (lambda: add_smoothing(CNN(), where=[]), r"where must be .*, got \[\]"),
         (lambda: add_smoothing(CNN(), where=["a", 2]), r"got \['a', 2\]"),
+        (lambda: add_smoothing(CNN(), where=None), "where must be .*, got None"),
+        (lambda: add_smoothing(CNN(), where=re.compile("a")), "where must be .*, got "),
+        (lambda: add_smoothing(CNN(), taps=3), "taps must be a sequence .*, got 3"),
         (lambda: add_mc_dropout(CNN(), 1.0), r"rate must be in \[0, 1\), got 1.0"),
     ],
 )
 def test_unusable_options_are_errors_at_once(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_temperature_may_be_an_array():
+    model, t = Tiny(), jnp.float32(2)
+    variables = trained(model)
+    expected = evaluated(add_smoothing(model, temperature=2.0), variables)
+    found = evaluated(add_smoothing(model, temperature=t), variables)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_head_of_fixed_size_needs_padding_same():

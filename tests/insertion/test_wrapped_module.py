@@ -185,3 +185,33 @@ def test_a_network_that_the_model_applies_is_no_part_of_it():
     result = jax.jit(add_smoothing(Teacher()).apply)(variables, IMAGES)
     expected = jax.jit(Teacher(ss.smooth).apply)(variables, IMAGES)
     np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+def test_attributes_are_those_of_the_model():
+    class Model(nn.Module):
+        activation: Callable = nn.relu
+        nothing: int | None = None
+
+        def __call__(self, x):
+            return nn.max_pool(x, (2, 2), (2, 2))
+
+        @staticmethod
+        def double(number):
+            return 2 * number
+
+        @classmethod
+        def named(cls, text):
+            return f"{cls.__name__} {text}"
+
+        @property
+        def half(self):
+            return 0.5
+
+    wrapped = add_smoothing(Model(activation=nn.gelu))
+    assert wrapped.activation is nn.gelu
+    assert wrapped.nothing is None
+    assert wrapped.double(3) == 6
+    assert wrapped.named("here") == "Model here"
+    assert wrapped.half == 0.5
+    with pytest.raises(AttributeError, match="'other' is no method of the wrapped"):
+        _ = wrapped.other
