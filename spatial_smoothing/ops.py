@@ -11,7 +11,6 @@ Accuracy, Uncertainty, and Robustness", ICML 2022, section 2.
 """
 
 import math
-import numbers
 from collections.abc import Callable, Sequence
 
 import chex
@@ -48,6 +47,7 @@ def box_blur(x: jax.Array, *, padding: str = "full") -> jax.Array:
 
     Raises:
       ValueError: for an unknown padding, or a map too small to reflect.
+      AssertionError: for a map that is not floating.
     """
     return blur(x, (1, 1), padding=padding)
 
@@ -72,6 +72,7 @@ def blur(
 
     Raises:
       ValueError: for unusable taps, an unknown padding, or a map too small to reflect.
+      AssertionError: for a map that is not floating.
     """
     x = _checked_map(x)
     return blurs.blur(x, _weights(taps), padding=padding, dtype=x.dtype)
@@ -79,12 +80,17 @@ def blur(
 
 def _weights(taps: Sequence[float]) -> tuple[float, ...]:
     """Returns taps that sum to one."""
-    taps = tuple(float(tap) for tap in taps)
-    if not taps or sum(taps) == 0 or not math.isfinite(sum(taps)):
+    try:
+        taps = tuple(float(tap) for tap in taps)
+    except TypeError:
+        raise ValueError(f"taps must be a sequence of numbers, got {taps!r}") from None
+    total, size = sum(taps), sum(map(abs, taps))
+    # What is left of a sum of zero by rounding, as of (0.1, 0.2, -0.3), is no sum.
+    if not math.isfinite(size) or abs(total) <= 1e-9 * size:
         raise ValueError(
             f"taps {taps} cannot be normalised; give numbers with a non-zero sum"
         )
-    return tuple(tap / sum(taps) for tap in taps)
+    return tuple(tap / total for tap in taps)
 
 
 def scaled_tanh(x: jax.Array, temperature: float = 10.0) -> jax.Array:
@@ -100,13 +106,13 @@ def scaled_tanh(x: jax.Array, temperature: float = 10.0) -> jax.Array:
 
     Raises:
       ValueError: for a temperature that is not positive.
+      AssertionError: for values that are not floating.
     """
-    _check_temperature(temperature)
-    x = jnp.asarray(x)
-    if isinstance(temperature, numbers.Real):
-        return _scaled_tanh(x, temperature) if temperature < _INFINITE else x
-    is_infinite = temperature >= _INFINITE
-    finite = jnp.where(is_infinite, 1, temperature)
+    x, t = _floating(x), _checked_temperature(temperature)
+    if isinstance(t, float):
+        return _scaled_tanh(x, t) if t < _INFINITE else x
+    is_infinite = t >= _INFINITE
+    finite = jnp.where(is_infinite, 1, t)
     return jnp.where(is_infinite, x, _scaled_tanh(x, finite))
 
 
@@ -131,9 +137,9 @@ def scaled_sigmoid(x: jax.Array, temperature: float = 10.0) -> jax.Array:
 
     Raises:
       ValueError: for a temperature that is not positive.
+      AssertionError: for values that are not floating.
     """
-    _check_temperature(temperature)
-    return scaled_tanh(x, 2 * temperature)
+    return scaled_tanh(x, 2 * _checked_temperature(temperature))
 
 
 def scaled_softmax(x: jax.Array, temperature: float = 10.0) -> jax.Array:
@@ -148,11 +154,11 @@ def scaled_softmax(x: jax.Array, temperature: float = 10.0) -> jax.Array:
 
     Raises:
       ValueError: for a temperature that is not positive and finite.
+      AssertionError: for values that are not floating.
     """
-    _check_temperature(temperature, must_be_finite=True)
-    x = jnp.asarray(x)
+    x, t = _floating(x), _checked_temperature(temperature, must_be_finite=True)
     wide = x.astype(at_least_float32(x.dtype))
-    t = jnp.asarray(temperature, wide.dtype)
+    t = jnp.asarray(t, wide.dtype)
     return (t * jax.nn.softmax(wide / t, axis=-1)).astype(x.dtype)
 
 
@@ -168,13 +174,16 @@ def clip(x: jax.Array, temperature: float = 6.0) -> jax.Array:
 
     Raises:
       ValueError: for a temperature that is not positive.
+      AssertionError: for values that are not floating.
     """
-    _check_temperature(temperature)
-    x = jnp.asarray(x)
+    x, t = _floating(x), _checked_temperature(temperature)
     wide = x.astype(at_least_float32(x.dtype))
-    if isinstance(temperature, numbers.Real) and temperature >= _INFINITE:
-        temperature = math.inf  # it may be too large for float32
-    return jnp.clip(wide, 0, jnp.asarray(temperature, wide.dtype)).astype(x.dtype)
+    if isinstance(t, float) and t >= _INFINITE:
+        t = math.inf  # it may be too large for float32
+    # The values are those of `jnp.clip`, whose gradient at 0 is a half: that of a ReLU,
+    # behind which many values are 0, is none.
+    rectified = jax.nn.relu(wide)
+    return jnp.minimum(rectified, jnp.asarray(t, wide.dtype)).astype(x.dtype)
 
 
 def scale(x: jax.Array, temperature: float = 5.0) -> jax.Array:
@@ -189,11 +198,11 @@ def scale(x: jax.Array, temperature: float = 5.0) -> jax.Array:
 
     Raises:
       ValueError: for a temperature that is not positive and finite.
+      AssertionError: for values that are not floating.
     """
-    _check_temperature(temperature, must_be_finite=True)
-    x = jnp.asarray(x)
+    x, t = _floating(x), _checked_temperature(temperature, must_be_finite=True)
     wide = x.astype(at_least_float32(x.dtype))
-    return (wide / jnp.asarray(temperature, wide.dtype)).astype(x.dtype)
+    return (wide / jnp.asarray(t, wide.dtype)).astype(x.dtype)
 
 
 # Name -> (function applied before the blur, its default temperature). The bounded
@@ -244,11 +253,11 @@ def smooth(
     """
     x = _checked_map(x)
     function, default = lookup(SQUASHES, squash, "squash")
-    t = default if temperature is None else temperature
-    _check_temperature(t)
+    t = _checked_temperature(default if temperature is None else temperature)
     # The squashed map is not rounded here: only some platforms gain from that.
     y = function(x.astype(at_least_float32(x.dtype)), t)
     if taps is None:
+        blurs.check_padding(padding)
         return y.astype(x.dtype)
     return blurs.blur(y, _weights(taps), padding=padding, dtype=x.dtype)
 
@@ -256,24 +265,39 @@ def smooth(
 at_least_float32 = blurs.at_least_float32
 
 
-def _check_temperature(
+def _checked_temperature(
     temperature: float | jax.Array, *, must_be_finite: bool = False
-) -> None:
-    """Refuses a temperature that is not positive; one that is traced is not known."""
+) -> float | jax.Array:
+    """Returns a temperature, as a float if it is a number that is known now.
+
+    Raises:
+      ValueError: It is not positive. Of one that is traced this is not known.
+    """
     if isinstance(temperature, jax.core.Tracer):
-        return
-    t = np.asarray(temperature, np.float64)
+        return temperature
+    try:
+        t = np.asarray(temperature, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"temperature must be a number, got {temperature!r}") from None
     # A smaller one would be 0 in float32, and 0 / 0 is NaN.
     if not np.all(t >= _LEAST):
         limit = f", at least {_LEAST:.2g}" if np.all(t > 0) else ""
         raise ValueError(f"temperature must be positive{limit}, got {temperature}")
     if must_be_finite and not np.all(t < _INFINITE):
         raise ValueError(f"temperature must be finite, got {temperature}")
+    return temperature if t.ndim else float(t)
+
+
+def _floating(x: jax.Array) -> jax.Array:
+    """Returns an array; AssertionError if it is not floating."""
+    x = jnp.asarray(x)
+    # The result has the type of `x`, and whole numbers would be rounded to 0.
+    chex.assert_type(x, float)
+    return x
 
 
 def _checked_map(x: jax.Array) -> jax.Array:
     x = jnp.asarray(x)
     if x.ndim < 3:
         raise ValueError(f"a feature map is [..., H, W, C], got shape {x.shape}")
-    chex.assert_type(x, float)
-    return x
+    return _floating(x)

@@ -228,7 +228,11 @@ def test_leading_axes_vmap_and_scan_agree():
         (lambda x: ss.blur(x, ()), r"taps \(\) cannot be normalised; give numbers"),
         (lambda x: ss.blur(x, (1, -1)), r"taps \(1.0, -1.0\) cannot be normalised"),
         (lambda x: ss.blur(x, (1, np.nan)), r"taps \(1.0, nan\) cannot be normalised"),
+        (lambda x: ss.blur(x, (0.1, 0.2, -0.3)), "cannot be normalised; give numbers"),
+        (lambda x: ss.blur(x, 3), "taps must be a sequence of numbers, got 3"),
         (lambda x: ss.smooth(x, np.float32(0)), "temperature must be positive, got 0"),
+        (lambda x: ss.smooth(x, "warm"), "temperature must be a number, got 'warm'"),
+        (lambda x: ss.smooth(x, taps=None, padding="edges"), "unknown padding 'edges'"),
         (
             lambda x: ss.blur(x, padding="edges"),
             "unknown padding 'edges'; did you mean 'edge'\\? choices: full, zero",
@@ -282,6 +286,25 @@ def test_an_infinite_temperature_without_a_limit_is_refused(squash):
         ss.smooth(feature_map(), 1e-50)
 
 
-def test_integer_maps_are_refused():
+SQUASHING = (
+    *(ss.scaled_tanh, ops.scaled_sigmoid, ops.scaled_softmax, ops.clip, ops.scale),
+)
+
+
+@pytest.mark.parametrize("function", [ss.smooth, *SQUASHING])
+def test_whole_numbers_are_refused(function):
     with pytest.raises(AssertionError, match=r"type int32 but expected.*float"):
-        ss.smooth(jnp.ones((2, 2, 3), jnp.int32))
+        function(jnp.ones((2, 2, 3), jnp.int32))
+
+
+def test_a_half_is_a_temperature():
+    x = feature_map()
+    assert_close(ss.smooth(x, np.float16(5)), ss.smooth(x, 5.0))
+
+
+@pytest.mark.parametrize("temperature", [np.inf, 6.0])
+def test_the_gradient_of_clip_is_that_of_relu(temperature):
+    x = jnp.array([-1.0, 0.0, 2.0, 7.0])
+    slope = jax.grad(lambda x: ops.clip(x, temperature).sum())(x)
+    last = 1 if temperature == np.inf else 0
+    np.testing.assert_array_equal(slope, [0, 0, 1, last])

@@ -141,6 +141,16 @@ def sums_of_windows(
     return (y * weights[0] ** 2).astype(dtype)
 
 
+def check_padding(padding: str) -> None:
+    """Raises ValueError for a padding that `blur` does not know.
+
+    Args:
+      padding: Name of the padding.
+    """
+    if padding not in (*PADDINGS, *_PAD_MODES):
+        raise unknown("padding", padding, PADDINGS)
+
+
 def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
     """Returns the type to compute in: float64 for float64, else float32.
 
@@ -177,13 +187,12 @@ def _pad(x: jax.Array, size: int, axes: Sequence[int], padding: str) -> jax.Arra
     Returns:
       The map, longer along `axes` by `size - 1`, or `2 (size - 1)` for "full".
     """
+    check_padding(padding)
     if padding == "full":
         width, mode = (size - 1, size - 1), "constant"
-    elif padding in _PAD_MODES:
-        width, mode = _edges(size), _PAD_MODES[padding]
     else:
-        raise unknown("padding", padding, PADDINGS)
-    if mode == "reflect" and width[1] >= min(x.shape[axis] for axis in axes):
+        width, mode = _edges(size), _PAD_MODES[padding]
+    if mode == "reflect" and any(width[1] >= x.shape[axis] for axis in axes):
         raise ValueError(
             f"padding 'reflect' with {size} taps needs a map larger than {width[1]}, "
             f"got shape {x.shape}; use 'edge' or 'zero'"
