@@ -22,6 +22,7 @@ from spatial_smoothing.cli import config_fields, devices, segmented, start
 from spatial_smoothing.data import streams
 from spatial_smoothing.data.images import image_files
 from spatial_smoothing.metrics import consistency
+from spatial_smoothing.runtime import paths as runtime_paths
 from spatial_smoothing.serving import streaming
 
 FLAGS = start.new_flags()
@@ -89,6 +90,8 @@ def predict_images(paths: list[str]) -> None:
     about = predictor.description
     height, width, _ = about.image_shape
     segmented.check_output(about, _OUTPUT.value)
+    if _OUTPUT.value is not None:
+        segmented.check_pictures(_OUTPUT.value, paths, paths)
     files = [
         image_files.read(
             path, size=(height, width), resize=about.resize, method=_resizing(about)
@@ -134,6 +137,9 @@ def predict_frames() -> None:
         frames = streams.open_frames(
             _FRAMES.value, size=size, resize=resize, method=_resizing(about)
         )
+        place = runtime_paths.absolute(_FRAMES.value)
+        inputs = [place / name for name in frames.names] if place.is_dir() else [place]
+        segmented.check_pictures(_OUTPUT.value, frames.names, inputs)
     else:
         # All frames are read before the first line.
         frames = streams.read_frames(_FRAMES.value, size=size, resize=resize)
@@ -155,7 +161,8 @@ def predict_frames() -> None:
         single.append(result.frame_probs)
     if len(frames) > 1:
         for name, frames in (("single frames", single), ("smoothed", smoothed)):
-            log_probs = np.log(np.stack(frames)[:, None])
+            with np.errstate(divide="ignore"):  # a probability may be 0
+                log_probs = np.log(np.stack(frames)[:, None])
             (same,) = consistency.consistency(log_probs)
             (cross_entropy,) = consistency.cec(log_probs)
             print(f"{name}: consistency {100 * same:.1f} %, CEC {cross_entropy:.4f}")

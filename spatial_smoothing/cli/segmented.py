@@ -5,6 +5,7 @@ the colours of the classes over it, and `legend.png` beside them. A line for eac
 says which classes fill it.
 """
 
+import os
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,30 @@ def check_output(about: Description, output: str | None) -> None:
         raise ValueError(
             f"--output is for pictures of segmentation, and {about.model} classifies"
         )
+
+
+def check_pictures(output: str, names: Sequence[str], inputs: Sequence[str]) -> None:
+    """Raises ValueError if a picture would replace another one, or what it is made of.
+
+    Args:
+      output: Folder of the pictures.
+      names: Name of each image or frame, after which its picture is called.
+      inputs: Paths of the files that are read.
+    """
+    folder = paths.absolute(output)
+    read = {_place(path): path for path in inputs}
+    for file in (*_files(names), _LEGEND):
+        if path := read.get(_place(folder / file)):
+            raise ValueError(
+                f"the picture {folder / file} would replace {path}, which is to be "
+                "predicted; give another folder as --output"
+            )
+
+
+def _place(path: epath.PathLike) -> str:
+    """The path that a path leads to, through links or not."""
+    path = paths.absolute(path)
+    return str(path) if paths.is_remote(path) else os.path.realpath(path)
 
 
 def write_images(

@@ -138,6 +138,20 @@ def test_the_command_writes_a_picture_of_each_image(workdir, tmp_path, capsys):
         called(*arguments, str(other), f"--output={tmp_path / 'out'}")
 
 
+@pytest.mark.parametrize("name", ["one.png", "legend.jpg"])
+def test_pictures_do_not_replace_what_is_read(workdir, tmp_path, name):
+    path = tmp_path / name
+    PIL.Image.fromarray(IMAGES[0]).save(path)
+    before, link = path.read_bytes(), tmp_path / "link"
+    link.symlink_to(tmp_path)
+    # The image itself, and a folder that has it.
+    for arguments in ([path], [f"--frames={tmp_path}"]):
+        with pytest.raises(ValueError, match=rf"would replace .*{name}|would both be"):
+            called(f"--workdir={workdir}", *arguments, f"--output={link}")
+    assert path.read_bytes() == before
+    assert {found.name for found in tmp_path.iterdir()} == {name, "link"}
+
+
 def test_overlays_mix_colours():
     palette = ((10, 20, 30), (200, 100, 0))
     frame = np.full((2, 2, 3), 100, np.uint8)
