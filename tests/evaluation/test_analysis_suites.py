@@ -249,16 +249,43 @@ def test_analyses_compute_in_float32(setting):
             r"num_images must be at least 0 \(all\), got",
         ),
         ("landscape", {"normalization": "filtre"}, "did you mean 'filter'"),
+        ("landscape", {"recalibration": -1}, "recalibration must be at least 0, got"),
         ("hessian", {"num_batches": 0}, "num_batches must be at least 1, got 0"),
+        ("hessian", {"num_eigenvalues": 0}, r"num_eigenvalues must be in \[1, "),
+        ("hessian", {"method": "lancsoz"}, "did you mean 'lanczos'"),
         ("variance", {"image": 20}, r"image must be in \[0, 20\), got 20"),
-        ("frequency", {"frequencies": (1.5,)}, r"frequency must be in \(0, pi\], got"),
+        ("variance", {"num_frames": 1}, "num_frames must be at least 2, got 1"),
+        ("variance", {"num_images": -1}, r"num_images must be at least 0 \(all\), got"),
+        ("fourier", {"num_images": -1}, r"num_images must be at least 0 \(all\), got"),
+        (
+            "frequency",
+            {"frequencies": (1.5,)},
+            r"in \(0, 1\], in units of pi, got 1\.5",
+        ),
         ("frequency", {"frequencies": ()}, "frequencies must have at least one value"),
         ("frequency", {"frequencies": (0.5, 0.5)}, r"once, got 0\.5 more than once"),
+        ("corruption", {"corruptions": ("fgo",)}, "did you mean 'fog'"),
+        ("corruption", {"severities": (6,)}, "unknown severity '6'; choices: 1"),
+        ("corruption", {"normalizer": "alexnet"}, "no scores of AlexNet for shapes"),
+        ("corruption", {"sizes": (9,)}, "sizes must be between 1 and num_samples, 3"),
+        ("perturbation", {"perturbations": ("titl",)}, "did you mean 'tilt'"),
+        ("perturbation", {"num_images": -1}, r"num_images must be at least 0 \(all\)"),
     ],
 )
 def test_unusable_numbers_are_refused(suite, options, message, setting):
-    with pytest.raises(ValueError, match=message):
-        suites.SUITES[suite].function([run()], setting, **options)
+    """By the suite, and by its check before any other suite computes."""
+    for function in (suites.SUITES[suite].check, suites.SUITES[suite].function):
+        with pytest.raises(ValueError, match=message):
+            function([run()], setting, **options)
+
+
+def test_one_sample_has_no_variance(setting):
+    """`--suite=all` leaves the suite out then; a network without dropout has none."""
+    one = dataclasses.replace(setting, num_samples=1)
+    message = "the suite variance needs num_samples of at least 2 .*, got 1"
+    with pytest.raises(suites.UnsuitableError, match=message):
+        suites.SUITES["variance"].check([run()], one)
+    suites.SUITES["variance"].check([run("resnet_dnn_18")], one)
 
 
 @pytest.mark.parametrize(

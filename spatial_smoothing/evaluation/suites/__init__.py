@@ -1,7 +1,5 @@
 """The index of evaluations: name -> `Suite`, its function and its options."""
 
-import functools
-
 from spatial_smoothing.evaluation.suites import ood_sets
 from spatial_smoothing.evaluation.suites.comparison import (
     check_comparison,
@@ -12,19 +10,31 @@ from spatial_smoothing.evaluation.suites.comparison import (
     pack_examples,
     read,
 )
+from spatial_smoothing.evaluation.suites.corruption import check as check_corruption
 from spatial_smoothing.evaluation.suites.corruption import corruption
 from spatial_smoothing.evaluation.suites.costing import trace_batch
 from spatial_smoothing.evaluation.suites.differences import differences
 from spatial_smoothing.evaluation.suites.ensemble import ensemble
-from spatial_smoothing.evaluation.suites.feature_maps import fourier, variance
+from spatial_smoothing.evaluation.suites.feature_maps import (
+    check_fourier,
+    check_variance,
+    fourier,
+    variance,
+)
+from spatial_smoothing.evaluation.suites.frequency import check as check_frequency
 from spatial_smoothing.evaluation.suites.frequency import frequency
+from spatial_smoothing.evaluation.suites.hessian import check as check_hessian
 from spatial_smoothing.evaluation.suites.hessian import hessian
+from spatial_smoothing.evaluation.suites.landscape import check as check_landscape
 from spatial_smoothing.evaluation.suites.landscape import landscape
 from spatial_smoothing.evaluation.suites.laplace import check as check_laplace
 from spatial_smoothing.evaluation.suites.laplace import laplace
 from spatial_smoothing.evaluation.suites.ood import check as check_ood
 from spatial_smoothing.evaluation.suites.ood import ood
 from spatial_smoothing.evaluation.suites.partial import finish
+from spatial_smoothing.evaluation.suites.perturbation import (
+    check as check_perturbation,
+)
 from spatial_smoothing.evaluation.suites.perturbation import perturbation
 from spatial_smoothing.evaluation.suites.segmentation import segmentation
 from spatial_smoothing.evaluation.suites.settings import (
@@ -35,7 +45,6 @@ from spatial_smoothing.evaluation.suites.settings import (
     held_out,
     label,
 )
-from spatial_smoothing.evaluation.suites.subjects import check as check_subject
 
 __all__ = [
     "SUITES",
@@ -108,6 +117,7 @@ SUITES = {
             "num_images": "Number of images of each corruption and severity, drawn at "
             "random; 0 for all.",
         },
+        check=check_corruption,
     ),
     "perturbation": Suite(
         perturbation,
@@ -119,6 +129,7 @@ SUITES = {
             "num_images": "Number of sequences of each perturbation, drawn at random; "
             "0 for all.",
         },
+        check=check_perturbation,
     ),
     "ood": Suite(
         ood,
@@ -153,6 +164,7 @@ SUITES = {
             "statistics.",
         },
         for_one_run=True,
+        check=check_landscape,
     ),
     "hessian": Suite(
         hessian,
@@ -168,6 +180,7 @@ SUITES = {
             "num_steps": "Number of Lanczos steps for each random vector.",
         },
         for_one_run=True,
+        check=check_hessian,
     ),
     "variance": Suite(
         variance,
@@ -178,7 +191,7 @@ SUITES = {
             "image": "Number of the image whose maps are drawn, from 0, in the split.",
         },
         for_one_run=True,
-        check=functools.partial(check_subject, suite="variance"),
+        check=check_variance,
     ),
     "fourier": Suite(
         fourier,
@@ -188,7 +201,7 @@ SUITES = {
             "clip": "Whether amplitudes below one count as one.",
         },
         for_one_run=True,
-        check=functools.partial(check_subject, suite="fourier"),
+        check=check_fourier,
     ),
     "frequency": Suite(
         frequency,
@@ -203,6 +216,7 @@ SUITES = {
             "per pixel.",
         },
         for_one_run=True,
+        check=check_frequency,
     ),
     "segmentation": Suite(
         segmentation,

@@ -18,8 +18,17 @@ from spatial_smoothing.data.corruption.transforms import NAMES, SEVERITIES
 from spatial_smoothing.data.datasets import AnyDataset, Dataset
 from spatial_smoothing.evaluation.rows import Row, tally_row
 from spatial_smoothing.evaluation.suites import normalizers
-from spatial_smoothing.evaluation.suites.lineup import SIZES, Contest, contest
-from spatial_smoothing.evaluation.suites.settings import Setting, check_list
+from spatial_smoothing.evaluation.suites.lineup import (
+    SIZES,
+    Contest,
+    contest,
+    sizes_for,
+)
+from spatial_smoothing.evaluation.suites.settings import (
+    Setting,
+    check_list,
+    check_members,
+)
 from spatial_smoothing.evaluation.tallies import compile_tallies
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import progress, random_bits, sharding
@@ -65,23 +74,20 @@ def corruption(
     Raises:
       ValueError: Unknown names; data or a normaliser are absent or damaged.
     """
-    check_list("corruptions", corruptions)
-    check_list("severities", severities)
+    check(
+        runs,
+        setting,
+        corruptions=corruptions,
+        severities=severities,
+        corrupted_dir=corrupted_dir,
+        normalizer=normalizer,
+        sizes=sizes,
+        num_images=num_images,
+    )
     images = _images(runs, setting, corrupted_dir)
     asked = [(name, severity) for name in corruptions for severity in severities]
-    for pair in asked:
-        images.check(*pair)
-    with progress.status("Corruptions: comparing with the clean images"):
-        corrupted = images.load(*asked[0])
-        clean = _clean(images, setting, corrupted, num_images, corrupted_dir)
-    scope = normalizers.Scope(
-        runs[0].source.name,
-        images.data,
-        [name for name in corruptions if name in NAMES],
-        severities,
-        clean.num_examples,
-        setting.split,
-    )
+    clean = _clean(images, setting, asked[0], num_images, corrupted_dir)
+    scope = _scope(runs, setting, images, clean, asked)
     baseline = normalizers.load(normalizer, scope)
     members = contest(runs, setting, sizes=sizes)
     options = {"folder": corrupted_dir, "num_images": num_images, "sizes": sizes}
@@ -111,6 +117,60 @@ def corruption(
     return rows
 
 
+def check(
+    runs: Sequence[Run],
+    setting: Setting,
+    *,
+    corruptions: tuple[str, ...] = NAMES,
+    severities: tuple[int, ...] = SEVERITIES,
+    corrupted_dir: str | None = None,
+    normalizer: str = normalizers.NONE,
+    sizes: tuple[int, ...] = SIZES,
+    num_images: int = 0,
+) -> None:
+    """Raises ValueError for arguments that `corruption` cannot use.
+
+    Args:
+      runs: One run, or the members of a deep ensemble.
+      setting: Settings of the evaluation.
+      corruptions: Names of corruptions.
+      severities: Severities, each an int from 1 to 5.
+      corrupted_dir: Folder of the corrupted images; None to make them.
+      normalizer: What the means are divided by.
+      sizes: Numbers of dropout samples N to score.
+      num_images: Number of images of each set; 0 for all.
+    """
+    check_members(runs)
+    sizes_for(runs, setting, sizes)
+    check_list("corruptions", corruptions)
+    check_list("severities", severities)
+    images = _images(runs, setting, corrupted_dir)
+    asked = [(name, severity) for name in corruptions for severity in severities]
+    for pair in asked:
+        images.check(*pair)
+    with progress.status("Corruptions: comparing with the clean images"):
+        clean = _clean(images, setting, asked[0], num_images, corrupted_dir)
+    normalizers.load(normalizer, _scope(runs, setting, images, clean, asked))
+
+
+def _scope(
+    runs: Sequence[Run],
+    setting: Setting,
+    images: CorruptedSet,
+    clean: AnyDataset,
+    asked: Sequence[Pair],
+) -> normalizers.Scope:
+    """Returns what the means are over: the corruptions that are no extra ones."""
+    return normalizers.Scope(
+        runs[0].source.name,
+        images.data,
+        [name for name in dict.fromkeys(name for name, _ in asked) if name in NAMES],
+        list(dict.fromkeys(severity for _, severity in asked)),
+        clean.num_examples,
+        setting.split,
+    )
+
+
 def _images(runs: Sequence[Run], setting: Setting, folder: str | None) -> CorruptedSet:
     """Returns the corrupted images: those of a folder, or made of the clean ones."""
     if folder is None:
@@ -121,7 +181,7 @@ def _images(runs: Sequence[Run], setting: Setting, folder: str | None) -> Corrup
 def _clean(
     images: CorruptedSet,
     setting: Setting,
-    corrupted: AnyDataset,
+    first: Pair,
     num_images: int,
     folder: str | None,
 ) -> AnyDataset:
@@ -133,7 +193,7 @@ def _clean(
     Args:
       images: The corrupted sets.
       setting: Settings of the evaluation.
-      corrupted: One of the corrupted sets, to compare labels with.
+      first: One of the corrupted sets, whose labels are compared.
       num_images: Number of images of each set, drawn at random; 0 for all.
       folder: Folder of the corrupted images; None if they are made.
 
@@ -144,6 +204,7 @@ def _clean(
     clean = datasets.some(every, num_images)
     if folder is None:
         return clean
+    corrupted = images.load(*first)
     counts = [data.num_examples for data in (corrupted, every)]
     remedy = "give the --split that was corrupted, or make the folder with corrupt.py"
     if counts[0] != counts[1]:

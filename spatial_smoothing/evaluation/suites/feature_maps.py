@@ -17,7 +17,7 @@ from spatial_smoothing.data import batches, datasets, streams
 from spatial_smoothing.data.batches import Batch
 from spatial_smoothing.data.datasets import AnyDataset
 from spatial_smoothing.evaluation.rows import Row
-from spatial_smoothing.evaluation.suites.settings import Setting
+from spatial_smoothing.evaluation.suites.settings import Setting, UnsuitableError
 from spatial_smoothing.evaluation.suites.subjects import Subject, subject
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import progress, random_bits, sharding
@@ -55,9 +55,9 @@ def variance(
     Raises:
       ValueError: for more than one run, or unusable numbers.
     """
-    size = setting.dataset.num_examples
-    if not 0 <= image < size:
-        raise ValueError(f"image must be in [0, {size}), got {image}")
+    check_variance(
+        runs, setting, num_images=num_images, num_frames=num_frames, image=image
+    )
     network = subject(runs, setting, suite="variance")
     dataset = datasets.some(setting.dataset, num_images, seed=setting.seed)
     frame_key, sample_key, map_key = jax.random.split(random_bits.key(setting.seed), 3)
@@ -91,6 +91,48 @@ def variance(
     if network.stochastic:
         _add_maps(rows, map_key, network, setting, image=image, blocks=blocks)
     return rows
+
+
+def check_variance(
+    runs: Sequence[Run],
+    setting: Setting,
+    *,
+    num_images: int = 512,
+    num_frames: int = 8,
+    blocks: bool = False,
+    image: int = 0,
+) -> None:
+    """Raises ValueError for arguments that `variance` cannot use.
+
+    Args:
+      runs: The run, as the only element.
+      setting: Settings of the evaluation.
+      num_images: Number of images; 0 for all.
+      num_frames: Number of frames of a sequence.
+      blocks: Whether to analyse every block, which is always possible.
+      image: Number of the image whose maps are drawn.
+
+    Raises:
+      UnsuitableError: if a variance over `setting.num_samples` is not defined.
+    """
+    network = subject(runs, setting, suite="variance")
+    _check_num_images(num_images)
+    if num_frames < 2:
+        raise ValueError(f"num_frames must be at least 2, got {num_frames}")
+    size = setting.dataset.num_examples
+    if not 0 <= image < size:
+        raise ValueError(f"image must be in [0, {size}), got {image}")
+    if network.stochastic and setting.num_samples < 2:
+        raise UnsuitableError(
+            "the suite variance needs num_samples of at least 2 for a network with "
+            f"dropout, got {setting.num_samples}"
+        )
+
+
+def _check_num_images(count: int) -> None:
+    """Raises ValueError for a number of images that is negative."""
+    if count < 0:
+        raise ValueError(f"num_images must be at least 0 (all), got {count}")
 
 
 def _by_tap(
@@ -219,6 +261,7 @@ def fourier(
     Raises:
       ValueError: for more than one run, or unusable numbers.
     """
+    check_fourier(runs, setting, num_images=num_images)
     network = subject(runs, setting, suite="fourier")
     dataset = datasets.some(setting.dataset, num_images, seed=setting.seed)
     keys = {"mean": None}  # what the rows call a pass -> key of its dropout
@@ -241,6 +284,27 @@ def fourier(
             for tap, spectrum in spectra.items()
         ]
     return rows
+
+
+def check_fourier(
+    runs: Sequence[Run],
+    setting: Setting,
+    *,
+    num_images: int = 512,
+    blocks: bool = False,
+    clip: bool = False,
+) -> None:
+    """Raises ValueError for arguments that `fourier` cannot use.
+
+    Args:
+      runs: The run, as the only element.
+      setting: Settings of the evaluation.
+      num_images: Number of images; 0 for all.
+      blocks: Whether to analyse every block, which is always possible.
+      clip: Whether amplitudes below one count as one, which is always possible.
+    """
+    subject(runs, setting, suite="fourier")
+    _check_num_images(num_images)
 
 
 def _of_spectrum(spectrum: np.ndarray) -> Row:

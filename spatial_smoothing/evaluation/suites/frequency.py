@@ -17,13 +17,15 @@ from spatial_smoothing.runtime import progress, random_bits, sharding
 
 SCORES = ("num_samples", "num_examples", "nll", "accuracy", "top5", "brier", "ece")
 
+FREQUENCIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
 
 def frequency(
     runs: Sequence[Run],
     setting: Setting,
     *,
     num_images: int = 2000,
-    frequencies: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    frequencies: tuple[float, ...] = FREQUENCIES,
     epsilon: float = analysis.EPSILON,
     half_width: float = analysis.HALF_WIDTH,
 ) -> list[Row]:
@@ -44,7 +46,14 @@ def frequency(
     Raises:
       ValueError: for more than one run, or unusable numbers.
     """
-    check_list("frequencies", frequencies)
+    check(
+        runs,
+        setting,
+        num_images=num_images,
+        frequencies=frequencies,
+        epsilon=epsilon,
+        half_width=half_width,
+    )
     network = subject(runs, setting, suite="frequency")
     dataset = datasets.some(setting.dataset, num_images, seed=setting.seed)
     options = {
@@ -82,6 +91,40 @@ def frequency(
     ]
     found[0]["arrays"] = analysis.arrays(found)
     return found
+
+
+def check(
+    runs: Sequence[Run],
+    setting: Setting,
+    *,
+    num_images: int = 2000,
+    frequencies: tuple[float, ...] = FREQUENCIES,
+    epsilon: float = analysis.EPSILON,
+    half_width: float = analysis.HALF_WIDTH,
+) -> None:
+    """Raises ValueError for arguments that `frequency` cannot use.
+
+    Args:
+      runs: The run, as the only element.
+      setting: Settings of the evaluation.
+      num_images: Number of images; 0 for all.
+      frequencies: Frequencies of the noise, in units of pi.
+      epsilon: Amplitude of the noise.
+      half_width: Half of the width of the rings, in radians per pixel.
+    """
+    subject(runs, setting, suite="frequency")
+    check_list("frequencies", frequencies)
+    if num_images < 0:
+        raise ValueError(f"num_images must be at least 0 (all), got {num_images}")
+    if not math.isfinite(epsilon):
+        raise ValueError(f"epsilon must be finite, got {epsilon}")
+    size = setting.dataset.image_shape[0]
+    for value in frequencies:
+        if not 0 < value <= 1:
+            raise ValueError(
+                f"frequencies must be in (0, 1], in units of pi, got {value}"
+            )
+        analysis.ring(math.pi * value, size=size, half_width=half_width)
 
 
 def _in_units_of_pi(frequency: float | None) -> float | None:

@@ -22,6 +22,7 @@ from spatial_smoothing.evaluation.suites.subjects import (
     subject,
     training_images,
 )
+from spatial_smoothing.lookup import lookup
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import progress, random_bits, sharding
 
@@ -72,7 +73,7 @@ def hessian(
         "num_probes": num_probes,
         "num_steps": num_steps,
     }
-    _check(options)
+    check(runs, setting, **options)
     network = subject(runs, setting, suite="hessian")
     count = max(num_batches, density_batches) * setting.batch_size
     with progress.status("Hessian: drawing training images"):
@@ -107,16 +108,44 @@ def hessian(
     ]
 
 
-def _check(options: Mapping[str, Any]) -> None:
-    """Raises ValueError for a number that is too small."""
-    for name, least in (
-        ("num_batches", 1),
-        ("density_batches", 0),
-        ("num_probes", 1),
-        ("num_steps", 1),
+def check(
+    runs: Sequence[Run],
+    setting: Setting,
+    *,
+    num_batches: int = 10,
+    num_eigenvalues: int = 1,
+    method: str = "lanczos",
+    density_batches: int = 4,
+    num_probes: int = 1,
+    num_steps: int = 80,
+) -> None:
+    """Raises ValueError for arguments that `hessian` cannot use.
+
+    Args:
+      runs: The run, as the only element.
+      setting: Settings of the evaluation.
+      num_batches: Number of mini-batches whose largest eigenvalues are found.
+      num_eigenvalues: Number of eigenvalues of each mini-batch.
+      method: How eigenvalues are found.
+      density_batches: Number of mini-batches for the density; 0 for no density.
+      num_probes: Number of random vectors that the density is estimated from.
+      num_steps: Number of Lanczos steps for each random vector.
+    """
+    network = subject(runs, setting, suite="hessian")
+    for name, value, least in (
+        ("num_batches", num_batches, 1),
+        ("density_batches", density_batches, 0),
+        ("num_probes", num_probes, 1),
+        ("num_steps", num_steps, 1),
     ):
-        if options[name] < least:
-            raise ValueError(f"{name} must be at least {least}, got {options[name]}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    lookup(lanczos.METHODS, method, "method")
+    size = analysis.num_parameters(network.variables)
+    if not 1 <= num_eigenvalues <= size:
+        raise ValueError(
+            f"num_eigenvalues must be in [1, {size}], got {num_eigenvalues}"
+        )
 
 
 def _find_eigenvalues(

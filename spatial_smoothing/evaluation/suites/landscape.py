@@ -15,6 +15,7 @@ from spatial_smoothing.analysis import landscape as analysis
 from spatial_smoothing.evaluation.rows import Row
 from spatial_smoothing.evaluation.suites.settings import Setting
 from spatial_smoothing.evaluation.suites.subjects import subject, training_images
+from spatial_smoothing.lookup import lookup
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import progress, random_bits
 
@@ -57,6 +58,15 @@ def landscape(
     Raises:
       ValueError: for more than one run, or unusable numbers.
     """
+    check(
+        runs,
+        setting,
+        num_images=num_images,
+        grid_size=grid_size,
+        extent=extent,
+        normalization=normalization,
+        recalibration=recalibration,
+    )
     points = _points(grid_size, extent)
     network = subject(runs, setting, suite="landscape")
     options = {
@@ -75,7 +85,7 @@ def landscape(
         about = {"images": images.checksum(), **options}
     recalibration_batches = ()
     if recalibration:
-        # Another seed, so that these are not the images that are scored.
+        # Another seed, so that few of these are among the images that are scored.
         seed = setting.seed + 1
         others = training_images(runs, setting, recalibration, seed=seed)
         recalibration_batches = others.batches(setting.batch_size)
@@ -108,6 +118,36 @@ def landscape(
             **_summary(analysis.surfaces(partial.rows)),
         }
     ]
+
+
+def check(
+    runs: Sequence[Run],
+    setting: Setting,
+    *,
+    num_images: int = 1024,
+    grid_size: int = 21,
+    extent: float = 0.1,
+    normalization: str = "filter",
+    recalibration: int = 0,
+) -> None:
+    """Raises ValueError for arguments that `landscape` cannot use.
+
+    Args:
+      runs: The run, as the only element.
+      setting: Settings of the evaluation.
+      num_images: Number of training images; 0 for all.
+      grid_size: Number of points along each direction.
+      extent: Half of the width of the grid.
+      normalization: How the directions are normalised.
+      recalibration: Number of training images for batch statistics; 0 for none.
+    """
+    subject(runs, setting, suite="landscape")
+    _points(grid_size, extent)
+    lookup(directions.NORMALIZATIONS, normalization, "normalization")
+    if num_images < 0:
+        raise ValueError(f"num_images must be at least 0 (all), got {num_images}")
+    if recalibration < 0:
+        raise ValueError(f"recalibration must be at least 0, got {recalibration}")
 
 
 def _points(grid_size: int, extent: float) -> list[tuple[float, float]]:

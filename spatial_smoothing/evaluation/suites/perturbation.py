@@ -17,8 +17,17 @@ from spatial_smoothing.data.corruption import perturbed_sets
 from spatial_smoothing.data.corruption.perturbations import NAMES, PERTURBATIONS
 from spatial_smoothing.data.corruption.perturbed_sets import PerturbedSet, Sequences
 from spatial_smoothing.evaluation.rows import Row
-from spatial_smoothing.evaluation.suites.lineup import SIZES, Contest, contest
-from spatial_smoothing.evaluation.suites.settings import Setting, check_list
+from spatial_smoothing.evaluation.suites.lineup import (
+    SIZES,
+    Contest,
+    contest,
+    sizes_for,
+)
+from spatial_smoothing.evaluation.suites.settings import (
+    Setting,
+    check_list,
+    check_members,
+)
 from spatial_smoothing.metrics import consistency
 from spatial_smoothing.runs.workdirs import Run
 from spatial_smoothing.runtime import progress, random_bits, sharding
@@ -57,10 +66,15 @@ def perturbation(
     Raises:
       ValueError: Unknown names, or data that are absent or damaged.
     """
-    check_list("perturbations", perturbations)
+    check(
+        runs,
+        setting,
+        perturbations=perturbations,
+        perturbed_dir=perturbed_dir,
+        sizes=sizes,
+        num_images=num_images,
+    )
     sequences = _sequences(runs, setting, perturbed_dir)
-    for name in perturbations:
-        sequences.check(name)
     numbers = datasets.choose(sequences.num_examples, num_images)
     members = contest(runs, setting, sizes=sizes)
     partial = setting.partial(
@@ -95,6 +109,35 @@ def perturbation(
         found = [scores[name][index] for name in perturbations]
         rows.append({**of_ensemble, **_means(found)})
     return rows
+
+
+def check(
+    runs: Sequence[Run],
+    setting: Setting,
+    *,
+    perturbations: tuple[str, ...] = NAMES,
+    perturbed_dir: str | None = None,
+    sizes: tuple[int, ...] = SIZES,
+    num_images: int = 1000,
+) -> None:
+    """Raises ValueError for arguments that `perturbation` cannot use.
+
+    Args:
+      runs: One run, or the members of a deep ensemble.
+      setting: Settings of the evaluation.
+      perturbations: Names of perturbations.
+      perturbed_dir: Folder in the layout of CIFAR-10-P; None to make the sequences.
+      sizes: Numbers of dropout samples N to score.
+      num_images: Number of sequences of each perturbation; 0 for all.
+    """
+    check_members(runs)
+    sizes_for(runs, setting, sizes)
+    if num_images < 0:
+        raise ValueError(f"num_images must be at least 0 (all), got {num_images}")
+    check_list("perturbations", perturbations)
+    sequences = _sequences(runs, setting, perturbed_dir)
+    for name in perturbations:
+        sequences.check(name)
 
 
 def _means(rows: Sequence[Row]) -> Row:

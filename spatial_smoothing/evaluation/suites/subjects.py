@@ -97,20 +97,6 @@ def subject(runs: Sequence[Run], setting: Setting, *, suite: str) -> Subject:
     )
 
 
-def check(
-    runs: Sequence[Run], setting: Setting, *, suite: str, **options: object
-) -> None:
-    """Raises ValueError where `subject` does, before any suite begins.
-
-    Args:
-      runs: One run.
-      setting: Settings of the evaluation, for the batch size.
-      suite: Name of the suite, for messages.
-      **options: Options of the suite, which are not looked at.
-    """
-    subject(runs, setting, suite=suite)
-
-
 def training_images(
     runs: Sequence[Run], setting: Setting, count: int, *, seed: int
 ) -> AnyDataset:
