@@ -20,6 +20,8 @@ from spatial_smoothing.data import batches
 
 Batch = dict[str, np.ndarray]
 _log = logging.getLogger(__name__)
+# What Grain says of a worker that another program or the system has ended.
+_WORKER_ENDED = "Worker process was terminated"
 
 
 class BatchPlan(NamedTuple):
@@ -207,6 +209,9 @@ def _run(
       start: First number.
       stop: Number behind the last one.
       workers: Number of processes that call `make`; 0 for threads of this process.
+
+    Raises:
+      OSError: A worker process has ended, as where the system ends it to have memory.
     """
     import grain  # only images in files need it, and it takes a while to import
 
@@ -221,6 +226,13 @@ def _run(
     iterator = iter(data)
     try:
         yield from iterator
+    except RuntimeError as error:
+        if _WORKER_ENDED not in str(error):
+            raise
+        raise OSError(
+            f"one of the {workers} processes that decode images has ended: {error} "
+            "Fewer of them take less memory: --config.num_workers"
+        ) from None
     finally:
         iterator.close()
 
@@ -235,10 +247,12 @@ def _num_cores() -> int:
 def _start_worker(index: int, count: int) -> None:
     """Prepares a worker process: it ignores signals, and ends when its parent ends.
 
-    The run itself handles signals and stops its workers. A run that is killed cannot do
-    so; each worker therefore waits for its parent in a thread.
+    The run itself handles signals and stops its workers. A terminal that is closed
+    sends SIGHUP to all of them, and a run that lost its workers could not save. A run
+    that is killed cannot stop them; each worker therefore waits for its parent in a
+    thread.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
     def end_with_the_parent() -> None:

@@ -1,4 +1,8 @@
 import dataclasses
+import itertools
+import multiprocessing
+import os
+import signal
 import zlib
 
 import grain
@@ -151,10 +155,19 @@ def test_workers_change_nothing_and_report_their_mistakes(
 
 def check_workers(train):
     other = dataclasses.replace(train, num_workers=2)
-    arguments = {"seed": 3, "start": 1, "stop": 6}
-    assert_same(
-        other.training_batches(5, **arguments), train.training_batches(5, **arguments)
-    )
+    make = lambda data: data.training_batches(5, seed=3, start=1, stop=99)
+    expected, batches = itertools.islice(make(train), 12), make(other)
+    found = [next(batches), next(batches)]
+    # As a terminal does that is closed, and Ctrl-C.
+    for number in (signal.SIGHUP, signal.SIGINT):
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, number)
+    assert_same([*found, *itertools.islice(batches, 10)], expected)
+    if processes := multiprocessing.active_children():
+        processes[0].kill()  # as the system does that needs memory
+        message = r"one of the 2 processes .* has ended: .*-9.*--config\.num_workers"
+        with pytest.raises(OSError, match=message):
+            list(batches)
     damaged = dataclasses.replace(other, records=Cut(train.records), num_workers=1)
     with pytest.raises(ValueError, match=r"cannot read record 2 of train in .*: "):
         list(damaged.batches(5))
