@@ -30,6 +30,8 @@ from spatial_smoothing.runs import recipes, workdirs
 from spatial_smoothing.runtime import messages
 from spatial_smoothing.training.checkpoints import Checkpoints
 
+# There are PyTorch names for networks that classify images only.
+_DATASETS = sources.names(task=sources.CLASSIFICATION)
 _FLAG = {"action": "store_true", "default": None}
 # The fields of `recipes.MODEL_FIELDS` without those of the rivals. A field that is not
 # given has the value that the model's name says.
@@ -159,11 +161,11 @@ def convert(
 def _dataset(source: pathlib.Path, state_dict: StateDict) -> str:
     """Returns the only data set with as many classes as the weights."""
     count = count_classes(state_dict)
-    fitting = [n for n in sources.names() if sources.source(n).num_classes == count]
+    fitting = [n for n in _DATASETS if sources.source(n).num_classes == count]
     if len(fitting) == 1:
         return fitting[0]
     found = f"{count} classes" if count else "no last layer by a known name"
-    choices = ", ".join(fitting or sources.names())
+    choices = ", ".join(fitting or _DATASETS)
     layouts = "" if count else f"; layouts that are known: {known_layouts()}"
     raise ValueError(
         f"{source} has {found}; pass --dataset=NAME, of {choices}{layouts}"
@@ -202,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dataset",
-        help=f"{', '.join(sources.names())}; default: the one with as many classes",
+        help=f"{', '.join(_DATASETS)}; default: the one with as many classes",
     )
     parser.add_argument(
         "--data_dir", help="directory of TFDS; default: ~/tensorflow_datasets"

@@ -89,9 +89,13 @@ KINDS: dict[str, Callable[[str, Given], Source]] = {
 }
 
 
-def names() -> list[str]:
-    """Returns the names of the data sets."""
-    return list(SOURCES)
+def names(*, task: str | None = None) -> list[str]:
+    """Returns the names of the data sets.
+
+    Args:
+      task: `CLASSIFICATION` or `SEGMENTATION`, for the sets of this task; None for all.
+    """
+    return [name for name, spec in SOURCES.items() if task in (None, spec.task)]
 
 
 def source(

@@ -129,8 +129,9 @@ def _read_file(place: pathlib.Path, config: Mapping[str, Any]) -> Pretrained:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     # Weights are those of the only built-in data set with as many classes, as `convert`
     # takes them.
-    fitting = [s for s in sources.SOURCES.values() if s.num_classes == count]
-    known = fitting[0] if len(fitting) == 1 else None
+    names = sources.names(task=sources.CLASSIFICATION)
+    fitting = [n for n in names if sources.SOURCES[n].num_classes == count]
+    known = sources.SOURCES[fitting[0]] if len(fitting) == 1 else None
     return Pretrained(
         place=str(place),
         digest=digest,

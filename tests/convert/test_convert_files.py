@@ -1,4 +1,5 @@
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 from small_weights import SMALL, assert_same, convert, small_state
 
 import spatial_smoothing as ss
-from spatial_smoothing.cli.convert import _FIELDS, main
+from spatial_smoothing.cli.convert import _FIELDS, _dataset, main
 from spatial_smoothing.runs import recipes, workdirs
 
 
@@ -155,6 +156,12 @@ def test_weights_without_a_known_last_layer(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "has no last layer by a known name; pass --dataset" in error
     assert "layouts that are known: authors (layer0.0.weight, " in error
+
+
+def test_no_set_for_segmentation_is_chosen_for_its_number_of_classes():
+    state = {"classifier.0.dense.bias": np.ones(11)}
+    with pytest.raises(ValueError, match="has 11 classes; pass --dataset=NAME, of ci"):
+        _dataset(pathlib.Path("net.npz"), state)
 
 
 @pytest.mark.parametrize(

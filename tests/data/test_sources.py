@@ -57,6 +57,12 @@ def test_names_and_sources():
     ]
 
 
+def test_names_of_a_task():
+    images = ["cifar10", "cifar100", "shapes", "imagenet"]
+    assert sources.names(task="classification") == images
+    assert sources.names(task="segmentation") == sources.names()[len(images) :]
+
+
 def test_unknown_name_and_split():
     assert message(sources.source, "cifar1000") == (
         "unknown data set 'cifar1000'; did you mean 'cifar100'? "

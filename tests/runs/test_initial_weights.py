@@ -102,6 +102,19 @@ def test_normalisation_is_that_of_the_weights(tmp_path, run):
     assert (found.mean, found.std) == (None, None)
 
 
+def test_normalisation_is_not_that_of_a_set_for_segmentation(tmp_path):
+    """CamVid, whose pixels are only scaled, has 11 classes of pixels."""
+    small = {**SMALL, "num_classes": 11}
+    model = ss.models.build("resnet_dnn_18", **small)
+    shapes = recipes.abstract_variables(model, image_size=32)
+    variables = jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+    state = ss.convert.to_pytorch("resnet_dnn_18", variables, **small)
+    np.savez(tmp_path / "net.npz", **state)
+    found = initial_weights.read({**BASE, "init_from": f"{tmp_path}/net.npz"})
+    assert found.num_classes == 11
+    assert (found.mean, found.std) == (None, None)
+
+
 def test_a_digest_tells_weights_apart(tmp_path, run):
     digests = {initial_weights.read({**BASE, "init_from": run}).digest}
     other = workdirs.claim(tmp_path / "other", {**BASE, "seed": 1})
