@@ -14,13 +14,21 @@ from spatial_smoothing.cli import commands, devices, start
 from spatial_smoothing.data import datasets, sources
 from spatial_smoothing.data.corruption import corrupted_sets, transforms
 from spatial_smoothing.data.corruption.writer import write_cifar_c
+from spatial_smoothing.runs import locks
 from spatial_smoothing.runtime import paths, progress, random_bits
 
+# The layout of CIFAR-10-C holds images of one size, each with one label.
+_NAMES = [
+    name
+    for name in sources.names(task=sources.CLASSIFICATION)
+    if sources.SOURCES[name].in_memory
+]
 FLAGS = start.new_flags()
 _DATASET = flags.DEFINE_string(
     "dataset",
     None,
-    f"Data set to corrupt: {', '.join(sources.names())}.",
+    f"Data set to corrupt: {', '.join(_NAMES)}, or one of tfds:NAME, npz:FILE and "
+    "hf:NAME with images of at most 64x64 pixels.",
     flag_values=FLAGS,
 )
 _OUTPUT = flags.DEFINE_string(
@@ -70,31 +78,43 @@ def corrupt() -> None:
         raise ValueError("--corruptions must have at least one name, got none")
     for name in names:
         transforms.constants_of(name, 1)
+    name = _DATASET.value
+    is_built_in = name in sources.SOURCES
+    if name.startswith(sources.MASKS) or (is_built_in and name not in _NAMES):
+        raise ValueError(_unsuitable(name))
     dataset = sources.load(
-        _DATASET.value,
+        name,
         _SPLIT.value,
         data_dir=_DATA_DIR.value,
         download=_DOWNLOAD.value,
     )
     if not isinstance(dataset, datasets.Dataset):
-        raise ValueError(
-            f"{_DATASET.value} does not fit in memory; it cannot be written"
-        )
+        raise ValueError(_unsuitable(name))
     numbers = datasets.choose(dataset.num_examples, _NUM_IMAGES.value)
     output = paths.absolute(_OUTPUT.value)
     devices.warn()
-    for name in progress.track(names, total=len(names), name="Corruptions"):
-        write_cifar_c(
-            random_bits.key(transforms.SEED),
-            output,
-            dataset.subset(numbers),
-            names=[name],
-            constants=corrupted_sets.constants_for(dataset),
-            numbers=numbers,
-        )
+    # Two writers would write to one temporary file. A bucket is refused by the writer.
+    with locks.locked(output, make=not paths.is_remote(output)):
+        for each in progress.track(names, total=len(names), name="Corruptions"):
+            write_cifar_c(
+                random_bits.key(transforms.SEED),
+                output,
+                dataset.subset(numbers),
+                names=[each],
+                constants=corrupted_sets.constants_for(dataset),
+                numbers=numbers,
+            )
     print(
-        f"{len(names)} corruptions of {len(numbers):,} images of {_DATASET.value} are "
+        f"{len(names)} corruptions of {len(numbers):,} images of {name} are "
         f"in {output}\nscore a run on them, in place of RUN: {hint(names, output)}"
+    )
+
+
+def _unsuitable(name: str) -> str:
+    """Says that a data set cannot be written, and which ones can."""
+    return (
+        f"{name} cannot be written: it must have images with one label each, which are "
+        f"held in memory, as {', '.join(_NAMES)} have"
     )
 
 

@@ -6,8 +6,10 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from checkout import ROOT
+from etils import epath
 
 from spatial_smoothing.cli import (
     command_line,
@@ -21,6 +23,8 @@ from spatial_smoothing.cli import (
     train,
 )
 from spatial_smoothing.configs import common
+from spatial_smoothing.data.datasets import Dataset
+from spatial_smoothing.runs import locks
 
 
 def read(*arguments, required=("config", "workdir")):
@@ -251,6 +255,42 @@ def test_help_describes_every_flag_in_80_columns(module):
 def test_flags_that_evaluation_has_not(argument, message):
     with pytest.raises(ValueError, match=message):
         command_line.parse(["evaluate.py", argument], evaluate.FLAGS)
+
+
+@pytest.fixture
+def corrupting(tmp_path):
+    """A function that calls corrupt.py for a data set, and the folder it writes to."""
+
+    def call(name):
+        output = tmp_path / "out"
+        corrupt.FLAGS(["corrupt.py", f"--dataset={name}", f"--output={output}"])
+        corrupt.corrupt()
+
+    yield call, tmp_path / "out"
+    corrupt.FLAGS.unparse_flags()
+
+
+@pytest.mark.parametrize("name", ["camvid", "moving_shapes", "masks:x", "imagenet"])
+def test_sets_that_cannot_be_corrupted_are_refused_before_they_are_read(
+    name, corrupting, monkeypatch
+):
+    call, output = corrupting
+    monkeypatch.setattr(corrupt.sources, "load", lambda *_, **__: 1 / 0)
+    with pytest.raises(ValueError, match=f"{name} cannot be written: .* cifar10, cif"):
+        call(name)
+    assert not output.exists()
+
+
+def test_a_second_command_does_not_write_to_the_same_folder(corrupting, monkeypatch):
+    call, output = corrupting
+    tiny = Dataset(np.zeros((1, 4, 4, 3), np.uint8), np.zeros(1, np.int32))
+    monkeypatch.setattr(corrupt.sources, "load", lambda *_, **__: tiny)
+    monkeypatch.setattr(corrupt, "write_cifar_c", lambda *_, **__: 1 / 0)
+    with (
+        locks.locked(epath.Path(output), make=True),
+        pytest.raises(ValueError, match="out is in use by process"),
+    ):
+        call("shapes")
 
 
 def test_advice_names_flags_that_the_command_has():

@@ -254,6 +254,15 @@ def test_an_interrupted_writer_is_repeated(written, tmp_path):
     assert not (tmp_path / "frost.npy.tmp").exists()
 
 
+def test_a_full_disk_is_told_by_the_name_of_the_file(small_disk):
+    zeros = (np.zeros(2**20, np.uint8) for _ in range(9))
+    path = small_disk / "frost.npy"
+    message = rf"cannot write {path}: No space left on device, \d.* MB are free"
+    with pytest.raises(OSError, match=message):
+        writer._write_array(path, (9 * 2**20,), np.uint8, zeros)
+    assert list(small_disk.iterdir()) == []
+
+
 def test_the_writer_refuses_folders_of_other_data(written, official):
     with pytest.raises(ValueError, match=r"another key: .*; pass another folder"):
         write(written, key=jax.random.key(1))

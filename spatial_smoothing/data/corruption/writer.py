@@ -148,7 +148,7 @@ def _write_array(
     """Writes an .npy file part by part, under its name only when complete."""
     temporary = path.with_suffix(".npy.tmp")
     try:
-        with temporary.open("wb") as file:
+        with paths.naming(epath.Path(path)), temporary.open("wb") as file:
             _write_parts(file, shape, np.dtype(dtype), parts)
         os.replace(temporary, path)
     finally:
