@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 import jax
 
-from spatial_smoothing.cli import commands
+from spatial_smoothing.cli import commands, output
 from spatial_smoothing.convert.files import StateDict, load_state_dict
 from spatial_smoothing.convert.names import count_classes, known_layouts
 from spatial_smoothing.convert.weights import from_pytorch
@@ -216,4 +216,5 @@ def _parser() -> argparse.ArgumentParser:
 
 def run() -> NoReturn:
     """Runs the command with the arguments of the process."""
+    output.watch(end=True)
     sys.exit(main())

@@ -18,12 +18,17 @@ _gone = False
 def watch(*, end: bool) -> None:
     """Puts streams in the place of stdout and stderr that notice a closed pipe.
 
+    They print escapes for characters that their encoding has not.
+
     Args:
       end: Whether the process ends at once, by SystemExit. If not, what is printed from
         then on is lost, and the command asks `is_unread` whether to stop.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        # Names of files are bytes, and need not be UTF-8.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
         if isinstance(stream, _Stream):
             stream.end = end
         else:

@@ -165,7 +165,8 @@ def predict_frames() -> None:
                 log_probs = np.log(np.stack(frames)[:, None])
             (same,) = consistency.consistency(log_probs)
             (cross_entropy,) = consistency.cec(log_probs)
-            print(f"{name}: consistency {100 * same:.1f} %, CEC {cross_entropy:.4f}")
+            cec = abs(cross_entropy)  # 0 and not -0
+            print(f"{name}: consistency {100 * same:.1f} %, CEC {cec:.4f}")
 
 
 def _resizing(about: serving.Description) -> str:

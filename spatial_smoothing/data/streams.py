@@ -181,6 +181,8 @@ def _read_stack(path: epath.Path, size: int | tuple[int, int]) -> np.ndarray:
         raise ValueError(f"no file {path}")
     try:
         frames = image_files.load_array(path)
+        if not isinstance(frames, np.ndarray):
+            raise ValueError("it is an archive of arrays, as of np.savez")
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(
             f"cannot read {path}: {error}; save uint8 frames with np.save"

@@ -1,5 +1,6 @@
 """How scripts end. What they do before that is in `test_scripts`."""
 
+import io
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 from checkout import ROOT
 from jax.errors import JaxRuntimeError
 
-from spatial_smoothing.cli import start
+from spatial_smoothing.cli import output, start
 
 SCRIPT = """
 from jax.errors import JaxRuntimeError
@@ -118,6 +119,19 @@ def main():
 start.run(start.Command(main, start.new_flags(), about="A command."))
 """
     assert unread(code) == (141, "")
+
+
+def test_names_that_are_no_text_are_printed(monkeypatch):
+    """Names of files are bytes: Python holds those that are not UTF-8 in surrogates."""
+    for encoding, name, shown in (
+        ("utf-8", "caf\udce9.png", "caf\\udce9.png"),
+        ("ascii", "café.png", "caf\\xe9.png"),
+    ):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding)
+        monkeypatch.setattr(sys, "stdout", stream)
+        output.watch(end=False)
+        print(name, end="", flush=True)
+        assert stream.buffer.getvalue().decode() == shown
 
 
 def unread(code):

@@ -124,6 +124,10 @@ def test_damaged_stacks_are_refused(tmp_path):
         with pytest.raises(ValueError, match=r"cannot read .*video\.npy: ") as caught:
             streams.read_frames(path, size=8)
         assert "\n" not in str(caught.value)
+    with path.open("wb") as file:
+        np.savez(file, SQUARE)
+    with pytest.raises(ValueError, match="it is an archive of arrays"):
+        streams.read_frames(path, size=8)
 
 
 @pytest.mark.parametrize("mode", [lambda f: f, jax.jit], ids=["eager", "jit"])

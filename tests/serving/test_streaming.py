@@ -9,6 +9,8 @@ from random_runs import predict, write_run
 
 import spatial_smoothing as ss
 from spatial_smoothing import serving
+from spatial_smoothing.cli import command_line
+from spatial_smoothing.cli import predict as command
 from spatial_smoothing.data import shapes, streams
 from spatial_smoothing.runs import workdirs
 from spatial_smoothing.serving import streaming
@@ -150,6 +152,20 @@ def test_predict_prints_a_line_for_each_frame(workdir, run, tmp_path):
         same = 100 * np.mean(probs.argmax(-1)[1:] == probs.argmax(-1)[:-1])
         cec = -(probs[1:] * np.log(probs[:-1])).mean()
         assert line == f"{name}: consistency {same:.1f} %, CEC {cec:.4f}"
+
+
+def test_predict_prints_certain_frames(predictor, monkeypatch, tmp_path, capsys):
+    """Of probabilities of 0 there are no logarithms, which NumPy would warn of."""
+    np.save(tmp_path / "video.npy", FRAMES)
+    certain = np.eye(10, dtype=np.float32)[0]
+    frame = streaming.FramePrediction(certain, 0.0, certain)
+    fake = lambda frames, *, seed: iter([frame] * len(frames))
+    fake.description = predictor.description
+    monkeypatch.setattr(streaming, "load_stream", lambda *args, **options: fake)
+    command.FLAGS.unparse_flags()
+    arguments = ["predict.py", "--workdir=x", f"--frames={tmp_path / 'video.npy'}"]
+    command.predict(command_line.parse(arguments, command.FLAGS, positional=True))
+    assert "smoothed: consistency 100.0 %, CEC 0.0000" in capsys.readouterr().out
 
 
 def test_predict_refuses_bad_streams_in_one_line(workdir, tmp_path):
