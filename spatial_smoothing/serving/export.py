@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
+from spatial_smoothing.lookup import lookup
 from spatial_smoothing.runs import workdirs
 from spatial_smoothing.runs.provenance import provenance
 from spatial_smoothing.serving.loading import load
@@ -43,14 +44,19 @@ def export(
         dropout makes one pass whatever this says.
       chunk: Number of samples computed at once, at least 1; None for what suits the
         device that the program will run on.
-      platforms: Platforms that the program runs on: "cpu", "cuda", "rocm", "tpu".
+      platforms: Platforms that the program runs on, at least one of "cpu", "cuda",
+        "rocm" and "tpu".
 
     Returns:
       `out`.
 
     Raises:
-      ValueError: if `out` is there already, and as `load_predictor`.
+      ValueError: if `out` is there already, for other platforms, and as
+        `load_predictor`.
     """
+    platforms = (platforms,) if isinstance(platforms, str) else tuple(platforms)
+    for platform in platforms or [None]:
+        lookup(dict.fromkeys(PLATFORMS), platform, "platform")
     out = epath.Path(out)
     if out.exists():
         raise ValueError(f"{out} is there already; choose another directory")

@@ -19,7 +19,12 @@ from spatial_smoothing.data.class_names import class_names
 from spatial_smoothing.ensembles import mixtures
 from spatial_smoothing.ensembles.mixtures import Mixture
 from spatial_smoothing.runs import workdirs
-from spatial_smoothing.serving.predictor import Description, Predictor, uncertainty
+from spatial_smoothing.serving.predictor import (
+    Description,
+    Predictor,
+    count,
+    uncertainty,
+)
 
 
 class Loaded(NamedTuple):
@@ -111,9 +116,8 @@ def load(
     Raises:
       ValueError: if there is no run or checkpoint, or for unusable numbers.
     """
-    for name, value in (("num_samples", num_samples), ("chunk", chunk)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    num_samples = count("num_samples", num_samples)
+    chunk = None if chunk is None else count("chunk", chunk)
     run = workdirs.load(workdir)
     network = ensembles.as_apply(run.model)
     description = describe(run, num_samples=num_samples)

@@ -6,6 +6,7 @@ maps them and a seed to a dictionary of the fields of `Prediction`.
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -103,11 +104,9 @@ class Predictor:
     ):
         if batch_size is None:
             batch_size = _BATCH_SIZES[description.task]
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.description = description
         self._predict = predict
-        self._batch_size = batch_size
+        self._batch_size = count("batch_size", batch_size)
         self._dtypes = dtypes
 
     def __call__(self, images: np.ndarray, *, seed: int = 0) -> Prediction:
@@ -123,8 +122,7 @@ class Predictor:
         Raises:
           ValueError: for images of another shape, type or range, or such a seed.
         """
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed must be in [0, 2^32), got {seed}")
+        seed = checked_seed(seed)
         images = _checked(images, self.description.image_shape, self._dtypes)
         parts = [
             self._predict_batch(images[start : start + self._batch_size], seed)
@@ -144,10 +142,8 @@ class Predictor:
           ValueError: for a batch size below 1.
         """
         shape = self.description.image_shape
-        for count in batch_sizes:
-            if count < 1:
-                raise ValueError(f"batch_sizes must be at least 1, got {count}")
-            self(np.zeros((count, *shape), np.uint8))
+        for size in batch_sizes:
+            self(np.zeros((count("batch_sizes", size), *shape), np.uint8))
 
     def _predict_batch(self, images: np.ndarray, seed: int) -> Prediction:
         bucket = min(1 << max(len(images) - 1, 0).bit_length(), self._batch_size)
@@ -156,6 +152,35 @@ class Predictor:
         return Prediction(
             **{k: np.asarray(v)[: len(images)] for k, v in result.items()}
         )
+
+
+def count(name: str, value: int) -> int:
+    """Returns a number of samples or images, or raises ValueError.
+
+    Args:
+      name: What the number is called.
+      value: The number, at least 1.
+    """
+    value = _whole(name, value)
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return value
+
+
+def checked_seed(seed: int) -> int:
+    """Returns a seed, or raises ValueError if it is not in [0, 2^32)."""
+    seed = _whole("seed", seed)
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be in [0, 2^32), got {seed}")
+    return seed
+
+
+def _whole(name: str, value: int) -> int:
+    """Returns a whole number of any type, or raises ValueError."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} must be a whole number, got {value!r}") from None
 
 
 def uncertainty(mixture: Mixture) -> dict[str, jax.Array]:

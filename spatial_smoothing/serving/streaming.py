@@ -20,7 +20,7 @@ from spatial_smoothing.ensembles.temporal import StreamState
 from spatial_smoothing.runs import workdirs
 from spatial_smoothing.runtime import random_bits
 from spatial_smoothing.serving.loading import describe
-from spatial_smoothing.serving.predictor import Description
+from spatial_smoothing.serving.predictor import Description, checked_seed, count
 
 
 class FramePrediction(NamedTuple):
@@ -69,9 +69,8 @@ class StreamPredictor:
         Raises:
           ValueError: for frames of another shape or type, or such a seed.
         """
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed must be in [0, 2^32), got {seed}")
-        return self._predictions(frames, random_bits.key(seed))
+        key = random_bits.key(checked_seed(seed))
+        return self._predictions(frames, key)
 
     def _predictions(
         self, frames: Iterable[np.ndarray], key: jax.Array
@@ -119,8 +118,7 @@ def load_stream(
       >>> for probs, entropy, frame_probs in predictor(frames):
       ...     print(probs.argmax(), entropy)
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    num_samples = count("num_samples", num_samples)
     run = workdirs.load(workdir)
     description = describe(run, num_samples=num_samples)
     make = functools.partial(

@@ -189,6 +189,15 @@ def test_unusable_options_are_refused(predictor, workdir, tmp_path):
             serving.load_predictor(workdir, **{name: 0})
     with pytest.raises(ValueError, match="no run in workdir"):
         serving.load_predictor(tmp_path)
+    for seed in (1.5, "1", jax.random.key(0)):
+        with pytest.raises(ValueError, match="seed must be a whole number, got "):
+            predictor(IMAGES, seed=seed)
+    for name in ("num_samples", "chunk", "batch_size"):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number, got 1.5"):
+            serving.load_predictor(workdir, **{name: 1.5})
+    for platforms in (["gpu"], "metal", ["cpu", "CPU"], ()):
+        with pytest.raises(ValueError, match=r"unknown platform .*choices: cpu, cuda,"):
+            serving.export(workdir, tmp_path / "out", platforms=platforms)
 
 
 def test_class_names_are_those_of_the_data_set(predictor, tmp_path):
@@ -257,7 +266,7 @@ def test_exporting_leaves_nothing_half_written(exported, workdir, tmp_path):
     (tmp_path / "out.tmp/rest").write_text("of an export that was killed")
     with pytest.raises(ValueError, match="no run in workdir"):
         serving.export(tmp_path, tmp_path / "out")
-    serving.export(workdir, tmp_path / "out", num_samples=1, platforms=["cpu"])
+    serving.export(workdir, tmp_path / "out", num_samples=1, platforms="cpu")
     assert sorted(path.name for path in tmp_path.rglob("*")) == [
         "description.json",
         "out",
