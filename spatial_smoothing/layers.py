@@ -91,7 +91,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Normalises `[B, ..., C]` per channel."""
+        """Normalises `[B, ..., C]` per channel; ValueError if the mask is not [B]."""
         shape = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
@@ -112,7 +112,13 @@ class BatchNorm(nn.Module):
                 )
             mean = running_mean.value
             return batch_statistics.affine(x.astype(wide), mean, factor, bias, options)
-        mask = jnp.ones(len(x), bool) if self.mask is None else self.mask
+        mask = jnp.ones(len(x), bool) if self.mask is None else jnp.asarray(self.mask)
+        # Of another length it could be broadcast, and statistics would be wrong.
+        if mask.shape != x.shape[:1] or not len(x):
+            raise ValueError(
+                "batch statistics need a batch of at least one example and a mask "
+                f"[B], got shapes {list(x.shape)} and {list(mask.shape)}"
+            )
         normalized = batch_statistics.normalize(
             x, scale, bias, mask, running_mean.value, options
         )

@@ -107,6 +107,16 @@ def test_masked_examples_of_batch_norm_change_nothing():
     np.testing.assert_array_equal(gradient[~MASK], 0)
 
 
+@pytest.mark.parametrize("mask", [MASK[:1], MASK[:5], MASK[:, None]])
+def test_masks_of_another_shape_are_refused(mask):
+    with pytest.raises(
+        ValueError, match=r"a mask \[B\], got shapes \[6, 3, 4, 5\] and"
+    ):
+        train(normal(), norm_variables(), mask)
+    with pytest.raises(ValueError, match="batch of at least one example"):
+        train(normal()[:0], norm_variables())
+
+
 def test_batch_norm_starts_like_pytorch():
     x = normal()
     layer = layers.BatchNorm(use_running_average=False)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spatial_smoothing import ops
-from spatial_smoothing.layers import Layers
+from spatial_smoothing.layers import Layers, without_key
 from spatial_smoothing.lookup import lookup
 
 HEADS: dict[str, dict] = {
@@ -57,17 +57,23 @@ class Head(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps `[B, H, W, C]` to logits `[B, K]`."""
+        """Maps `[B, H, W, C]` to logits `[B, K]`.
+
+        Raises:
+          ValueError: if training has dropout to do and there is no rng "dropout".
+        """
         if self.norm:
             x = self.layers.norm(name="norm", relu=True)(x)
         x = x.astype(ops.at_least_float32(x.dtype))
         x = _POOLS[self.pool](x, self.grid)
         if self.squash:
-            t = self.temperature
-            x = t * (nn.sigmoid(x / t) - 0.5)
+            # A quarter of 4 t (sigmoid(x / t) - 1/2), which is precise for any t.
+            x = ops.scaled_sigmoid(x, self.temperature) / 4
         for number, width in enumerate(self.hidden, 1):
             x = nn.relu(self.layers.dense(width, name=f"dense{number}")(x))
             if self.train and self.rate and not self.is_initializing():
+                if not self.has_rng("dropout"):
+                    raise without_key(self.rate)
                 x = nn.Dropout(self.rate, deterministic=False)(x)
         x = self.layers.dropout()(x)
         name = f"dense{len(self.hidden) + 1}" if self.hidden else "dense"

@@ -10,11 +10,18 @@ widening factor: `wrn_mcdo_smoothing_28_10`. Its method may be left out: `wrn_28
 import dataclasses
 import functools
 import math
+import numbers
+import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spatial_smoothing import ops
 from spatial_smoothing.lookup import lookup, unknown
 from spatial_smoothing.models import segmentation_rows
 from spatial_smoothing.models.alexnet import AlexNet
@@ -261,7 +268,7 @@ def build(
       A Flax module: `init(key, images)`, `apply(variables, images, train=False)`.
 
     Raises:
-      ValueError: for an unknown name, stem or field, or unusable sizes.
+      ValueError: for an unknown name, stem or field, or unusable values of fields.
 
     Example:
       >>> build("resnet_mcdo_smoothing_18", num_classes=10, width=16).rate
@@ -277,6 +284,7 @@ def build(
     given = {"num_classes": num_classes, "stem": stem, **overrides}
     given["width"] = default_width(name) if width is None else width
     arguments = {**row.arguments, **given}
+    _check_kinds(arguments)
     _check_sizes(arguments)
     if "stages" in overrides and "smoothing" not in overrides:
         present = any(row.arguments["smoothing"])
@@ -286,13 +294,60 @@ def build(
             f"smoothing {arguments['smoothing']} must have one entry for each of the "
             f"stages {arguments['stages']}"
         )
-    return row.network(**arguments)
+    network = row.network(**arguments)
+    # Now, and whether or not the network has smoothing: it refuses unusable options.
+    jax.eval_shape(
+        functools.partial(
+            ops.smooth,
+            temperature=network.temperature,
+            squash=network.squash,
+            taps=network.taps,
+            padding=network.padding,
+        ),
+        jax.ShapeDtypeStruct((1, 64, 64, 1), jnp.float32),
+    )
+    return network
+
+
+def _check_kinds(arguments: Mapping[str, Any]) -> None:
+    """Raises ValueError for fields whose values are of another kind than they take."""
+    for field in ("num_classes", "width", "widening", "groups"):
+        if field in arguments and not _is_whole(arguments[field]):
+            raise ValueError(
+                f"{field} must be a whole number, got {arguments[field]!r}"
+            )
+    for field in ("stages", "smoothing"):
+        if not _is_list(arguments[field]) or not all(map(_is_whole, arguments[field])):
+            raise ValueError(
+                f"{field} must be a list of whole numbers, got {arguments[field]!r}"
+            )
+    for field in ("mc_stages", "stage_rates"):
+        value = arguments.get(field)
+        if value is not None and not _is_list(value):
+            raise ValueError(f"{field} must be a list, such as [{value!r}], or None")
+    for field in ("rate", "head_temperature"):
+        if not isinstance(arguments.get(field, 1), numbers.Real):
+            raise ValueError(f"{field} must be a number, got {arguments[field]!r}")
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is a whole number of any type."""
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_list(value: Any) -> bool:
+    """Whether a value has elements, and is no text."""
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
 
 
 def _check_sizes(arguments: Mapping[str, Any]) -> None:
     """Raises ValueError for sizes that make no network, or one that returns NaN."""
-    for field in ("num_classes", "width"):
-        if arguments[field] < 1:
+    for field in ("num_classes", "width", "widening", "groups"):
+        if arguments.get(field, 1) < 1:
             raise ValueError(f"{field} must be at least 1, got {arguments[field]}")
     for field, least in (("stages", 1), ("smoothing", 0)):
         counts = tuple(arguments[field])

@@ -103,6 +103,25 @@ def test_dropout_of_perceptrons_is_live_in_training_only():
     np.testing.assert_allclose(samples.var(0), variance, rtol=0.2)
 
 
+def test_perceptrons_are_not_trained_without_a_key():
+    x = feature_map()
+    variables = build("mlp", hidden=(4,)).init(KEY, x)
+    with pytest.raises(
+        ValueError, match=r"training with dropout rate 0\.5 needs a key"
+    ):
+        build("mlp", hidden=(4,), train=True).apply(variables, x)
+
+
+@pytest.mark.parametrize("temperature", [1e8, np.inf])
+def test_a_bound_without_effect_divides_by_four(temperature):
+    """The bounded values are t (sigmoid(g / t) - 1/2), about g / 4 for a large t."""
+    x = feature_map()
+    head = build("gap_clip", temperature=temperature)
+    logits, variables = head.init_with_output(KEY, x)
+    expected = dense(x.mean((1, 2)) / 4, variables["params"]["dense"])
+    np.testing.assert_allclose(logits, expected, atol=1e-6)
+
+
 def test_normalising_head_comes_with_statistics():
     model = models.build("preresnet_dnn_18", num_classes=7, width=4, stages=(1,))
     x = feature_map((2, 8, 8, 3))

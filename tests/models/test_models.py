@@ -252,6 +252,18 @@ def test_overrides_change_the_network():
         ({"smoothing": (-1,) * 4}, "smoothing must be numbers of at least 0, got"),
         ({"stages": (2, 0)}, r"stages must be numbers of at least 1, got \(2, 0\)"),
         ({"head_temperature": 0}, "head_temperature must be positive, got 0"),
+        ({"num_classes": "5"}, "num_classes must be a whole number, got '5'"),
+        ({"width": 4.5}, r"width must be a whole number, got 4\.5"),
+        ({"groups": 0}, "groups must be at least 1, got 0"),
+        ({"stages": 2}, "stages must be a list of whole numbers, got 2"),
+        ({"stages": (1.5, 1)}, r"list of whole numbers, got \(1\.5, 1\)"),
+        ({"mc_stages": "head"}, r"mc_stages must be a list, such as \['head'\], or"),
+        ({"rate": None}, "rate must be a number, got None"),
+        # Of a network that has no smoothing, too.
+        ({"temperature": -1}, "temperature must be positive, got -1"),
+        ({"taps": (1, -1)}, r"taps \(1\.0, -1\.0\) cannot be normalised"),
+        ({"padding": "valid"}, "unknown padding 'valid'"),
+        ({"squash": "tan"}, "unknown squash 'tan'"),
         (
             {"name": "resnext_dnn_101", "width": 12},
             "convolutions of 48 channels, which 32 groups .*; take a multiple of 8",
