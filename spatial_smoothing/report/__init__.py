@@ -129,14 +129,15 @@ def write(
     ensembles, others = chapters.split(rows)
     rows = checked(ensembles) if ensembles or not others else []
     groups = {suite: plain_but_arrays(group) for suite, group in others.items()}
+    named = {suite: chapters.named(suite, group) for suite, group in groups.items()}
     differences = checked_differences(differences)
     shown = averaged(rows) if rows else []
-    labels = [row["label"] for group in groups.values() for row in group]
+    labels = [row["label"] for group in named.values() for row in group]
     looks = Looks([*series(shown), *labels])
     drawn = figure_files.pictures(shown, published=beside, looks=looks) if shown else {}
     drawn_of = {
         suite: dict(chapters.CHAPTERS[suite].pictures(group, looks))
-        for suite, group in groups.items()
+        for suite, group in named.items()
     }
     view = page.page(
         shown,
@@ -150,7 +151,7 @@ def write(
         pictures=list(drawn.values()),
         chapters={
             suite: (group, list(drawn_of[suite].values()))
-            for suite, group in groups.items()
+            for suite, group in named.items()
         },
         generated=datetime.now(UTC),
     )
@@ -280,7 +281,8 @@ def print_rows(rows: Sequence[Row]) -> None:
                 lines, title=f"Out-of-distribution detection{_against(ensembles)}"
             )
     for suite, group in others.items():
-        print_lines(chapters.CHAPTERS[suite].lines(group), title=suite)
+        named = chapters.named(suite, group)
+        print_lines(chapters.CHAPTERS[suite].lines(named), title=suite)
 
 
 def _against(rows: Sequence[Row]) -> str:

@@ -202,6 +202,12 @@ COLUMNS = {
         note="floating-point operations of a prediction for one image, in 10⁹; what "
         "comes before the first dropout counts once for all samples",
     ),
+    "prior_precision": Column(
+        "Prior precision",
+        digits=4,
+        note="inverse variance of the prior of the last layer, chosen by the marginal "
+        "likelihood",
+    ),
     "auroc": percent(
         "AUROC",
         "higher",

@@ -107,16 +107,23 @@ def series(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
     Where rows are of several data sets or splits, these are part of the name.
     """
-    varying = [key for key in ("dataset", "split") if shared(rows, key) is None]
     groups: dict[str, list[Row]] = {}
-    for row in rows:
-        details = ", ".join(str(row[key]) for key in varying if row.get(key))
-        name = f"{row['label']} ({details})" if details else row["label"]
+    for name, row in zip(series_names(rows), rows, strict=True):
         groups.setdefault(name, []).append(row)
     return {
         name: sorted(group, key=lambda row: row["num_samples"])
         for name, group in groups.items()
     }
+
+
+def series_names(rows: Sequence[Row]) -> list[str]:
+    """The name of the series of each row; see `series`."""
+    varying = [key for key in ("dataset", "split") if shared(rows, key) is None]
+    names = []
+    for row in rows:
+        details = ", ".join(str(row[key]) for key in varying if row.get(key))
+        names.append(f"{row['label']} ({details})" if details else row["label"])
+    return names
 
 
 def listed(words: Sequence[str]) -> str:

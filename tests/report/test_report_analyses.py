@@ -6,6 +6,7 @@ import pytest
 from report_rows import Page, cells, head, write
 
 from spatial_smoothing import report
+from spatial_smoothing.report import chapters
 from spatial_smoothing.report.chapters import (
     CHAPTERS,
     chapter,
@@ -15,6 +16,7 @@ from spatial_smoothing.report.chapters import (
     landscape,
     variance,
 )
+from spatial_smoothing.report.figures import canvas
 
 PLAIN, SMOOTH = analysis_rows.NAMES
 
@@ -26,12 +28,12 @@ def rows():
 
 def test_page_has_a_section_tables_and_figures_for_each_suite(rows, tmp_path):
     page = Page(write(tmp_path, rows).read_text())
-    chapters = [CHAPTERS[suite] for suite in {row["suite"] for row in rows}]
-    names = {name for chapter_ in chapters for name in chapter_.files}
+    shown = [CHAPTERS[suite] for suite in {row["suite"] for row in rows}]
+    names = {name for chapter_ in shown for name in chapter_.files}
     assert {path.name for path in tmp_path.glob("*.png")} == names
     assert len(page.all("img")) == len(names)
     assert len(page.all("table")) == 5
-    for chapter_ in chapters:
+    for chapter_ in shown:
         assert set(chapter_.headings) <= set(page.texts)
     back, _ = report.read(tmp_path / "metrics.json")
     key = lambda row: (row["suite"], row["label"])
@@ -46,6 +48,27 @@ def test_figures_go_with_their_rows(rows, tmp_path):
     write(tmp_path, rows)
     write(tmp_path, [row for row in rows if row["suite"] == "hessian"])
     assert [path.name for path in tmp_path.glob("*.png")] == ["hessian.png"]
+
+
+def test_splits_of_one_run_are_told_apart(tmp_path, capsys):
+    """They would be one curve, and lines of one model, as seeds would not."""
+    rows = [
+        {**row, "split": split}
+        for split in ("test", "train")
+        for make in (analysis_rows.frequency, analysis_rows.fourier)
+        for row in make(PLAIN)
+    ]
+    page = Page(write(tmp_path, rows).read_text())
+    names = [f"{PLAIN} (test)", f"{PLAIN} (train)"]
+    assert all(page.texts.count(name) == 2 for name in names)
+    own = chapters.named("frequency", [r for r in rows if r["suite"] == "frequency"])
+    first, *_ = frequency.figure(own).axes
+    lines = [line for line in first.lines if len(line.get_xdata()) == 9]
+    assert [line.get_label() for line in lines] == names
+    report.print_rows(rows)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert all(printed.count(name) == 2 for name in names)
+    assert report.read(tmp_path / "metrics.json")[0][0]["label"] == PLAIN
 
 
 def test_rows_without_arrays_still_make_tables(rows, tmp_path):
@@ -166,6 +189,15 @@ def test_spectra_of_feature_maps_at_the_end_of_each_stage(rows):
     assert len(figure.axes[0].lines) == 1
     assert not figure.legends
     np.testing.assert_array_equal(figure.axes[0].lines[0].get_ydata()[0], 0)
+
+
+def test_the_lowest_accuracy_under_noise_is_told(rows):
+    own = [dict(row) for row in rows if row["suite"] == "frequency"]
+    for row in own:
+        if row["frequency"] is None:
+            row["accuracy"] = 0.1  # below those with noise, by chance
+    alt = frequency.CHAPTER.pictures(own, canvas.Looks())["frequency.png"].alt
+    assert f"{PLAIN}: 53.00 % at 0.10 π; {SMOOTH}: 62.00 % at 0.10 π" in alt
 
 
 def test_noise_is_drawn_beside_its_absence(rows):

@@ -18,7 +18,7 @@ from spatial_smoothing.report.chapters import (
     variance,
 )
 from spatial_smoothing.report.chapters.chapter import Chapter
-from spatial_smoothing.report.rows import Row
+from spatial_smoothing.report.rows import Row, series_names
 
 CHAPTERS: dict[str, Chapter] = {
     "segmentation": segmentation.CHAPTER,
@@ -31,6 +31,26 @@ CHAPTERS: dict[str, Chapter] = {
     "landscape": landscape.CHAPTER,
     "hessian": hessian.CHAPTER,
 }
+
+
+# These show rows by label and run. The others tell the images of rows apart themselves.
+_BY_RUN = ("variance", "fourier", "frequency", "landscape", "hessian")
+
+
+def named(suite: str, rows: Sequence[Row]) -> list[Row]:
+    """The rows of a chapter as they are shown: the label names the images.
+
+    Args:
+      suite: Name of the chapter.
+      rows: Its rows.
+
+    Returns:
+      Rows whose labels name data set and split, where the rows are of several.
+    """
+    if suite not in _BY_RUN:
+        return list(rows)
+    names = series_names(rows)
+    return [{**row, "label": name} for name, row in zip(names, rows, strict=True)]
 
 
 def split(rows: Sequence[Row]) -> tuple[list[Row], dict[str, list[Row]]]:

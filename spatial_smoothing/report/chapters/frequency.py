@@ -51,11 +51,12 @@ def figure(
 
 def _pictures(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
     usable = [row for row in rows if None not in (row.get("accuracy"), row.get("nll"))]
-    if not usable:
+    noisy = [row for row in usable if row["frequency"] is not None]
+    if not noisy:
         return {}
     worst = [
         min(group, key=lambda row: row["accuracy"])
-        for _, group in chapter.curves(usable)
+        for _, group in chapter.curves(noisy)
     ]
     values = "; ".join(
         f"{name}: {text(row, 'accuracy')} % at {text(row, 'frequency')} π"
