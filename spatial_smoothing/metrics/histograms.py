@@ -38,6 +38,8 @@ def histogram(
       u32[4096, 2], for each bin the numbers of wrong and of right predictions.
     """
     low, high = _ENDS
+    # Rounding may leave certain predictions slightly above log 1.
+    log_confidence = jnp.minimum(log_confidence, 0)
     # 1 - c, without the rounding of a difference between numbers near 1.
     rest = -jnp.expm1(log_confidence)
     log_odds = log_confidence - jnp.log(rest)

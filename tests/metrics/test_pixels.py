@@ -137,6 +137,12 @@ def test_ranked_scores_are_those_of_the_confidences(spread):
     assert counts.sum() == mask.sum()
 
 
+def test_confidences_that_rounding_puts_above_one_count_as_certain():
+    counts = histograms.histogram(jnp.array([0.0, 3e-8, 1e-7]), *jnp.ones((2, 3), bool))
+    np.testing.assert_array_equal(np.argwhere(counts), [[4095, 1]])
+    assert counts[-1, 1] == 3
+
+
 def test_histograms_tell_confidences_near_one_apart():
     # A thousand right ones at 1 - 1e-5, before a thousand of which half are wrong.
     log_confidence = jnp.log1p(-jnp.repeat(jnp.array([1e-5, 1e-4]), 1000))
