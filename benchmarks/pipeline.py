@@ -3,6 +3,8 @@
 python -m benchmarks.pipeline [--images=512] [--rounds=7] [--num_workers=16]
     [--output=FILE.json]
 
+It needs Linux and psutil, `pip install '.[benchmarks]'`.
+
 Images are read, decoded, cropped and resized. They have the spectrum and the sizes of
 photographs, about 110 kB each as in ImageNet, and are stored in array_record as TFDS
 writes it. The peer is a loop that does the same work with Pillow on files in memory.

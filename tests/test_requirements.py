@@ -1,9 +1,12 @@
 """What is installed: the bounds of setup.cfg, and the locks."""
 
+import ast
 import configparser
+import importlib.metadata
 import os
 import re
 import subprocess
+import sys
 
 import pytest
 from checkout import ROOT
@@ -61,6 +64,26 @@ def test_the_lock_for_the_site_is_the_other_one_and_what_sphinx_needs():
         if bound not in bounds():
             version = DOCS_LOCK[canonicalize_name(bound.name)]
             assert bound.specifier.contains(version), f"{bound}: {version} is locked"
+
+
+def test_setup_cfg_names_every_library_that_is_imported():
+    extras = ("tpu", "hf", "safetensors", "torch", "test", "benchmarks")
+    named = {canonicalize_name(bound.name) for bound in bounds(*extras)}
+    distributions = importlib.metadata.packages_distributions()
+    folders = ("spatial_smoothing", "benchmarks", "examples", "configs")
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    found = set()
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                found.add(node.module.partition(".")[0])
+    own = {*sys.stdlib_module_names, *folders, "tests", *(p.stem for p in paths)}
+    assert {"jax", "psutil", "PIL"} <= found - own
+    for name in found - own:
+        packages = set(map(canonicalize_name, distributions.get(name, [name])))
+        assert packages & named, f"{name} is in no list of setup.cfg"
 
 
 def test_extras_ask_for_the_jax_that_the_package_asks_for():
