@@ -47,6 +47,8 @@ def deep_ensemble(
         return network.apply(variables, images, own_key)
 
     logits = map_members(member, stacked_variables)
+    # Networks may compute in fewer bits than a mean of probabilities takes.
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     if network.has_members:
         logits = logits.reshape(-1, *logits.shape[2:])
     return jax.nn.softmax(logits)

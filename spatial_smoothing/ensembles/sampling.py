@@ -64,6 +64,8 @@ def mc_logits(
     keys = sample_keys(key, jnp.arange(num_samples))
     sample = sampler(network, variables, images)
     logits = jax.lax.map(sample, keys, batch_size=chunk)
+    # Networks may compute in fewer bits than a mean of probabilities takes.
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     if network.has_members:
         return logits.reshape(-1, *logits.shape[2:])
     return logits

@@ -34,6 +34,9 @@ VARIABLES = {"params": {"Dense_0": {"kernel": jnp.asarray(KERNEL)}}}
 X = np.random.default_rng(1).standard_normal((6, 1, 1, 3)).astype(np.float32)
 
 
+LOGITS = [[1.0, 2.0, 0.5], [0.0, -1.0, 3.0]]
+
+
 def members(count):
     rng = np.random.default_rng(2)
     draw = lambda leaf: jnp.float32(rng.standard_normal(leaf.shape))
@@ -47,6 +50,19 @@ def softmax(logits):
 def random_probs(samples=11):
     rng = np.random.default_rng(3)
     return softmax(3 * rng.standard_normal((samples, 6, 4)))
+
+
+def test_probabilities_of_networks_in_bfloat16_are_float32():
+    def function(variables, images, key):
+        drawn = 0 if key is None else 0 * jax.random.uniform(key, dtype=jnp.bfloat16)
+        return jnp.bfloat16(LOGITS) * variables + drawn
+
+    stacked = jnp.ones((2, 1, 1), jnp.bfloat16)
+    samples = ss.mc_dropout(KEY, function, stacked[0], X, num_samples=2)
+    for probs in (samples, ss.deep_ensemble(function, stacked, X)):
+        assert probs.dtype == jnp.float32
+        expected = np.broadcast_to(softmax(np.asarray(LOGITS)), probs.shape)
+        np.testing.assert_allclose(probs, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("mode", [lambda f: f, jax.jit], ids=["eager", "jit"])
