@@ -7,10 +7,11 @@ used.
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from spatial_smoothing import ops
 from spatial_smoothing.configs import common
@@ -28,6 +29,7 @@ MAX_SEED = 2**32 - 1
 MEDIAN_FREQUENCY = "median_frequency"  # as `class_weights`
 # Steps, sizes and counts are int32 on devices.
 MAX_INT = 2**31 - 1
+_MOST = float(np.finfo(np.float32).max)
 _KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text"}
 _LISTS = {int: "whole numbers", float: "numbers"}
 
@@ -100,12 +102,9 @@ class Field:
         return isinstance(item, kinds) and self._is_in_range(item)
 
     def _is_in_range(self, number: float) -> bool:
-        try:
-            is_finite = math.isfinite(number)
-        except OverflowError:  # a whole number that no float can hold
-            return False
+        # Networks and optimisers compute in float32, where larger numbers are infinite.
         return (
-            is_finite
+            abs(number) <= _MOST  # not so of NaN
             and (self.least is None or number >= self.least)
             and (self.most is None or number <= self.most)
             and (self.above is None or number > self.above)

@@ -21,6 +21,7 @@ from spatial_smoothing.data.segmentation import class_weights
 from spatial_smoothing.data.sources import Source
 from spatial_smoothing.models.heads import HEADS
 from spatial_smoothing.models.network import Network
+from spatial_smoothing.models.rivals import ENSEMBLES
 from spatial_smoothing.runs import initial_weights, recipes, workdirs
 from spatial_smoothing.runs.initial_weights import InitialWeights, Pretrained
 from spatial_smoothing.runtime import processes, sharding
@@ -29,6 +30,15 @@ from spatial_smoothing.training.loop import check_batch_size
 from spatial_smoothing.training.objectives import StepOptions
 from spatial_smoothing.training.options import Hyperparameters
 from spatial_smoothing.training.steps import Prepare
+
+# Field -> the only ensemble that uses it.
+_OF_ENSEMBLE = {
+    "alpha": "packed",
+    "gamma": "packed",
+    "scale": "masksembles",
+    "repetition": "mimo",
+    "batch_repetitions": "mimo",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +177,7 @@ def assemble(
         read(source.name, recipes.train_split(config)),
         fraction=config["val_fraction"],
     )
+    check_fields_in_use(config, model)
     check_train_samples(config, model)
     check_batch_size(
         objectives.examples_of_step(config["batch_size"], config["train_samples"]),
@@ -236,6 +247,31 @@ def _class_weights(
             f"numbers, one for each class of {source.name}, got {len(given)} items"
         )
     return tuple(map(float, given))
+
+
+def check_fields_in_use(config: Mapping[str, Any], model: Network) -> None:
+    """Raises ValueError if a config gives a field that its network does not use.
+
+    Args:
+      config: A config with all fields of `configs/common.py`.
+      model: The network that it describes.
+    """
+    for field, ensemble in _OF_ENSEMBLE.items():
+        if config[field] is not None and config["ensemble"] != ensemble:
+            raise ValueError(
+                f"{field} is for ensemble={ensemble}, and ensemble is "
+                f"{config['ensemble']}; leave it out"
+            )
+    if config["ensemble_size"] is not None and config["ensemble"] is None:
+        raise ValueError(
+            f"ensemble_size {config['ensemble_size']} is for networks that make "
+            f"several predictions in a pass; give an ensemble: {', '.join(ENSEMBLES)}"
+        )
+    if config["head_temperature"] is not None and "squash" not in HEADS[model.head]:
+        raise ValueError(
+            f"head_temperature is for head=gap_clip, and the head is {model.head}; "
+            "leave it out"
+        )
 
 
 def check_train_samples(config: Mapping[str, Any], model: Network) -> None:

@@ -114,6 +114,7 @@ MISTAKES = {
     "--config.epochs=many": "epochs must be a whole number of at least 1, got many",
     "--config.learning_rate=nan": "learning_rate must be a number of at least 0, got n",
     "--config.learning_rate=inf": "learning_rate must be a number of at least 0, got i",
+    "--config.learning_rate=1e39": "learning_rate must be a number of at least 0, got",
     "--config.rate=1": "rate must be a number of at least 0 and below 1, got 1.0",
     "--config.momentum=1": "momentum must be a number of at least 0 and below 1, got",
     "--config.temperature=0": "temperature must be a number above 0, got 0.0",

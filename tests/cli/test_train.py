@@ -112,6 +112,13 @@ def test_fine_tuning_begins_from_a_run_and_continues_without_it(tmp_path):
             "batch_size 8 must be a multiple of train_samples 3",
         ),
         ({"dropout_placement": "last", "mc_stages": (1,)}, "in the head alone, and"),
+        ({"alpha": 3.0}, "alpha is for ensemble=packed, and ensemble is None; leave"),
+        (
+            {"ensemble": "mimo", "gamma": 2},
+            "gamma is for ensemble=packed, and ensemble is mimo",
+        ),
+        ({"ensemble_size": 3}, "give an ensemble: batch, packed, masksembles, mimo"),
+        ({"head_temperature": 2.0}, "head_temperature is for head=gap_clip, and the"),
         (
             {"train_samples": 2, "ensemble": "batch", "rate": 0.1},
             "train_samples 2 is for networks that make one prediction in a pass",
