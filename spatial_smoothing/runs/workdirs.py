@@ -178,28 +178,31 @@ def _claim(path: epath.Path, config: Mapping[str, Any]) -> None:
     # What the data tell is kept, so that a run can be used without them.
     config = recipes.with_facts({**SINCE, **recipes.located(config)})
     config = json.loads(json.dumps(config))  # tuples become lists, as when read
-    # A workdir that holds this config already is the run that continues.
-    if (path / "config.json").exists():
-        held = read_config(path)
-        different = [
-            f"{name} is {held.get(name)!r} there and {config.get(name)!r} here"
-            for name in sorted({*held, *config} - FREE)
-            if not _is_same(name, held.get(name), config.get(name))
-        ]
-        if different:
+    if not (path / "config.json").exists():
+        # A process that was killed while it wrote the config leaves a temporary file,
+        # and another one may write its config at this moment.
+        names = [p.name for p in path.iterdir()] if path.exists() else []
+        others = [name for name in names if not name.endswith(".tmp")]
+        if others and "config.json" not in others:
             raise ValueError(
-                f"workdir {path} holds another config: {'; '.join(different)}; "
-                "choose another workdir"
+                f"workdir {path} is not empty and holds no config.json; choose another"
             )
-        return
-    # A process that was killed while it wrote the config leaves a temporary file.
-    if path.exists() and any(not p.name.endswith(".tmp") for p in path.iterdir()):
+        path.mkdir(parents=True, exist_ok=True)
+        if paths.write_new_text(path / "config.json", _as_json(config)):
+            _sign(path)
+            return
+    # A workdir that holds this config already is the run that continues.
+    held = read_config(path)
+    different = [
+        f"{name} is {held.get(name)!r} there and {config.get(name)!r} here"
+        for name in sorted({*held, *config} - FREE)
+        if not _is_same(name, held.get(name), config.get(name))
+    ]
+    if different:
         raise ValueError(
-            f"workdir {path} is not empty and holds no config.json; choose another"
+            f"workdir {path} holds another config: {'; '.join(different)}; "
+            "choose another workdir"
         )
-    path.mkdir(parents=True, exist_ok=True)
-    write_json(path / "config.json", config)
-    _sign(path)
 
 
 def _is_same(name: str, held: Any, new: Any) -> bool:
@@ -436,4 +439,9 @@ def evaluation_path(workdir: epath.PathLike) -> epath.Path:
 
 def write_json(path: epath.Path, value: Any) -> None:
     """Writes a value that JSON can hold, in one piece."""
-    paths.write_text(path, json.dumps(value, indent=2) + "\n")
+    paths.write_text(path, _as_json(value))
+
+
+def _as_json(value: Any) -> str:
+    """Returns the content of a file of JSON."""
+    return json.dumps(value, indent=2) + "\n"

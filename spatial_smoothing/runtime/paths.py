@@ -4,10 +4,13 @@ import contextlib
 import errno
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 
 from etils import epath
 
+# How a file system says that it has no hard links.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 # Errors of disks. Users get the words of the system for them, not those of a library.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
 
@@ -74,6 +77,46 @@ def write_text(path: epath.Path, text: str) -> None:
     with naming(path):
         temporary.write_text(text)
         temporary.replace(path)
+
+
+def write_new_text(path: epath.Path, text: str) -> bool:
+    """Writes a file in one piece, unless there is one of this name.
+
+    Of several processes that do so at the same moment, one writes. In object stores it
+    may be the last one.
+
+    Args:
+      path: The file, local or remote, in a folder that exists.
+      text: Its content.
+
+    Returns:
+      Whether it was written: False if there is a file of this name.
+
+    Raises:
+      OSError: if it cannot be written; names the file, and the space left on its disk.
+    """
+    if is_remote(path):
+        if path.exists():
+            return False
+        write_text(path, text)
+        return True
+    # Another process may write to a temporary file of its own.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    with naming(path):
+        try:
+            temporary.write_text(text)
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if path.exists():
+                return False
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return True
 
 
 @contextlib.contextmanager

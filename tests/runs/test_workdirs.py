@@ -1,3 +1,4 @@
+import errno
 import functools
 import json
 import os
@@ -85,6 +86,28 @@ def test_other_config_may_not(tmp_path):
     message = r"another config: seed is 0 there and 1 here; width is 4 there and 8 here"
     with pytest.raises(ValueError, match=message):
         workdirs.claim(tmp_path / "run", {**CONFIG, "seed": 1, "width": 8})
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_two_that_claim_at_the_same_moment_one_has_the_workdir(
+    links, tmp_path, monkeypatch
+):
+    """The first one writes its config after the second one has looked for it."""
+    first = {**CONFIG, "seed": 1}
+
+    def claimed_meanwhile(path, *args, **options):
+        monkeypatch.undo()
+        if not links:
+            no = OSError(errno.EPERM, "Operation not permitted")
+            monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(no))
+        workdirs.claim(path, first)
+
+    monkeypatch.setattr(type(workdirs.epath.Path(tmp_path)), "mkdir", claimed_meanwhile)
+    with pytest.raises(ValueError, match="another config: seed is 1 there and 0 here"):
+        workdirs.claim(tmp_path / "run", CONFIG)
+    assert workdirs.read_config(tmp_path / "run")["seed"] == 1
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.json", "provenance.json"}
 
 
 def test_folder_with_something_else_is_left_alone(tmp_path):
