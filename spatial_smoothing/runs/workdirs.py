@@ -16,6 +16,7 @@ import jax
 from etils import epath
 
 from spatial_smoothing import ensembles
+from spatial_smoothing.data import file_names
 from spatial_smoothing.data.sources import Source
 from spatial_smoothing.models.network import Network
 from spatial_smoothing.runs import recipes
@@ -149,7 +150,8 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
     Raises:
       ValueError: if a number in the config is out of range; if several members are to
         be trained on images that are not in memory; if the workdir holds a run of
-        another config, or something that is not a run, or not all processes see it.
+        another config, or something that is not a run, or not all processes see it; or
+        if its path is not UTF-8.
     """
     for name, least in _AT_LEAST.items():
         if name in config and not config[name] >= least:
@@ -161,6 +163,7 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
     if config.get("members", 1) > 1 and not recipes.source(config).in_memory:
         raise ValueError(input_pipeline.NO_MEMBERS)
     path = paths.absolute(workdir)
+    file_names.check_text(path)  # what writes checkpoints takes no other names
     with processes.together():
         if processes.is_first():
             _claim(path, config)
@@ -293,6 +296,7 @@ def _sign(
 def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     """Returns the config of a workdir; raises ValueError if there is none."""
     path = paths.absolute(workdir) / "config.json"
+    file_names.check_text(path.parent)
     if not path.exists():
         raise ValueError(f"no run in workdir {workdir}: there is no {path}")
     config = _read_json(path)

@@ -110,6 +110,14 @@ def test_of_two_that_claim_at_the_same_moment_one_has_the_workdir(
     assert names == {"config.json", "provenance.json"}
 
 
+def test_a_workdir_whose_path_is_not_utf_8_is_refused_before_it_is_made(tmp_path):
+    run = tmp_path / os.fsdecode(b"caf\xe9") / "run"
+    for function in (workdirs.read_config, lambda path: workdirs.claim(path, CONFIG)):
+        with pytest.raises(ValueError, match=r"caf\\udce9/run is not UTF-8, .* rename"):
+            function(run)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_folder_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(ValueError, match="is not empty and holds no"):
