@@ -30,6 +30,16 @@ from spatial_smoothing.runs import recipes, workdirs
 from spatial_smoothing.runtime import messages
 from spatial_smoothing.training.checkpoints import Checkpoints
 
+
+def _stage(value: str) -> int | str:
+    """Reads an item of `--mc_stages`."""
+    if value == HEAD or value.isdecimal():
+        return value if value == HEAD else int(value)
+    raise argparse.ArgumentTypeError(
+        f"{value!r} is neither the number of a stage nor {HEAD!r}"
+    )
+
+
 # There are PyTorch names for networks that classify images only.
 _DATASETS = sources.names(task=sources.CLASSIFICATION)
 _FLAG = {"action": "store_true", "default": None}
@@ -48,7 +58,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "mask": {"help": "what one draw of dropout decides: element or channel"},
     "dropout_placement": {"help": "where dropout is: residual, all or last"},
     "mc_stages": {
-        "type": lambda value: value if value == HEAD else int(value),
+        "type": _stage,
         "nargs": "+",
         "help": "stages with dropout; default: all",
     },

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from spatial_smoothing.runtime import paths
+
 StateDict = dict[str, np.ndarray]
 
 
@@ -69,15 +71,32 @@ def _read_pytorch(path: pathlib.Path) -> tuple[str | None, StateDict]:
             f"{path} holds no state_dict, neither itself nor under 'state_dict': "
             f"{', '.join(map(str, held))}"
         )
-    arrays = {str(key): _to_numpy(tensor) for key, tensor in state.items()}
+    try:
+        arrays = {str(key): as_array(key, tensor) for key, tensor in state.items()}
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
     return name if isinstance(name, str) else None, arrays
 
 
-def _to_numpy(tensor: Any) -> np.ndarray:
-    """Returns a tensor as an array; bfloat16, which NumPy has not, as float32."""
-    tensor = tensor.detach()
-    is_half = tensor.is_floating_point() and tensor.element_size() < 4
-    return (tensor.float() if is_half else tensor).numpy()
+def as_array(key: str, value: Any) -> np.ndarray:
+    """Returns a value of a state dictionary as an array.
+
+    Args:
+      key: Its name, for the message.
+      value: An array, or a tensor of PyTorch. Tensors of bfloat16, which NumPy has not,
+        and of other types of less than 32 bits become float32.
+
+    Raises:
+      ValueError: It is no array: a tensor that is sparse, quantised or without values.
+    """
+    try:
+        if hasattr(value, "detach"):
+            tensor = value.detach().cpu()
+            is_half = tensor.is_floating_point() and tensor.element_size() < 4
+            value = (tensor.float() if is_half else tensor).numpy()
+        return np.asarray(value)
+    except Exception as error:  # each kind of tensor raises its own
+        raise ValueError(f"{key} is no array ({paths.first_line(error)})") from error
 
 
 def _read_safetensors(path: pathlib.Path) -> tuple[None, StateDict]:

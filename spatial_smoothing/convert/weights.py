@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spatial_smoothing.convert.files import StateDict
+from spatial_smoothing.convert.files import StateDict, as_array
 from spatial_smoothing.convert.names import (
     NAMINGS,
     Path,
@@ -64,7 +64,8 @@ def from_pytorch(
 
     Args:
       name: One of `models.names()`.
-      state_dict: PyTorch name -> array (anything NumPy takes), in PyTorch's layout.
+      state_dict: PyTorch name -> array, in PyTorch's layout: a tensor, or anything
+        that NumPy takes.
         Prefixes of all names that wrappers make, such as "module.", are dropped.
         Counters of batches, kernels of blurs and biases of torchvision's convolutions
         may be left out.
@@ -81,6 +82,11 @@ def from_pytorch(
         missing, left over, misshapen, of the wrong type, not finite, or such that the
         network cannot represent them.
     """
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(
+            f"state_dict must be a dictionary, got {type(state_dict).__name__}; "
+            "load_state_dict returns a pair (name, state_dict)"
+        )
     model = _built(name, num_classes=num_classes, stem=stem, **overrides)
     state = _arrays(state_dict)
     layouts = _layouts(model, _abstract_variables(model))
@@ -129,7 +135,8 @@ def to_pytorch(
       **overrides: Other arguments of `models.build`.
 
     Returns:
-      PyTorch name -> array, in PyTorch's layout; counters of batches are zero.
+      PyTorch name -> array, in PyTorch's layout; counters of batches are zero. Half
+        precision becomes f32.
 
     Raises:
       ValueError: The naming has no names for the network; or, naming every variable,
@@ -149,6 +156,10 @@ def to_pytorch(
     state = {}
     for key, path in layout.paths.items():
         value = np.asarray(values["/".join(path)])
+        if (
+            _is_floating(value) and value.dtype.itemsize < 4
+        ):  # PyTorch takes no bfloat16
+            value = value.astype(np.float32)
         state[key] = np.array(value.transpose(_TO_PYTORCH[value.ndim]), order="C")
     return state | layout.constants
 
@@ -182,7 +193,7 @@ def _arrays(state_dict: Mapping[str, Any]) -> StateDict:
     """
     arrays = {}
     for key, value in without_prefixes(state_dict).items():
-        array = np.asarray(value)
+        array = as_array(key, value)
         if jnp.issubdtype(array.dtype, jnp.floating):
             # Values beyond f32 become infinite, which `_problems` refuses by name.
             with np.errstate(over="ignore"):

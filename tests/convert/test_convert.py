@@ -1,6 +1,7 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_weights import NORM, SMALL, assert_same, convert, small_state
@@ -226,6 +227,21 @@ def test_variables_that_do_not_fit():
     )
     with pytest.raises(ValueError, match=message):
         ss.convert.to_pytorch("resnet_dnn_18", variables, **SMALL)
+
+
+def test_what_load_state_dict_returns_is_no_state_dict():
+    with pytest.raises(ValueError, match=r"got tuple; load_state_dict returns a pair"):
+        convert((None, small_state()))
+
+
+def test_variables_of_half_precision_are_written_in_single():
+    variables = convert(small_state())
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), variables)
+    state = ss.convert.to_pytorch("resnet_dnn_18", half, **SMALL)
+    kinds = {str(value.dtype) for value in state.values()}
+    assert kinds == {"float32", "int64"}
+    kernel = np.float32(half["params"]["head"]["dense"]["kernel"])
+    np.testing.assert_array_equal(state["classifier.0.dense.weight"], kernel.T)
 
 
 def test_counters_of_batches_may_have_an_axis():

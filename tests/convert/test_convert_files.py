@@ -174,6 +174,7 @@ def test_no_set_for_segmentation_is_chosen_for_its_number_of_classes():
         (["--model=resnet_dnn_18", "--dtype=int"], "unknown dtype 'int'"),
         (["--model=resnet_dnn_18", "--dataset=c"], "unknown data set 'c'"),
         (["--model=resnet_dnn_18", "--dataset=cifar100"], "(100, 8) was expected"),
+        (["--mc_stages", "1", "x"], "'x' is neither the number of a stage nor 'head'"),
         (["--modle=resnet_dnn_18"], "unrecognized arguments: --modle=resnet_dnn_18; "),
         (["--width=wide"], "argument --width: invalid int value: 'wide'; --help"),
         (["--model=resnet_dnn_18", "--dataset="], "of cifar10, shapes"),

@@ -221,6 +221,22 @@ def test_half_precision_is_widened_exactly(tmp_path):
     for key, value in state.items():
         assert arrays[key].dtype == np.float32
         np.testing.assert_array_equal(arrays[key], value.float())
+        found = ss.convert.files.as_array(key, torch.nn.Parameter(value))
+        np.testing.assert_array_equal(found, value.float())
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.eye(3).to_sparse(),
+        torch.ones(3, dtype=torch.complex64).conj(),
+        torch.ones(3, device="meta"),
+    ],
+)
+def test_tensors_that_are_no_arrays_are_named(tmp_path, tensor):
+    torch.save({"a.weight": tensor}, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=r"cannot read .*\.pth: a\.weight is no array"):
+        ss.convert.load_state_dict(tmp_path / "model.pth")
 
 
 def test_the_documentation_runs(tmp_path, monkeypatch):
