@@ -60,6 +60,8 @@ def mc_logits(
         equal because the dropout of the model is off.
     """
     chunk = checked_chunk(chunk, num_samples)
+    if getattr(images, "shape", ())[:1] == (0,):
+        chunk = None  # `jax.lax.map` cannot join chunks of nothing
     network, variables = _checked(key, model, variables, images, apply_kwargs)
     keys = sample_keys(key, jnp.arange(num_samples))
     sample = sampler(network, variables, images)

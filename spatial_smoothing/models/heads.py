@@ -4,6 +4,7 @@ Contract of this file: maps are `[B, H, W, C]`; logits are `[B, K]` in at least 
 Every head of the reference is a row of `HEADS`, a setting of the one module `Head`.
 """
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -105,13 +106,14 @@ def adaptive_average_pool(x: jax.Array, size: int) -> jax.Array:
 
 def _spread(x: jax.Array, grid: int) -> jax.Array:
     x = adaptive_average_pool(x, grid)
-    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+    # By numbers and not by -1, which an empty batch does not tell.
+    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 def _median(x: jax.Array, grid: int) -> jax.Array:
     """The floor(n / 2)-th largest of n values: the upper median for even n."""
-    values = jnp.sort(x.reshape(x.shape[0], -1, x.shape[-1]), axis=1)
-    n = values.shape[1]
+    n = x.shape[1] * x.shape[2]
+    values = jnp.sort(x.reshape(x.shape[0], n, x.shape[-1]), axis=1)
     return values[:, n - max(n // 2, 1)]
 
 

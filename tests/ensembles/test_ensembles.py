@@ -192,6 +192,17 @@ def test_no_samples_are_explained(option):
         ss.mc_dropout(KEY, Linear(), VARIABLES, X, **{option: 0})
 
 
+def test_an_empty_batch_has_no_predictions():
+    model = ss.models.build("resnet_mcdo_18", num_classes=4, width=2, stages=(1,))
+    variables = jax.eval_shape(model.init, KEY, np.zeros((1, 8, 8, 3), np.float32))
+    predict = functools.partial(ss.mc_dropout, num_samples=5, chunk=2)
+    probs = jax.eval_shape(
+        lambda variables: predict(KEY, model, variables, jnp.zeros((0, 8, 8, 3))),
+        variables,
+    )
+    assert probs.shape == (5, 0, 4)
+
+
 def test_deep_ensemble_equals_a_loop():
     parts = members(3)
     stacked = ensembles.stack(parts)

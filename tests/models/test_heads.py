@@ -122,6 +122,14 @@ def test_a_bound_without_effect_divides_by_four(temperature):
     np.testing.assert_allclose(logits, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", sorted({*heads.HEADS} - {"bn_gap"}))
+def test_empty_batches_have_no_logits(kind):
+    head = build(kind, **({"hidden": (4,)} if "mlp" in kind else {}))
+    variables = jax.eval_shape(head.init, KEY, feature_map((2, 3, 3, 6)))
+    empty = np.zeros((0, 3, 3, 6), np.float32)
+    assert jax.eval_shape(head.apply, variables, empty).shape == (0, 7)
+
+
 def test_normalising_head_comes_with_statistics():
     model = models.build("preresnet_dnn_18", num_classes=7, width=4, stages=(1,))
     x = feature_map((2, 8, 8, 3))
