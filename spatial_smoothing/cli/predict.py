@@ -196,6 +196,11 @@ def check_flags(paths: list[str]) -> None:
         raise ValueError(f"--decay must be a finite number, got {_DECAY.value}")
     if paths and _DECAY.present:
         raise ValueError("--decay is for --frames; an image has no frames before it")
+    for path in (*paths, _FRAMES.value or ""):
+        if path.startswith(("http://", "https://", "ftp://")):
+            raise ValueError(f"{path} is no file; download it, and give its path")
+    if _OUTPUT.value == "":
+        raise ValueError("--output must name a folder; for the present one take .")
     if _FRAMES.value and _TOP.present:
         raise ValueError("--top is for images; a frame has a line with one class")
 

@@ -69,6 +69,9 @@ MISTAKES = [
     ),
     (["--workdir=x", "--decay=0.8", "x.png"], "--decay is for --frames; an image has "),
     (["--workdir=x", "--frames=x", "--decay=nan"], "--decay must be a finite number"),
+    (["--workdir=x", "x.png", "https://a.b/c.png"], "https://a.b/c.png is no file; do"),
+    (["--workdir=x", "--frames=http://a.b/c.mp4"], "http://a.b/c.mp4 is no file; down"),
+    (["--workdir=x", "x.png", "--output="], "--output must name a folder; for the"),
     (["--workdir=x", "--frames=x", "--top=3"], "--top is for images; a frame has a li"),
 ]
 
