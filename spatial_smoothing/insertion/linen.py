@@ -196,7 +196,7 @@ class WithInsertions(nn.Module):
         scope = self.scope if isinstance(self.holder, Unbound) else self.holder.scope
         if scope is None:
             raise flax.errors.CallCompactUnboundModuleError()
-        if kwargs.get("train"):
+        if _trains(function, args, kwargs):
             _check_rng(self.insertions, scope)
         if is_named and not _takes_train(function):
             kwargs = {name: v for name, v in kwargs.items() if name != "train"}
@@ -293,6 +293,18 @@ def _check_rng(insertions: Sequence[Insertion], scope: Scope) -> None:
     initializing = scope.get_flag("initializing", False)
     if rate and not scope.has_rng("dropout") and not initializing:
         raise layers.without_key(rate)
+
+
+def _trains(function: Callable, args: tuple, kwargs: dict) -> bool:
+    """Whether a call of a method has `train=True`, by name or by position."""
+    if "train" in kwargs:
+        return bool(kwargs["train"])
+    try:
+        # The first argument is the model.
+        bound = inspect.signature(function).bind_partial(None, *args, **kwargs)
+    except (TypeError, ValueError):  # the call itself tells of its arguments
+        return False
+    return bool(bound.arguments.get("train"))
 
 
 def _takes_train(function: Callable) -> bool:

@@ -451,6 +451,8 @@ def test_training_without_a_key_is_an_error():
     variables = jax.eval_shape(wrapped.init, KEY, IMAGES)
     with pytest.raises(ValueError, match=r"rate 0\.2 needs a key; pass rngs="):
         wrapped.apply(variables, IMAGES, train=True, mutable=["batch_stats"])
+    with pytest.raises(ValueError, match=r"rate 0\.2 needs a key; pass rngs="):
+        wrapped.apply(variables, IMAGES, True, mutable=["batch_stats"])
 
 
 def test_dropout_hidden_by_a_transformation_is_an_error():
