@@ -291,7 +291,11 @@ def test_normalizers_must_fit(evaluated):
     ):
         with pytest.raises(ValueError, match=message):
             normalizers.load(name, scope)
-    (evaluated / "evaluation" / "metrics.json").unlink()
+    file = evaluated / "evaluation" / "metrics.json"
+    file.write_text(file.read_text().replace('"split"', '"older"'))
+    with pytest.raises(ValueError, match="split is not named there and test here"):
+        normalizers.load(str(evaluated), SCOPE)
+    file.unlink()
     with pytest.raises(ValueError, match="is not evaluated yet"):
         normalizers.load(str(evaluated), SCOPE)
 

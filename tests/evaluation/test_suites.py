@@ -1,4 +1,5 @@
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -131,6 +132,15 @@ def test_evaluations_of_an_older_version_are_refused(tmp_path):
     message = "metrics.json lacks what is compared; evaluate .* anew"
     for index, options in enumerate([(older, CONFIG), (rows, None)]):
         path = evaluated(tmp_path / str(index), options[0], config=options[1])
+        with pytest.raises(ValueError, match=message):
+            suites.read(path)
+    path = evaluated(tmp_path / "nameless", rows)
+    file = path / "evaluation" / "metrics.json"
+    record = json.loads(file.read_text())
+    for key in ("label", "num_samples"):
+        (bare,) = [{**row} for row in record["rows"]]
+        del bare[key]
+        file.write_text(json.dumps({**record, "rows": [bare]}))
         with pytest.raises(ValueError, match=message):
             suites.read(path)
     path = evaluated(tmp_path / "cut", rows)

@@ -96,9 +96,15 @@ def read(workdir: epath.PathLike) -> tuple[list[Row], dict[str, Any]]:
         path = workdirs.evaluation_path(workdir)
     rows, where = report.read(path)
     rows = load_examples(path.parent, rows)
-    if "config" not in where or any("split" not in row for row in rows):
+    if "config" not in where or not all(map(_can_be_compared, rows)):
         raise ValueError(f"{path} lacks what is compared; evaluate {workdir} anew")
     return [_renamed(_with_device(row, where)) for row in rows], where
+
+
+def _can_be_compared(row: Row) -> bool:
+    """Whether a row has what tells it apart from other rows, which older ones lack."""
+    needed = {"label", "split"} | ({"num_samples"} if "examples" in row else set())
+    return needed <= row.keys()
 
 
 def _renamed(row: Row) -> Row:

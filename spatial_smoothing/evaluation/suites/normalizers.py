@@ -125,10 +125,12 @@ def _of_workdir(workdir: str, scope: Scope) -> Baseline:
         )
     for field in ("dataset", "split", "data", "num_examples"):
         for row in rows:
-            if row[field] != getattr(scope, field):
+            # Rows of older versions lack some of them.
+            there, here = row.get(field, "not named"), getattr(scope, field)
+            if there != here:
                 raise ValueError(
-                    f"{workdir} was evaluated on other images: {field} is "
-                    f"{row[field]} there and {getattr(scope, field)} here"
+                    f"{workdir} was evaluated on other images: {field} is {there} "
+                    f"there and {here} here"
                 )
     least = min(row["num_samples"] for row in rows)
     single = [row for row in rows if row["num_samples"] == least]
