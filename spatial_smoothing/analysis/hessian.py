@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 
 def objective(model: Network, *, prepare: Prepare, weight_decay: float = 0.0) -> Loss:
-    """Returns `loss(variables, key, batch)`, what training minimises.
+    """Returns `loss(variables, key, batch)`, what training by the paper minimises.
 
     It is the mean cross-entropy of the examples in the mask, in nats, of one augmented
     batch and one dropout mask, both fixed by the key, + weight_decay / 2 |p|^2 over all

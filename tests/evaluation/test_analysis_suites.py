@@ -98,6 +98,20 @@ def test_points_of_another_evaluation_are_not_taken_over(setting):
         assert about(now, network) == []
 
 
+@pytest.mark.parametrize("augment", [True, False])
+def test_rows_say_whether_training_images_are_augmented(augment, setting):
+    config = {**run().config, "augment": augment}
+    (row,) = suites.landscape(
+        [run()._replace(config=config)], setting, num_images=8, grid_size=3
+    )
+    assert row["augmented"] is augment
+    check([row], setting, "landscape")
+    page = (setting.output / "report.html").read_text()
+    words = {True: "augmented training images", False: "images, not augmented, in nats"}
+    assert words[augment] in page
+    assert words[not augment] not in page
+
+
 def test_landscape_can_estimate_statistics_anew(setting):
     rows = [
         suites.landscape([run()], setting, num_images=8, grid_size=3, recalibration=n)

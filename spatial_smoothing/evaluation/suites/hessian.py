@@ -40,12 +40,16 @@ def hessian(
 ) -> list[Row]:
     """Eigenvalues of the Hessian of the training objective, L2 and dropout included.
 
+    Images are augmented as in training, but for those that training crops while it
+    decodes them, such as ImageNet's. The objective is the plain cross-entropy: label
+    smoothing, mixup and other additions of a recipe are left out.
+
     Args:
       runs: One run; the suite refuses several.
       setting: Settings of the evaluation. Its batch size is that of the mini-batches;
         images, augmentation, dropout masks and random vectors follow from its seed.
-      num_batches: Number of mini-batches of augmented training images, drawn at random,
-        whose largest eigenvalues are found; at least 1.
+      num_batches: Number of mini-batches of training images, drawn at random, whose
+        largest eigenvalues are found; at least 1.
       num_eigenvalues: Number of eigenvalues of each mini-batch, those of largest
         magnitude; at least 1.
       method: "lanczos", or the paper's "power".
@@ -56,11 +60,12 @@ def hessian(
       num_steps: Number of Lanczos steps for each random vector, at least 1.
 
     Returns:
-      One row: `num_batches` and `density_batches`, how many there were; `top_mean`,
-      `top_median` and `top_90`, a quantile, of the largest eigenvalue of a mini-batch;
-      `negative` and `positive_mean`, which `analysis.hessian.proportions` describes; of
-      the density `largest`, `smallest` and `trace`. In "arrays" the values themselves
-      and both densities.
+      One row: `augmented`, whether the images are; `num_batches` and
+      `density_batches`, how many there were; `top_mean`, `top_median` and `top_90`, a
+      quantile, of the largest eigenvalue of a mini-batch; `negative` and
+      `positive_mean`, which `analysis.hessian.proportions` describes; of the density
+      `largest`, `smallest` and `trace`. In "arrays" the values themselves and both
+      densities.
 
     Raises:
       ValueError: for more than one run, or unusable numbers.
@@ -96,6 +101,7 @@ def hessian(
         {
             **network.about,
             "split": "train",
+            "augmented": network.augments,
             "num_examples": images.num_examples,
             "batch_size": setting.batch_size,
             **options,

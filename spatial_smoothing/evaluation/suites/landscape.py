@@ -30,10 +30,12 @@ def landscape(
     normalization: str = "filter",
     recalibration: int = 0,
 ) -> list[Row]:
-    """Scores augmented training images along two random directions of the weights.
+    """Scores training images along two random directions of the weights.
 
-    Networks with dropout make one prediction of each image, as in training. All points
-    see the same images, augmentation and dropout masks.
+    Images are augmented as in training, but for those that training crops while it
+    decodes them, such as ImageNet's. Networks with dropout make one prediction of each
+    image, as in training. All points see the same images, augmentation and dropout
+    masks.
 
     Args:
       runs: One run; the suite refuses several.
@@ -50,10 +52,10 @@ def landscape(
         normalisation are estimated at each point; 0 to keep the trained statistics.
 
     Returns:
-      One row: the scores at the trained weights, their means over the border of the
-      grid as `border_nll` and `border_accuracy`, and `curvature` and `residual` of the
-      NLL, which `analysis.landscape.curvature` finds; in "arrays" those of
-      `analysis.landscape.surfaces`.
+      One row: `augmented`, whether the images are; the scores at the trained weights,
+      their means over the border of the grid as `border_nll` and `border_accuracy`, and
+      `curvature` and `residual` of the NLL, which `analysis.landscape.curvature` finds;
+      in "arrays" those of `analysis.landscape.surfaces`.
 
     Raises:
       ValueError: for more than one run, or unusable numbers.
@@ -113,6 +115,7 @@ def landscape(
         {
             **network.about,
             "split": "train",
+            "augmented": network.augments,
             "num_examples": images.num_examples,
             **options,
             **_summary(analysis.surfaces(partial.rows)),

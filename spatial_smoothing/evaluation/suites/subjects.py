@@ -30,7 +30,10 @@ class Subject(NamedTuple):
       model: The network, computing in float32 whatever it was trained in.
       variables: Flax variables of the network, `{"params", "batch_stats"}`.
       normalize: Normalises u8[B, H, W, 3] to f32[B, H, W, 3], as in training.
-      prepare: `prepare(key, images)` augments, if training did, and normalises.
+      prepare: `prepare(key, images)` augments, if training did after the images were
+        decoded, and normalises.
+      augments: Whether `prepare` augments. Images that training crops while it decodes
+        them, as those of ImageNet, are those of evaluation here.
       weight_decay: Factor of the L2 term in training, at least 0.
       mesh: The mesh of all devices.
     """
@@ -40,6 +43,7 @@ class Subject(NamedTuple):
     variables: dict[str, Any]
     normalize: Callable[[jax.Array], jax.Array]
     prepare: Callable[[jax.Array, jax.Array], jax.Array]
+    augments: bool
     weight_decay: float
     mesh: Mesh
 
@@ -75,6 +79,7 @@ def subject(runs: Sequence[Run], setting: Setting, *, suite: str) -> Subject:
     mesh = sharding.mesh()
     sharding.check_batch_size(setting.batch_size, mesh)
     source = run.source
+    augments = run.config.get("augment", True) and not source.augments_on_host
     normalize = lambda images: augment.normalize(
         images, mean=source.mean, std=source.std
     )
@@ -88,10 +93,8 @@ def subject(runs: Sequence[Run], setting: Setting, *, suite: str) -> Subject:
         model=run.model.clone(dtype=None),
         variables=run.variables,
         normalize=normalize,
-        prepare=augment.preparation(
-            normalize,
-            augment=run.config.get("augment", True) and not source.augments_on_host,
-        ),
+        prepare=augment.preparation(normalize, augment=augments),
+        augments=augments,
         weight_decay=run.config.get("weight_decay", 0.0),
         mesh=mesh,
     )

@@ -128,6 +128,16 @@ def _ticks(rows: Sequence[Row]) -> np.ndarray:
     return MaxNLocator(nbins=8).tick_values(values.min(), values.max())
 
 
+def _images(rows: Sequence[Row]) -> str:
+    """Which images are scored; rows of older versions do not say it."""
+    kinds = {row.get("augmented", True) for row in rows}
+    if kinds == {True}:
+        return "augmented training images"
+    if kinds == {False}:
+        return "training images, not augmented"
+    return "training images, which are augmented for some models only"
+
+
 def _pictures(rows: Sequence[Row], _: Looks) -> dict[str, Picture]:
     """The figures, whose colours show the NLL and not the models."""
     rows = [
@@ -148,8 +158,8 @@ def _pictures(rows: Sequence[Row], _: Looks) -> dict[str, Picture]:
             functools.partial(contour_figure, rows),
             heading=_HEADING,
             alt=f"Contours of the NLL: {values}.",
-            caption="NLL of augmented training images, in nats, along two random "
-            "directions of the weights, in units of the weights' norm. The cross is "
+            caption=f"NLL of {_images(rows)}, in nats, along two random directions of "
+            "the weights, in units of the weights' norm. The cross is "
             f"the trained network. White lines are those of the scale.{scale}",
         ),
         "landscape_surface.png": picture(
@@ -169,8 +179,8 @@ CHAPTER = Chapter(
             (*_KEYS, "ece", "curvature", "residual"),
             each="run",
             heading=_HEADING,
-            caption="Scores of augmented training images at the trained weights and on "
-            "the border of the grid.",
+            caption=f"Scores of {_images(rows)} at the trained weights and on the "
+            "border of the grid.",
         )
     ],
     pictures=_pictures,
