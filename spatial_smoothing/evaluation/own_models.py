@@ -88,6 +88,7 @@ def evaluate(
     variables = variables_of(model, variables)
     first = _first_member(variables, num_members)
     test, held_out_data = _dataset(data, "data"), _dataset(held_out, "held_out")
+    ood_data = _ood(ood)
     mesh = sharding.mesh()
     sharding.check_batch_size(batch_size, mesh)
     images = _first_images(test, batch_size)
@@ -118,7 +119,7 @@ def evaluate(
         batch_size=batch_size,
         mesh=mesh,
         held_out=held_out_data,
-        ood=None if ood is None else (ood[0], _dataset(ood[1], "ood")),
+        ood=ood_data,
         num_replicates=num_replicates,
         name=label,
     )
@@ -159,11 +160,13 @@ def _first_images(data: AnyDataset, batch_size: int) -> jax.Array:
 
 def _dataset(data: Data | None, name: str) -> AnyDataset | None:
     """Arrays as a data set; a data set, or None, as it is."""
-    if not isinstance(data, tuple) or isinstance(data, Dataset):
+    if data is None or hasattr(data, "batches"):
         return data
-    if len(data) != 2:
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        is_other = not isinstance(data, tuple | list)
+        found = type(data).__name__ if is_other else f"{len(data)} values"
         raise ValueError(
-            f"{name} must be a pair of images and labels, got {len(data)} values"
+            f"{name} must be a pair of images and labels, or a data set, got {found}"
         )
     images, labels = (np.asarray(values) for values in data)
     if labels.ndim != 1 or len(images) != len(labels) or not len(labels):
@@ -174,6 +177,22 @@ def _dataset(data: Data | None, name: str) -> AnyDataset | None:
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"labels of {name} must be integers, got {labels.dtype}")
     return Dataset(images, labels.astype(np.int32))
+
+
+def _ood(ood: tuple[str, Data] | None) -> tuple[str, AnyDataset] | None:
+    """The name of another data set, and its images as a data set; None for none."""
+    if ood is None:
+        return None
+    if (
+        not isinstance(ood, tuple | list)
+        or len(ood) != 2
+        or not isinstance(ood[0], str)
+    ):
+        raise ValueError(
+            "ood must be a pair of a name and of data, such as "
+            '("noise", (images, labels))'
+        )
+    return ood[0], _dataset(ood[1], "ood")
 
 
 def _logits(
