@@ -1,5 +1,7 @@
 """The chapters of the suites that analyse a network: pages, tables and figures."""
 
+import itertools
+
 import analysis_rows
 import numpy as np
 import pytest
@@ -141,6 +143,19 @@ def test_many_landscapes_stand_in_lines_of_three():
     shape = figure.axes[3].get_subplotspec().get_gridspec().get_geometry()
     assert shape == (2, 3)
     assert len(landscape.surface_figure(models).axes) == 4
+
+
+def test_names_of_surfaces_do_not_cover_each_other():
+    models = [
+        analysis_rows.landscape(
+            f"MC dropout of channels (runs/{'a name/' * 6}{number})"
+        )
+        for number in range(3)
+    ]
+    figure = landscape.surface_figure(models)
+    figure.draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes]
+    assert all(one.x1 < other.x0 for one, other in itertools.pairwise(boxes))
 
 
 def test_spectra_show_every_mini_batch():

@@ -98,7 +98,7 @@ def surface_figure(rows: Sequence[Row], *, columns: int = 3) -> "Figure":
             )
             axes.set(xlabel="First direction", ylabel="Second direction")
             axes.set(zlabel="NLL (nats)", zlim=(ticks[0], ticks[-1]), zticks=ticks)
-            axes.set_title(name, loc="center", y=0.98)
+            axes.set_title(textwrap.fill(name, 48), loc="center", y=0.98)
             axes.locator_params(axis="x", nbins=4)
             axes.locator_params(axis="y", nbins=4)
             axes.view_init(elev=24, azim=-58)
