@@ -146,6 +146,41 @@ def test_runs_are_averaged_and_other_images_told_apart(rows):
     }
 
 
+def test_means_over_other_severities_are_not_ranked():
+    """Neither with those of another model, nor averaged with those of another seed."""
+    few = [
+        {**row, "severities": "1", "num_corruptions": 5, "run": "runs/few"}
+        for row in corruption(SMOOTHED, offset=-0.1)
+        if row.get("severity", 0) < 3
+    ]
+    all_of = [*corruption(PLAIN), *corruption(SMOOTHED, offset=-0.1)]
+    tables = chapters.CHAPTERS["corruption"].tables
+    _, each = tables(all_of)
+    assert best_cells(each)
+    means, each = tables([*corruption(PLAIN), *few])
+    assert not best_cells(each)
+    assert f"{SMOOTHED} (N = 5), severities 1" in head(each)
+    assert "do not compare, and none is bold" in each.caption
+    names = [f"{PLAIN} (5 corruptions at severities 1, 3, 5)"]
+    names.append(f"{SMOOTHED} (5 corruptions at severities 1)")
+    assert [group[0].name.text for group in means.groups] == names
+    means, _ = tables([*corruption(SMOOTHED), *few])
+    assert len(means.groups) == 2
+
+
+def test_the_perturbations_of_each_model_are_counted():
+    one = [
+        row for row in perturbation(SMOOTHED) if row.get("perturbation") != "translate"
+    ]
+    tables = chapters.CHAPTERS["perturbation"].tables
+    for rows, words in (
+        ([*perturbation(PLAIN), *perturbation(SMOOTHED)], "2 perturbations. Measured"),
+        (one, "1 perturbation. Measured"),
+        ([*perturbation(PLAIN), *one], "which differ between models. Measured"),
+    ):
+        assert words in tables(rows)[0].caption
+
+
 def test_the_terminal_has_80_columns(rows, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     report.print_rows(rows)

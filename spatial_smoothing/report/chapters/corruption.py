@@ -12,6 +12,7 @@ from spatial_smoothing.report.chapters import corruption_figures
 from spatial_smoothing.report.chapters.chapter import Chapter, table
 from spatial_smoothing.report.chapters.chapter import lines as terminal_lines
 from spatial_smoothing.report.chapters.robustness import (
+    CHECKED,
     images,
     largest,
     prepared,
@@ -29,6 +30,7 @@ _HEADING = "Robustness to corruptions"
 _DIVIDED = ("mean_cnll", "mean_ce", "mean_cece")
 _PLAIN = ("mean_nll", "mean_error", "mean_ece")
 _SCORES = ("accuracy", "nll", "ece")
+_SCOPE = {"num_corruptions", "severities"}  # what means are over
 # What tells which rows may be ranked; see `rows.likeness`.
 _DESCRIBED = ("num_runs", "dataset", "split", "num_examples")
 _DEVIATING = (
@@ -38,7 +40,18 @@ _DEVIATING = (
 
 
 def _means(rows: Sequence[Row]) -> list[Row]:
-    return prepared([row for row in rows if "normalizer" in row], ["normalizer"])
+    """The means; labels say what they are over, where that differs."""
+    means = [
+        {**row, "scope": _scope(row)} if _SCOPE <= row.keys() else row
+        for row in rows
+        if "normalizer" in row
+    ]
+    return prepared(means, ["normalizer"], checked=(*CHECKED, "scope"))
+
+
+def _scope(row: Row) -> str:
+    """What the means of a row are over."""
+    return f"{row['num_corruptions']} corruptions at severities {row['severities']}"
 
 
 def _scores(rows: Sequence[Row]) -> list[Row]:
@@ -99,20 +112,37 @@ def _tables(rows: Sequence[Row]) -> list[Table]:
 def _by_corruption(scores: Sequence[Row]) -> Table:
     """A line for each corruption, the scores of each label side by side."""
     names = shown(scores, "corruption")
-    averages = {
-        sized(label, rows): {name: _average(rows, name) for name in names}
-        for label, rows in largest(scores).items()
-    }
+    groups = largest(scores)
+    severities = {label: _severities(rows) for label, rows in groups.items()}
+    are_alike = len(set(severities.values())) == 1
+    averages = {}
+    for label, rows in groups.items():
+        heading = sized(label, rows)
+        if not are_alike:
+            heading += f", severities {severities[label]}"
+        averages[heading] = {name: _average(rows, name) for name in names}
     return side_by_side(
         averages,
         names,
         _SCORES,
         section=_HEADING,
         caption="Each corruption, averaged over its severities, at the largest number "
-        "of samples N; the best of a line is bold.",
+        "of samples N; "
+        + (
+            "the best of a line is bold."
+            if are_alike
+            else "averages over other severities do not compare, and none is bold."
+        ),
         first="Corruption",
+        are_ranked=are_alike,
         notes=[_DEVIATING] if any("(" in words for words in names.values()) else [],
     )
+
+
+def _severities(rows: Sequence[Row]) -> str:
+    """The severities of corrupted images, such as "1, 3, 5"."""
+    found = sorted({row["severity"] for row in rows if row["severity"]})
+    return ", ".join(map(str, found))
 
 
 def _average(rows: Sequence[Row], name: str) -> Row:

@@ -42,15 +42,23 @@ def _split(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
 
 def _tables(rows: Sequence[Row]) -> list[Table]:
     means, single = _split(rows)
-    names = len({row["perturbation"] for row in single})
+    names: dict[str, set[str]] = {}
+    for row in single:
+        names.setdefault(row["label"], set()).add(row["perturbation"])
+    of_each = {frozenset(found) for found in names.values()}
+    if len(of_each) == 1:
+        count = len(of_each.pop())
+        over = f"{count} perturbation{'s' * (count > 1)}"
+    else:
+        over = "the perturbations that were evaluated, which differ between models"
     return [
         table(
             means,
             _KEYS,
             each="num_samples",
             heading=_HEADING,
-            caption=f"Means over the sequences of {names} perturbations. Measured on "
-            f"{images(rows)} of each.",
+            caption=f"Means over the sequences of {over}. Measured on {images(rows)} "
+            "of each.",
         ),
         *([_by_perturbation(single)] if single else []),
     ]

@@ -17,17 +17,20 @@ from spatial_smoothing.report.tables.cells import (
 CHECKED = ("dataset", "split", "data")
 
 
-def prepared(rows: Sequence[Row], kinds: Sequence[str]) -> list[Row]:
+def prepared(
+    rows: Sequence[Row], kinds: Sequence[str], *, checked: Sequence[str] = CHECKED
+) -> list[Row]:
     """Averages the rows of several runs, and tells apart those of other images.
 
     Args:
       rows: Rows of a chapter, with "label" and "num_samples".
       kinds: Keys that tell the rows of a label and a number of samples apart.
+      checked: Keys of which rows of one label must have the same values.
 
     Returns:
-      Rows of which "label" also names the images where rows are of several.
+      Rows whose "label" names the values under `checked` too, where they differ.
     """
-    varying = [key for key in CHECKED if rows and shared(rows, key) is None]
+    varying = [key for key in checked if rows and shared(rows, key) is None]
     groups: dict[tuple, list[Row]] = {}
     for row in rows:
         details = ", ".join(str(row[key]) for key in varying if row.get(key))
@@ -94,6 +97,7 @@ def side_by_side(
     section: str,
     caption: str,
     first: str,
+    are_ranked: bool = True,
     notes: Sequence[str] = (),
 ) -> Table:
     """A table with a line for each corruption, and columns for each model.
@@ -101,16 +105,18 @@ def side_by_side(
     Args:
       values: Model -> corruption -> row of its scores; a corruption may be absent.
       names: Corruption -> its name in reports, in the order of the lines.
-      keys: The scores of each model; the best of a line is marked.
+      keys: The scores of each model.
       section: Heading of the section.
       caption: What the table shows.
       first: Heading of the names.
+      are_ranked: Whether the best of a line is marked.
       notes: Lines below the table.
     """
     lines = []
     for corruption, shown_name in names.items():
         rows = [found.get(corruption, {}) for found in values.values()]
-        top = {key: best([row for row in rows if row], key) for key in keys}
+        ranked = [row for row in rows if row] if are_ranked else []
+        top = {key: best(ranked, key) for key in keys}
         cells = []
         for row in rows:
             for key in keys:
