@@ -42,7 +42,7 @@ _DEVIATING = (
 def _means(rows: Sequence[Row]) -> list[Row]:
     """The means; labels say what they are over, where that differs."""
     means = [
-        {**row, "scope": _scope(row)} if _SCOPE <= row.keys() else row
+        {**row, "scope": _scope(row)} if row.keys() >= _SCOPE else row
         for row in rows
         if "normalizer" in row
     ]
