@@ -220,6 +220,8 @@ def test_noise_of_one_frequency_continues(setting):
     assert {row["num_examples"] for row in rows} == {20}
     assert {row["num_samples"] for row in rows} == {3}
     np.testing.assert_allclose(rows[0]["arrays"]["frequency"], [0.25, 0.5])
+    assert "epsilon" not in rows[0]["arrays"]
+    assert {(row["epsilon"], row["half_width"]) for row in rows} == {(0.7, 0.6)}
     check(rows, setting, "frequency")
     done = {**rows[0], "frequency": 0.25 * math.pi, "nll": 7.0}
     done = {key: value for key, value in done.items() if key != "arrays"}

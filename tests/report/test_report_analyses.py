@@ -73,6 +73,22 @@ def test_splits_of_one_run_are_told_apart(tmp_path, capsys):
     assert report.read(tmp_path / "metrics.json")[0][0]["label"] == PLAIN
 
 
+def test_other_noise_and_other_grids_are_said(tmp_path):
+    noise = lambda label, **options: [
+        {**row, **options} for row in analysis_rows.frequency(label, run=label)
+    ]
+    grid = lambda label, **options: analysis_rows.landscape(label, run=label) | options
+    alike = [*noise(PLAIN, epsilon=0.7), *noise(SMOOTH, epsilon=0.7)]
+    alike += [grid(PLAIN, extent=0.1), grid(SMOOTH, extent=0.1)]
+    assert "do not compare" not in write(tmp_path, alike).read_text()
+    other = [*noise(PLAIN, epsilon=0.7), *noise(SMOOTH, epsilon=0.1)]
+    other += [grid(PLAIN, extent=0.1), grid(SMOOTH, extent=1.0)]
+    page = write(tmp_path, other).read_text()
+    noises = "The noise differs between models (epsilon), which do not compare."
+    grids = "The grid differs between models (extent), which do not compare."
+    assert page.count(noises) == page.count(grids) == 2
+
+
 def test_rows_without_arrays_still_make_tables(rows, tmp_path):
     bare = [{k: v for k, v in row.items() if k != "arrays"} for row in rows]
     page = Page(write(tmp_path, bare).read_text())

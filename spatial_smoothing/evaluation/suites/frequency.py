@@ -41,7 +41,8 @@ def frequency(
 
     Returns:
       A row without noise, whose `frequency` is None, then one for each frequency, in
-      units of pi, with the scores of `evaluation.tally_row`.
+      units of pi, with the scores of `evaluation.tally_row`, and `epsilon` and
+      `half_width`.
 
     Raises:
       ValueError: for more than one run, or unusable numbers.
@@ -83,13 +84,18 @@ def frequency(
     found = [
         {
             **network.about,
+            "epsilon": epsilon,
+            "half_width": half_width,
             "frequency": _in_units_of_pi(row["frequency"]),
             **{name: row[name] for name in SCORES},
             "num_samples": row["num_samples"] * network.model.num_predictions,
         }
         for row in partial.rows
     ]
-    found[0]["arrays"] = analysis.arrays(found)
+    names = ("frequency", *SCORES)
+    found[0]["arrays"] = analysis.arrays(
+        [{name: row[name] for name in names} for row in found]
+    )
     return found
 
 

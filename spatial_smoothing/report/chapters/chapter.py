@@ -135,6 +135,21 @@ def lines(rows: Sequence[Row], keys: Sequence[str]) -> list[dict[str, str]]:
     return found
 
 
+def unlike(rows: Sequence[Row], keys: Sequence[str], what: str) -> str:
+    """A sentence that says that rows do not compare, "" where they do.
+
+    Args:
+      rows: Rows of a chapter.
+      keys: Options that all rows must have alike. Rows of older versions lack some.
+      what: What the options are of, such as "The noise".
+    """
+    differing = [key for key in keys if len({row.get(key) for row in rows}) > 1]
+    if not differing:
+        return ""
+    listed = ", ".join(differing)
+    return f" {what} differs between models ({listed}), which do not compare."
+
+
 def _are_means(rows: Sequence[Row]) -> bool:
     """Whether rows of several runs were averaged."""
     return any("num_runs" in row for row in rows)

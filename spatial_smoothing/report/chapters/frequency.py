@@ -49,6 +49,11 @@ def figure(
     return figure
 
 
+def _unlike(rows: Sequence[Row]) -> str:
+    """Says that rows are of different noise, "" where they are not."""
+    return chapter.unlike(rows, ("epsilon", "half_width"), "The noise")
+
+
 def _pictures(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
     usable = [row for row in rows if None not in (row.get("accuracy"), row.get("nll"))]
     noisy = [row for row in usable if row["frequency"] is not None]
@@ -68,7 +73,7 @@ def _pictures(rows: Sequence[Row], looks: Looks) -> dict[str, Picture]:
             heading=_HEADING,
             alt=f"Accuracy and NLL against frequency. Lowest accuracy, {values}.",
             caption="Accuracy and NLL under noise limited to a ring of frequencies. "
-            "Dashed: without noise.",
+            f"Dashed: without noise.{_unlike(rows)}",
         )
     }
 
@@ -82,7 +87,7 @@ CHAPTER = Chapter(
             each="frequency",
             heading=_HEADING,
             caption="Scores under noise limited to a ring of frequencies; the first "
-            "line of a model is without noise.",
+            f"line of a model is without noise.{_unlike(rows)}",
         )
     ],
     pictures=_pictures,

@@ -138,6 +138,12 @@ def _images(rows: Sequence[Row]) -> str:
     return "training images, which are augmented for some models only"
 
 
+def _unlike(rows: Sequence[Row]) -> str:
+    """Says that rows are of different grids, "" where they are not."""
+    keys = ("extent", "normalization", "recalibration")
+    return chapter.unlike(rows, keys, "The grid")
+
+
 def _pictures(rows: Sequence[Row], _: Looks) -> dict[str, Picture]:
     """The figures, whose colours show the NLL and not the models."""
     rows = [
@@ -160,7 +166,8 @@ def _pictures(rows: Sequence[Row], _: Looks) -> dict[str, Picture]:
             alt=f"Contours of the NLL: {values}.",
             caption=f"NLL of {_images(rows)}, in nats, along two random directions of "
             "the weights, in units of the weights' norm. The cross is "
-            f"the trained network. White lines are those of the scale.{scale}",
+            f"the trained network. White lines are those of the scale.{scale}"
+            f"{_unlike(rows)}",
         ),
         "landscape_surface.png": picture(
             functools.partial(surface_figure, rows),
@@ -180,7 +187,7 @@ CHAPTER = Chapter(
             each="run",
             heading=_HEADING,
             caption=f"Scores of {_images(rows)} at the trained weights and on the "
-            "border of the grid.",
+            f"border of the grid.{_unlike(rows)}",
         )
     ],
     pictures=_pictures,
