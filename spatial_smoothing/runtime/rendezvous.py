@@ -26,6 +26,7 @@ import time
 from typing import NamedTuple
 
 _REPLY_SECONDS = 2.0  # for what another process does at once
+_LAST_PORT = 2**16 - 1
 _LONGEST_LINE = 1000  # characters that a caller may send; others are let go
 
 
@@ -76,8 +77,12 @@ def meet(
       OSError: if process 0 cannot listen at the address.
     """
     host, _, port = coordinator.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"--coordinator must be HOST:PORT, got {coordinator}")
+    # The system would take a larger number for another one, and 0 for any free port.
+    if not host or not port.isdecimal() or not 1 <= int(port) <= _LAST_PORT:
+        raise ValueError(
+            f"--coordinator must be HOST:PORT, with a port of 1 to {_LAST_PORT}, got "
+            f"{coordinator}"
+        )
     if not 0 <= process_id < num_processes:
         raise ValueError(
             f"--process_id must be in [0, {num_processes}), got {process_id}"

@@ -95,7 +95,14 @@ def test_strangers_are_let_go(monkeypatch):
         ({"coordinator": "a:1"}, "go together, got a:1, None and None"),
         (
             {"coordinator": "a", "num_processes": 2, "process_id": 0},
-            "--coordinator must be HOST:PORT, got a",
+            "--coordinator must be HOST:PORT, with a port of 1 to 65535, got a",
+        ),
+        *(
+            (
+                {"coordinator": f"a:{port}", "num_processes": 2, "process_id": 1},
+                f"of 1 to 65535, got a:{port}",
+            )
+            for port in ("0", "65536", "²")
         ),
         (
             {"coordinator": "a:1", "num_processes": 2, "process_id": 2},
@@ -105,7 +112,7 @@ def test_strangers_are_let_go(monkeypatch):
 )
 def test_flags_that_make_no_sense(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        processes.start(**options)
+        processes.start(**options, timeout=0.5)
 
 
 def test_a_process_alone_agrees_with_itself():
