@@ -24,7 +24,7 @@ def class_names(name: str, *, data_dir: epath.PathLike | None = None) -> list[st
     Raises:
       ValueError: There is no such data set.
     """
-    source = sources.source(name)
+    source = sources.source(name, data_dir=data_dir)
     known = known_names(source, data_dir=data_dir)
     return list(known or map(str, range(source.num_classes)))
 

@@ -80,7 +80,10 @@ def load_labelled(
       split: Name of the split, which may end with a subset too.
       own: The data set that the network was trained on.
       class_names: Names of the network's classes, in the order of their labels; None
-        where nobody knows them. A set of as many classes is taken to have the same.
+        where nobody knows them. Classes that are called by numbers are those of these
+        numbers. A set of as many classes is taken to have the same, unless names that
+        it shares with the network are those of other labels, or, where the names are
+        known, it is a folder with other names.
       data_dir: Directory of TFDS; None for TFDS's default.
       num_workers: Number of processes that decode; 0 for threads of this process.
 
@@ -161,13 +164,38 @@ def _numbers(
     if known is not None and {*found} <= {*known}:
         number = {each: index for index, each in enumerate(known)}
         return np.array([number[each] for each in found])
-    # Names may be numbers, or be spelt in two ways, where the classes are the same.
-    if len(found) == num_classes:
+    # Folders such as those of ImageNet-V2 are called by numbers: "10" is before "2".
+    if all(each.isdecimal() for each in found):
+        numbers = np.array([int(each) for each in found])
+        if numbers.max() < num_classes:
+            return numbers
+    elif len(found) == num_classes and _have_one_order(name, found, known):
         return np.arange(num_classes)
     unknown = [each for each in found if each not in {*(known or ())}]
     raise ValueError(
         f"{name} has {len(unknown)} classes that the network does not know "
-        f"({file_names.listed(unknown)}); for images of other classes, use --ood"
+        f"({file_names.listed(unknown)}); call them as the network's classes, or by "
+        "the numbers of these; for images of other classes, use --ood"
+    )
+
+
+def _have_one_order(
+    name: str, found: Sequence[str], known: Sequence[str] | None
+) -> bool:
+    """Whether the labels of a set can be the network's under other names.
+
+    Args:
+      name: Name of the set.
+      found: Names of its K classes, some of which the network does not know.
+      known: Names of the network's K classes; None where nobody knows them.
+    """
+    if known is None:
+        return True
+    # Folders are in the order of their names, which is another one for other names.
+    if name.startswith(sources.FOLDER):
+        return False
+    return all(
+        known[label] == each for label, each in enumerate(found) if each in known
     )
 
 

@@ -16,6 +16,7 @@ from spatial_smoothing.data import (
     sources,
     statistics,
 )
+from spatial_smoothing.data.class_names import class_names
 from spatial_smoothing.data.images.pipeline import EncodedDataset
 
 RNG = np.random.default_rng(0)
@@ -54,6 +55,7 @@ def test_a_set_of_tfds_describes_itself(birds):
     root, written = birds
     source = sources.source("tfds:birds", data_dir=root)
     assert source.class_names == ("wren", "kite", "rook")
+    assert class_names("tfds:birds", data_dir=root) == ["wren", "kite", "rook"]
     assert (source.num_classes, source.image_size, source.stem) == (3, 8, "cifar")
     mean, std = moments(written.images["train"])
     np.testing.assert_allclose(source.mean, mean, atol=5e-5)

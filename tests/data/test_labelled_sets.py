@@ -1,5 +1,7 @@
 """Other images of the classes that a network knows, or of some of them."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import PIL.Image
@@ -58,6 +60,45 @@ def test_folders_of_classes(tmp_path):
     assert found.classes == (1, 3)
     assert len(found.dataset.labels) == 2
     assert {*found.dataset.labels} == {0, 1}
+
+
+def test_folders_of_numbers_are_no_positions(tmp_path):
+    """As those of ImageNet-V2: by name, 10 is in front of 2."""
+    for number in range(12):
+        (tmp_path / str(number)).mkdir()
+        picture = PIL.Image.new("RGB", (32, 32), (number, 0, 0))
+        picture.save(tmp_path / str(number) / "0.png")
+    options = {"own": dataclasses.replace(OWN, num_classes=12)}
+    for names in (None, [f"n{number:02}" for number in range(12)]):
+        found = load_labelled(
+            f"folder:{tmp_path}", "test", class_names=names, **options
+        )
+        batch = next(found.dataset.batches(12))
+        np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
+    with pytest.raises(ValueError, match=r"12 classes .* by the numbers of these"):
+        load(f"folder:{tmp_path}")
+
+
+def test_folders_of_other_names_do_not_get_labels_by_their_order(tmp_path):
+    for number in range(1, len(NAMES) + 1):
+        folder = tmp_path / f"n{number:02}"
+        folder.mkdir()
+        PIL.Image.new("RGB", (32, 32)).save(folder / "0.png")
+    with pytest.raises(ValueError, match=r"10 classes .* does not know \(n01, n02, "):
+        load(f"folder:{tmp_path}")
+
+
+def test_as_many_classes_under_other_names_have_the_order_of_the_network(tmp_path):
+    labels = np.arange(len(NAMES))
+    spelt = np.array([NAMES[0], *(name.upper() for name in NAMES[1:])])
+    spec, _ = npz(tmp_path / "a.npz", labels, class_names=spelt)
+    np.testing.assert_array_equal(load(spec).dataset.labels, labels)
+    spec, _ = npz(tmp_path / "b.npz", labels, class_names=np.roll(spelt, 1))
+    with pytest.raises(ValueError, match="9 classes that the network does not know"):
+        load(spec)
+    # Labels without names are the network's, also of some of its classes.
+    spec, _ = npz(tmp_path / "c.npz", labels[:3])
+    assert load(spec).classes == (0, 1, 2)
 
 
 def test_sets_of_tfds_and_lists(tmp_path):
