@@ -108,8 +108,11 @@ def _load_set(
             f"trained on ({spec.num_classes}); give the data that were trained on"
         )
     split = found.native_split(split)
+    records = found.open(split)
+    if not len(records):
+        raise ValueError(f"the split {split} of {found.name} has no images")
     dataset = EncodedDataset(
-        found.open(split), spec.image_size, resize=spec.resize or spec.image_size
+        records, spec.image_size, resize=spec.resize or spec.image_size
     )
     if spec.augments_on_host:
         return dataset

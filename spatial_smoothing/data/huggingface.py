@@ -137,6 +137,8 @@ def _common_size(records: HubRecords) -> int | None:
     resized as every image is.
     """
     count = len(records)
+    if not count:
+        return None
     chosen = sorted({0, count - 1, *range(0, count, max(count // _LOOKED_AT, 1))})
     sizes = {
         image_files.open_content(records.read(number)[0]).size for number in chosen

@@ -13,6 +13,7 @@ from prepared_sets import write
 from spatial_smoothing.data import (
     described_sets,
     huggingface,
+    image_sets,
     sources,
     statistics,
 )
@@ -178,6 +179,18 @@ def test_sets_that_are_not_there(birds, name, message):
 def test_a_split_that_is_not_there(birds):
     with pytest.raises(ValueError, match=r"unknown split 'extra'; .*train, validation"):
         sources.load("tfds:birds", "extra", data_dir=birds[0])
+
+
+def test_a_split_without_images(monkeypatch):
+    """As TFDS and the Hub may have one: scores of nothing would be NaN."""
+    empty = image_sets.ArrayRecords(images(0, 8, 3), np.zeros(0, np.int32), "none")
+    found = image_sets.ImageSet(
+        "birds", ("wren", "kite"), ("train",), 8, lambda split: empty, lambda split: []
+    )
+    monkeypatch.setattr(described_sets, "open_set", lambda *_, **__: found)
+    with pytest.raises(ValueError, match="the split train of birds has no images"):
+        sources.source("hf:birds")
+    assert huggingface._common_size(empty) is None
 
 
 def test_a_damaged_npz(tmp_path):
