@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import NamedTuple
 
 import numpy as np
@@ -222,6 +223,7 @@ def _run(
     data = data.to_iter_dataset(grain.ReadOptions(threads, 2 * threads))
     if workers:
         options = grain.MultiprocessingOptions(workers)
+        _start_tracker()
         data = data.mp_prefetch(options, worker_init_fn=_start_worker)
     iterator = iter(data)
     try:
@@ -242,6 +244,20 @@ def _num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _start_tracker() -> None:
+    """Starts Python's tracker of shared memory, so that it outlives a closed terminal.
+
+    It ignores SIGINT and SIGTERM by itself. SIGHUP ends it, and the new one that Python
+    starts writes a traceback for each piece of memory of which it does not know.
+    """
+    # The process inherits what is blocked here.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(index: int, count: int) -> None:

@@ -3,7 +3,9 @@ import itertools
 import multiprocessing
 import os
 import signal
+import time
 import zlib
+from multiprocessing import resource_tracker
 
 import grain
 import jpeg_images
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from spatial_smoothing.data import datasets, sources
+from spatial_smoothing.data import datasets, numbered_batches, sources
 from spatial_smoothing.data.images import decoding, pipeline
 
 SIZE, COUNT = 32, 13
@@ -151,6 +153,17 @@ def test_workers_change_nothing_and_report_their_mistakes(
     assert len(warnings) == (0 if parsed else 2)
     for warning in warnings:
         assert "decoded in threads" in warning
+
+
+def test_the_tracker_of_shared_memory_outlives_a_closed_terminal(monkeypatch):
+    tracker = resource_tracker.ResourceTracker()
+    monkeypatch.setattr(resource_tracker, "ensure_running", tracker.ensure_running)
+    numbered_batches._start_tracker()
+    os.kill(tracker._pid, signal.SIGHUP)
+    time.sleep(0.2)
+    tracker._send("PROBE", "nothing", "dummy")  # raises where nobody reads
+    assert os.waitpid(tracker._pid, os.WNOHANG) == (0, 0)
+    tracker._stop()
 
 
 def check_workers(train):
