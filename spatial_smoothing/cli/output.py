@@ -24,7 +24,7 @@ def watch(*, end: bool) -> None:
       end: Whether the process ends at once, by SystemExit. If not, what is printed from
         then on is lost, and the command asks `is_unread` whether to stop.
     """
-    for name in ("stdout", "stderr"):
+    for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         # Names of files are bytes, and need not be UTF-8.
         if hasattr(stream, "reconfigure"):
@@ -32,7 +32,25 @@ def watch(*, end: bool) -> None:
         if isinstance(stream, _Stream):
             stream.end = end
         else:
+            stream = _to_nowhere(number) if stream is None else stream
             setattr(sys, name, _Stream(stream, end=end))
+
+
+def _to_nowhere(number: int) -> TextIO:
+    """Returns a stream in the place of one that was closed before, as by `>&-`.
+
+    Args:
+      number: File descriptor of the stream. If it is free, it is taken: a file that
+        gets it would also get what libraries print.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.fstat(number)
+    except OSError:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+        nowhere = number
+    return open(nowhere, "w", encoding="utf-8")
 
 
 def is_unread() -> bool:

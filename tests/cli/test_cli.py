@@ -107,6 +107,29 @@ def test_a_command_may_go_on_when_its_pipe_is_closed():
     assert unread(TALKING.format(ends=False, last=last)) == (7, "")
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_command_works_without_stdout_and_stderr(closed, tmp_path):
+    """As daemons and cron start commands. Files do not get what is printed."""
+    code = f"""
+import os
+from spatial_smoothing.cli import output
+output.watch(end=True)
+with open({str(tmp_path / "file")!r}, "w") as file:
+    print("out", flush=True)
+    os.write(1, b"a library to stdout")
+    os.write(2, b"a library to stderr")
+    file.write("done")
+"""
+    command = f'exec "$0" -c "$1" {closed}'
+    process = subprocess.run(
+        ["sh", "-c", command, sys.executable, code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+    )
+    assert process.returncode == 0
+    assert (tmp_path / "file").read_text() == "done"
+
+
 def test_a_closed_pipe_that_is_noticed_last():
     """A line that is still in the buffer when `main` returns."""
     code = """
