@@ -99,12 +99,17 @@ def predict_images(paths: list[str]) -> None:
         for path in paths
     ]
     images = np.stack([file.pixels for file in files])
-    result = predictor(images, seed=_SEED.value)
-    devices.announce(file=sys.stderr)  # stdout has the predictions alone
-    print(f"{about.model} on {about.dataset}, {_samples(about)}")
+    heading = f"{about.model} on {about.dataset}, {_samples(about)}"
     if about.task == "segmentation":
-        segmented.write_images(about, paths, images, result, output=_OUTPUT.value)
+        devices.announce(file=sys.stderr)  # stdout has the predictions alone
+        print(heading)
+        segmented.write_images(
+            predictor, paths, images, seed=_SEED.value, output=_OUTPUT.value
+        )
         return
+    result = predictor(images, seed=_SEED.value)
+    devices.announce(file=sys.stderr)
+    print(heading)
     for path, file, probs, entropy, information in zip(
         paths, files, *result, strict=True
     ):

@@ -16,11 +16,12 @@ from etils import epath
 from spatial_smoothing.data.images import overlays
 from spatial_smoothing.data.streams import Frames
 from spatial_smoothing.runtime import paths, progress
-from spatial_smoothing.serving import Description, Prediction
+from spatial_smoothing.serving import Description, Predictor
 from spatial_smoothing.serving.streaming import StreamPredictor
 
 _LEGEND = "legend.png"
 _MOST = 3  # classes that a line names
+_AT_ONCE = 4  # images whose predictions are in memory
 
 
 def check_output(about: Description, output: str | None) -> None:
@@ -64,31 +65,41 @@ def _place(path: epath.PathLike) -> str:
 
 
 def write_images(
-    about: Description,
+    predictor: Predictor,
     names: Sequence[str],
     images: np.ndarray,
-    result: Prediction,
     *,
+    seed: int,
     output: str,
 ) -> None:
-    """Writes the pictures of images, and prints a line for each.
+    """Segments images, writes a picture of each, and prints a line for each.
 
     Args:
-      about: What is predicted.
+      predictor: The network.
       names: Paths of the images.
       images: u8[B, H, W, 3].
-      result: Their predictions.
+      seed: Seed of the dropout masks.
       output: Folder of the pictures.
 
     Raises:
       ValueError: if two pictures would have one name.
     """
+    about = predictor.description
     folder, files = _folder(output, about), _files(names)
-    for name, file, image, probs, entropy in zip(
-        names, files, images, result.probs, result.entropy, strict=True
-    ):
-        _write(about, folder / file, image, probs)
-        print(f"{name}  {_line(about, probs, entropy)}")
+    # A few at once, as those of all pixels of many images take much memory.
+    for start in range(0, len(names), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        result = predictor(images[part], seed=seed)
+        for name, file, image, probs, entropy in zip(
+            names[part],
+            files[part],
+            images[part],
+            result.probs,
+            result.entropy,
+            strict=True,
+        ):
+            _write(about, folder / file, image, probs)
+            print(f"{name}  {_line(about, probs, entropy)}")
     print(f"pictures: {folder}")
 
 

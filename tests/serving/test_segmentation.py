@@ -8,7 +8,7 @@ import scipy.special
 from random_runs import write_run
 
 from spatial_smoothing import serving
-from spatial_smoothing.cli import command_line
+from spatial_smoothing.cli import command_line, segmented
 from spatial_smoothing.cli import predict as command
 from spatial_smoothing.data.images import overlays
 from spatial_smoothing.data.segmentation import moving_shapes
@@ -150,6 +150,35 @@ def test_pictures_do_not_replace_what_is_read(workdir, tmp_path, name):
             called(f"--workdir={workdir}", *arguments, f"--output={link}")
     assert path.read_bytes() == before
     assert {found.name for found in tmp_path.iterdir()} == {name, "link"}
+
+
+def test_pictures_are_written_while_others_are_to_be_predicted(tmp_path):
+    """Predictions of all pixels of many images would take much memory."""
+    about = serving.Description(
+        *("unet", "shapes", 0, 1, 8, (0,) * 3, (1,) * 3, ("a", "b")),
+        task="segmentation",
+        palette=((0, 0, 0), (9, 9, 9)),
+    )
+    sizes = []
+
+    def predict(images, seed):
+        sizes.append(len(images))
+        if len(sizes) == 3:
+            raise MemoryError
+        probs = np.zeros((len(images), 8, 8, 2), np.float32)
+        return {"probs": probs, "entropy": probs[..., 0], "mutual_information": probs}
+
+    names = [f"{number}.png" for number in range(20)]
+    with pytest.raises(MemoryError):
+        segmented.write_images(
+            serving.Predictor(predict, about),
+            names,
+            np.zeros((20, 8, 8, 3), np.uint8),
+            seed=0,
+            output=str(tmp_path),
+        )
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {*names[:8], "legend.png"}
 
 
 def test_overlays_mix_colours():
