@@ -5,8 +5,8 @@
 `python -m spatial_smoothing.convert` is the same. IN is .safetensors or .npz or, with
 torch, .pth, .pth.tar, .pt, .ckpt or .bin. OUT is made, and must be new or empty. The
 data set is the one with as many classes as the weights. Contract of this file: 0 is
-success and 2 the caller's mistake, which is one line on stderr and leaves OUT as it
-was.
+success, 2 the caller's mistake and 130 an interruption, which are one line on stderr
+and leave OUT as it was.
 """
 
 import argparse
@@ -100,6 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

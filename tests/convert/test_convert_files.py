@@ -11,6 +11,7 @@ import pytest
 from small_weights import SMALL, assert_same, convert, small_state
 
 import spatial_smoothing as ss
+from spatial_smoothing.cli import convert as command
 from spatial_smoothing.cli.convert import _FIELDS, _dataset, main
 from spatial_smoothing.runs import recipes, workdirs
 
@@ -188,6 +189,18 @@ def test_mistakes_are_one_line_and_leave_nothing(tmp_path, capsys, arguments, me
     assert stderr.startswith("error: ")
     assert message in stderr
     assert stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["net.npz"]
+
+
+def test_an_interruption_is_one_line_and_leaves_nothing(tmp_path, capsys, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    np.savez(tmp_path / "net.npz", **small_state())
+    monkeypatch.setattr(command.Checkpoints, "save", interrupted)
+    arguments = [str(tmp_path / "net.npz"), str(tmp_path / "out"), *FLAGS]
+    assert main([*arguments, "--model=resnet_dnn_18"]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
     assert [path.name for path in tmp_path.iterdir()] == ["net.npz"]
 
 
