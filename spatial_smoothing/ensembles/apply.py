@@ -188,10 +188,18 @@ def from_linen(
         try:
             return module.apply(variables, images, rngs=rngs, **arguments)
         except flax.errors.ModifyScopeVariableError as error:
+            remedy = (
+                f"leave out what makes it train from apply_kwargs={given}, and for "
+                "live dropout pass from_linen(model, force_dropout=True) as the model"
+            )
+            if "deterministic" in modes:  # for some it switches normalisation, too
+                remedy = (
+                    "deterministic=False makes it train; pass from_linen(model, "
+                    "force_dropout=True, apply_kwargs={'deterministic': True}) as the "
+                    "model"
+                )
             raise ValueError(
-                f"{_name(module)} updates variables while it predicts; leave out what "
-                f"makes it train from apply_kwargs={given}, and for live dropout pass "
-                "from_linen(model, force_dropout=True) as the model"
+                f"{_name(module)} updates variables while it predicts; {remedy}"
             ) from error
         except TypeError as error:
             raise _explained(error, module, arguments) from error

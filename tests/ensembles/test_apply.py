@@ -92,6 +92,20 @@ def test_batch_statistics_that_change_are_refused():
         sampled(Usual(), USUAL, apply_kwargs={"train": True})
 
 
+def test_normalisation_that_deterministic_switches_needs_another_argument():
+    class Both(nn.Module):
+        @nn.compact
+        def __call__(self, x, deterministic=True):
+            x = nn.BatchNorm(use_running_average=deterministic)(nn.Dense(4)(x))
+            return nn.Dropout(0.5, deterministic=deterministic)(x)
+
+    variables = Both().init(KEY, X)
+    with pytest.raises(ValueError, match=r"deterministic=False makes it train; pass"):
+        sampled(Both(), variables)
+    options = {"force_dropout": True, "apply_kwargs": {"deterministic": True}}
+    assert distinct(sampled(ensembles.from_linen(Both(), **options), variables))
+
+
 def test_a_module_that_takes_deterministic_is_told():
     variables = Told().init(KEY, X, deterministic=True)
     assert distinct(sampled(Told(), variables))
