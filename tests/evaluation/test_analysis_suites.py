@@ -91,9 +91,14 @@ def test_points_of_another_evaluation_are_not_taken_over(setting):
     moved = run()._replace(config={**run().config, "data_dir": "elsewhere"})
     assert about(setting, moved) == [{"nll": 7.0}]
     other = run()._replace(config={**run().config, "seed": 1})
+    weights = jax.tree.map(lambda leaf: leaf + 1, run().variables)
+    again = run()._replace(variables=weights)
     images = dataclasses.replace(setting, dataset=dataset(20))
     split = dataclasses.replace(setting, split="train")
-    for now, network in ((setting, other), (images, run()), (split, run())):
+    for now, network in (
+        *((setting, network) for network in (other, again)),
+        *((other_setting, run()) for other_setting in (images, split)),
+    ):
         setting.partial("landscape", [run()], {}).append({"nll": 7.0})
         assert about(now, network) == []
 

@@ -113,7 +113,8 @@ class Setting:
           options: All else that determines the rows, as values that JSON can hold.
         """
         about = {
-            "runs": [[run.name, run.step] for run in runs],
+            # A run that was trained again has other weights, perhaps at the same step.
+            "runs": [[run.name, run.step, run.fingerprint] for run in runs],
             "configs": [
                 {name: run.config[name] for name in sorted(run.config.keys() - FREE)}
                 for run in runs
