@@ -37,8 +37,9 @@ OUTPUT = flags.DEFINE_string(
 SUITE = flags.DEFINE_list(
     "suite",
     None,
-    f"What to evaluate: all, or some of {', '.join(suites.SUITES)}. Without it, that "
-    "is ensemble, and of networks for segmentation segmentation.",
+    f"What to evaluate: some of {', '.join(suites.SUITES)}; or all, which leaves out "
+    "those that refuse the runs. Without it, that is ensemble, and of networks for "
+    "segmentation segmentation.",
     flag_values=FLAGS,
 )
 SPLIT = flags.DEFINE_string(
@@ -122,7 +123,8 @@ NUM_REPLICATES = flags.DEFINE_integer(
 SEED = flags.DEFINE_integer(
     "seed",
     0,
-    "Seed of the dropout masks and of the bootstrap.",
+    "Seed of the dropout masks, of the bootstrap, and in the analyses of the images "
+    "that are drawn, of noise and of directions.",
     lower_bound=0,
     upper_bound=config_fields.MAX_SEED,
     flag_values=FLAGS,

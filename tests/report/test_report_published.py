@@ -59,3 +59,11 @@ def test_published_values_are_drawn_in_the_colour_of_their_label():
 def test_the_page_says_what_is_published(tmp_path):
     path = write(tmp_path, rows(), beside=report.published(rows()))
     assert path.read_text().count("Park &amp; Kim (2022), means of three") == 2
+
+
+def test_the_page_claims_no_published_values_that_it_does_not_draw(tmp_path):
+    others = [{**row, "label": f"{row['label']} in stage 4"} for row in rows()]
+    path = write(tmp_path, others, beside=report.published(others))
+    text = path.read_text()
+    assert "Dotted, with open markers" not in text
+    assert "have published no ensemble with the name of one of these." in text

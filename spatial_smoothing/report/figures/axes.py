@@ -164,6 +164,27 @@ def log_ticks(low: float, high: float) -> list[float]:
     return [float(tick) for tick in ticks if low <= tick <= high]
 
 
+def published_of(
+    groups: Mapping[str, Sequence[Row]], published: Sequence[Row]
+) -> dict[str, list[Row]]:
+    """Returns series -> the published rows of its model, data set and label.
+
+    Args:
+      groups: Series -> its rows.
+      published: Published rows.
+    """
+    found = {}
+    for name, group in groups.items():
+        label = name.split(" (")[0]  # without data set or workdir
+        about = [label, shared(group, "model"), shared(group, "dataset")]
+        found[name] = [
+            row
+            for row in published
+            if [row["label"], row["model"], row["dataset"]] == about
+        ]
+    return found
+
+
 def overlay(
     axes: "Axes",
     groups: Mapping[str, Sequence[Row]],
@@ -190,13 +211,10 @@ def overlay(
 
     hollow = {"markerfacecolor": "white", "linestyle": ":", "linewidth": 1}
     found = {}
-    for name, group in groups.items():
-        label = name.split(" (")[0]  # without data set or workdir
-        about = [label, shared(group, "model"), shared(group, "dataset")]
+    for name, rows in published_of(groups, published).items():
         points = [
             (scaled(across, [row[across]])[0], scaled(along, [row[along]])[0])
-            for row in published
-            if [row["label"], row["model"], row["dataset"]] == about
+            for row in rows
         ]
         if points:
             axes.plot(*zip(*points, strict=True), **(looks[name] | hollow))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from spatial_smoothing.report import costs
 from spatial_smoothing.report.columns import DETECTORS, column, in_sentence
 from spatial_smoothing.report.figures import canvas, curves, families, reliability
+from spatial_smoothing.report.figures.axes import published_of
 from spatial_smoothing.report.figures.canvas import Looks
 from spatial_smoothing.report.figures.costs import cost_figure
 from spatial_smoothing.report.published import SOURCE
@@ -152,11 +153,11 @@ def _over_sizes(
         return {}
     found = {}
     names = in_sentence(keys)
-    beside = (
-        f" Dotted, with open markers: {SOURCE}, means of three trainings."
-        if published
-        else ""
-    )
+    beside = ""
+    if any(published_of(series(rows), published).values()):
+        beside = f" Dotted, with open markers: {SOURCE}, means of three trainings."
+    elif published:
+        beside = f" {SOURCE} have published no ensemble with the name of one of these."
     options = {"published": published, "looks": looks}
     found["ensemble_size.png"] = picture(
         functools.partial(curves.ensemble_size_figure, rows, **options),
