@@ -262,6 +262,11 @@ def test_another_run_normalizes(rows, evaluated):
     found = normalizers.aggregate(own, SCOPE, baseline)
     for name in ("mean_ce", "mean_cnll", "mean_cece"):
         assert found[name] == pytest.approx(1)
+    first, *_ = baseline.scores
+    infinite = {**baseline.scores, first: {**baseline.scores[first], "nll": None}}
+    found = normalizers.aggregate(own, SCOPE, baseline._replace(scores=infinite))
+    assert "mean_cnll" not in found
+    assert found["mean_ce"] == pytest.approx(1)
     half = {pair: {**row, "nll": row["nll"] / 2} for pair, row in own.items()}
     assert normalizers.aggregate(half, SCOPE, baseline)["mean_cnll"] == pytest.approx(
         0.5

@@ -14,6 +14,7 @@ from spatial_smoothing.evaluation.suites.corruption import check as check_corrup
 from spatial_smoothing.evaluation.suites.corruption import corruption
 from spatial_smoothing.evaluation.suites.costing import trace_batch
 from spatial_smoothing.evaluation.suites.differences import differences
+from spatial_smoothing.evaluation.suites.ensemble import check as check_ensemble
 from spatial_smoothing.evaluation.suites.ensemble import ensemble
 from spatial_smoothing.evaluation.suites.feature_maps import (
     check_fourier,
@@ -102,6 +103,7 @@ SUITES = {
             "num_frames": "Number of frames of the sequences that are made of the "
             "images, for temporal smoothing.",
         },
+        check=check_ensemble,
     ),
     "corruption": Suite(
         corruption,

@@ -66,12 +66,17 @@ def ensemble(
       ValueError: if the runs are not of one network and data set, or for unusable
         options.
     """
-    check_members(runs)
+    check(
+        runs,
+        setting,
+        sizes=sizes,
+        mc_stages=mc_stages,
+        temporal=temporal,
+        past=past,
+        decay=decay,
+        num_frames=num_frames,
+    )
     window = Window(past, decay, num_frames)
-    if temporal == (0,) and window != Window():
-        raise ValueError(
-            "past, decay and num_frames are for temporal smoothing; give temporal=1 too"
-        )
     stochastic = runs[0].model.has_dropout
     sizes = sizes_for(runs, setting, sizes)
     frame_sizes = _frame_sizes(temporal, sizes, stochastic=stochastic)
@@ -83,6 +88,43 @@ def ensemble(
         for group in passes
         for row in _rows(group, setting, sizes, frame_sizes, window)
     ]
+
+
+def check(
+    runs: Sequence[Run],
+    setting: Setting,
+    *,
+    sizes: tuple[int, ...] = SIZES,
+    mc_stages: str | None = None,
+    temporal: tuple[int, ...] = (0,),
+    past: int = 5,
+    decay: float = 0.8,
+    num_frames: int = 8,
+) -> None:
+    """Raises ValueError for arguments that `ensemble` cannot use.
+
+    Args:
+      runs: One run, or the members of a deep ensemble of one network and data set.
+      setting: Settings of the evaluation.
+      sizes: Numbers of dropout samples N to score.
+      mc_stages: Parts of the network that have dropout in a second pass.
+      temporal: Numbers of dropout samples of each frame to smooth over time with.
+      past: Number of frames before the present one.
+      decay: Decay of the weights per frame.
+      num_frames: Number of frames of the sequences.
+    """
+    check_members(runs)
+    checked_mesh(setting)
+    window = Window(past, decay, num_frames)
+    if temporal == (0,) and window != Window():
+        raise ValueError(
+            "past, decay and num_frames are for temporal smoothing; give temporal=1 too"
+        )
+    sizes = sizes_for(runs, setting, sizes)
+    _frame_sizes(temporal, sizes, stochastic=runs[0].model.has_dropout)
+    if mc_stages is not None:
+        for run in runs:
+            _with_dropout_in(run, mc_stages)
 
 
 def _rows(

@@ -165,7 +165,11 @@ def aggregate(
     for score, loss in _LOSSES.items():
         losses = _losses(scores, score, scope)
         row[loss.plain] = metrics.mean_corruption(losses)
-        if baseline and all(score in found for found in baseline.scores.values()):
+        # What is not finite is null in the report of a run.
+        known = baseline and all(
+            found.get(score) is not None for found in baseline.scores.values()
+        )
+        if known:
             row[loss.divided] = metrics.mean_corruption(
                 losses, baseline=_losses(baseline.scores, score, scope)
             )
