@@ -62,12 +62,12 @@ def evaluate() -> None:
     folder_names = folders.split("workdir", evaluate_flags.WORKDIR.value)
     task = workdirs.task(folder_names[0])
     chosen = chosen_suites(task=task)
-    options.given(suites.SUITES, chosen, FLAGS)
+    options_of(chosen)
     runs = [run for path in folder_names for run in workdirs.load_members(path)]
     refusing = refusing_members(runs, chosen)
     chosen = without(chosen, refusing)
     # Once more: an option of a suite that is left out now would be ignored.
-    given = options.given(suites.SUITES, chosen, FLAGS)
+    given = options_of(chosen)
     check_ood(runs[0].config, chosen)
     other_images.check(runs[0].config, chosen, dataset=dataset, real_labels=real_labels)
     trained, labelled = runs, None
@@ -91,11 +91,24 @@ def evaluate() -> None:
         setting = load_setting(trained, output, chosen, labelled)
         refusing |= refusing_networks(runs, setting, chosen, given)
         chosen = without(chosen, refusing)
-        given = options.given(suites.SUITES, chosen, FLAGS)
+        given = options_of(chosen)
     show_left_out(refusing)
     processes.check_same({split: setting.dataset.checksum})
     devices.announce()
     run_suites(runs, setting, chosen, given, where=where, beside=beside)
+
+
+def options_of(chosen: Mapping[str, suites.Suite]) -> dict[str, dict[str, Any]]:
+    """Returns the options that were given: name of a suite -> its options.
+
+    Args:
+      chosen: Name -> suite of those to run.
+    """
+    given = options.given(suites.SUITES, chosen, FLAGS)
+    if "variance" in chosen and "temporal" not in given.get("ensemble", {}):
+        # The suite "ensemble" refuses it without temporal smoothing, which it is for.
+        given.get("ensemble", {}).pop("num_frames", None)
+    return given
 
 
 def run_suites(

@@ -229,6 +229,20 @@ def test_all_suites_are_those_that_take_the_runs(
         assert fnmatch.fnmatch(line, f"--suite=all leaves out {left_out}: {reasons}")
 
 
+def test_frames_of_feature_maps_need_no_temporal_smoothing(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPATIAL_SMOOTHING_CACHE", str(home / "cache"))
+    evaluated = {}
+    keep = lambda runs, setting, chosen, given, **_: evaluated.update(given)
+    monkeypatch.setattr(command, "run_suites", keep)
+    frames, where = "--num_frames=9", (f"--workdir={home}/a", f"--output={tmp_path}")
+    called(command, *where, "--suite=ensemble,variance", frames)
+    assert evaluated == {"ensemble": {}, "variance": {"num_frames": 9}}
+    called(command, *where, "--suite=ensemble,variance", frames, "--temporal=1")
+    assert evaluated["ensemble"] == {"num_frames": 9, "temporal": (1,)}
+    with pytest.raises(ValueError, match="are for temporal smoothing; give temporal=1"):
+        called(command, *where, "--suite=ensemble", frames)
+
+
 def test_suites_are_those_of_the_task():
     values = command.FLAGS
 
