@@ -33,7 +33,7 @@ def watch(*, end: bool) -> None:
             stream.end = end
         else:
             stream = _to_nowhere(number) if stream is None else stream
-            setattr(sys, name, _Stream(stream, end=end))
+            setattr(sys, name, _Stream(stream, name=name, end=end))
 
 
 def _to_nowhere(number: int) -> TextIO:
@@ -59,34 +59,37 @@ def is_unread() -> bool:
 
 
 class _Stream:
-    """A text stream that does not raise BrokenPipeError."""
+    """A text stream that does not raise BrokenPipeError, and names itself in errors."""
 
-    def __init__(self, stream: TextIO, *, end: bool):
-        self._stream, self.end = stream, end
+    def __init__(self, stream: TextIO, *, name: str, end: bool):
+        self._stream, self._name, self.end = stream, name, end
 
     def write(self, text: str) -> int:
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
-            self._lose()
+        except OSError as error:
+            self._lose(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError:
-            self._lose()
+        except OSError as error:
+            self._lose(error)
 
-    def _lose(self) -> None:
-        global _gone
-        _gone = True
+    def _lose(self, error: OSError) -> None:
         # The stream still holds what it could not write, and would raise again when
         # Python closes it at exit.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
-        if self.end:
-            sys.exit(CLOSED)
+        if isinstance(error, BrokenPipeError):
+            global _gone
+            _gone = True
+            if self.end:
+                sys.exit(CLOSED)
+        elif self._name == "stdout":  # such as a file on a full disk
+            raise OSError(f"cannot write to stdout: {error.strerror}") from None
 
     def __getattr__(self, name: str):
         return getattr(self._stream, name)

@@ -98,8 +98,11 @@ def run(command: Command) -> NoReturn:
     if command_line.asks_for_help(sys.argv):
         if command.has_config:
             config_files.define(flag_values, argv=[])
-        print(help_texts.command(command.about, flag_values) + command.more_help())
-        sys.stdout.flush()
+        try:
+            print(help_texts.command(command.about, flag_values) + command.more_help())
+            sys.stdout.flush()
+        except OSError as error:
+            _fail(error)
         sys.exit(0)
     try:
         command_line.check_flag_files(sys.argv)

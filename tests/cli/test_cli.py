@@ -130,6 +130,21 @@ with open({str(tmp_path / "file")!r}, "w") as file:
     assert (tmp_path / "file").read_text() == "done"
 
 
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_stdout_on_a_full_disk_is_named(arguments):
+    code = TALKING.format(ends=False, last="pass")
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert process.returncode == 2
+    assert process.stderr == "error: cannot write to stdout: No space left on device\n"
+
+
 def test_a_closed_pipe_that_is_noticed_last():
     """A line that is still in the buffer when `main` returns."""
     code = """
