@@ -113,8 +113,8 @@ def loader(
       config: Config with `dataset`; it may have the other fields that `source` uses,
         `augment` and `num_workers`.
       data_dir: Directory of TFDS, in place of the one in the config. If the config's
-        data set is a folder of images that is not there any more, either of the two
-        may be the directory in which these images are now.
+        data set is a folder of images or a file of NumPy that is not there any more,
+        either of the two may be the directory in which it is now.
       download: Whether to prepare a data set that is not there; see `sources.load`.
 
     Returns:
@@ -138,9 +138,7 @@ def loader(
                     num_workers=num_workers,
                 )
         place = own
-        if given and _has_moved(set_name, given):
-            prefix = set_name.partition(":")[0]
-            moved = f"{prefix}:{paths.absolute(given)}"
+        if given and (moved := _moved(set_name, given)):
             place = dataclasses.replace(own, name=moved)
         with progress.status(f"reading {place.name}, {split} split"):
             dataset = sources.load_source(
@@ -216,12 +214,29 @@ def is_same_dataset(name: str, other: str) -> bool:
     return other_sets.is_same(name, other)
 
 
-def _has_moved(name: str, place: epath.PathLike) -> bool:
-    """Whether a data set is a folder of images that is not there, but at a place."""
-    folder = name.removeprefix(sources.FOLDER).removeprefix(sources.MASKS)
-    if folder == name or paths.absolute(folder).exists():
-        return False
-    return any((paths.absolute(place) / split).is_dir() for split in _FOLDER_SPLITS)
+def _moved(name: str, place: epath.PathLike) -> str | None:
+    """Returns the new name of a data set that is not there, but at a place.
+
+    Args:
+      name: Name of a data set.
+      place: The folder that the data are now; of a file, its folder or itself.
+
+    Returns:
+      The name; None where the data are where they were, or not at the place.
+    """
+    place = paths.absolute(place)
+    for prefix in (sources.FOLDER, sources.MASKS, sources.NPZ):
+        if not name.startswith(prefix):
+            continue
+        before = paths.absolute(name.removeprefix(prefix))
+        if before.exists():
+            return None
+        if prefix == sources.NPZ:
+            found = [p for p in (place, place / before.name) if p.is_file()]
+            return f"{prefix}{found[0]}" if found else None
+        if any((place / split).is_dir() for split in _FOLDER_SPLITS):
+            return f"{prefix}{place}"
+    return None
 
 
 def build_model(config: Mapping[str, Any]) -> Network:

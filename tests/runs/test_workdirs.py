@@ -318,6 +318,21 @@ def test_a_folder_of_images_that_has_moved_is_found_where_it_is_said_to_be(tmp_p
     assert load(held["dataset"], "test").checksum() == before
 
 
+def test_a_file_of_numpy_that_has_moved_is_found_where_it_is_said_to_be(tmp_path):
+    arrays = {"test_images": np.full((2, 4, 4, 3), 7, np.uint8), "test_labels": [0, 1]}
+    arrays |= {f"train_{name}": arrays[f"test_{name}"] for name in ("images", "labels")}
+    np.savez(tmp_path / "a.npz", **arrays)
+    config = {**CONFIG, "dataset": f"npz:{tmp_path}/a.npz"}
+    held = workdirs.read_config(workdirs.claim(tmp_path / "run", config))
+    (tmp_path / "moved").mkdir()
+    file = (tmp_path / "a.npz").rename(tmp_path / "moved" / "a.npz")
+    with pytest.raises(ValueError, match=r"no file .*/a\.npz"):
+        recipes.loader(held, data_dir=tmp_path)(held["dataset"], "test")
+    for place in (tmp_path / "moved", file):
+        load = recipes.loader(held, data_dir=place)
+        assert load(held["dataset"], "test").images.max() == 7
+
+
 def test_a_run_may_be_copied_and_reached_by_a_link(tmp_path):
     variables = trained(tmp_path / "run")
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
