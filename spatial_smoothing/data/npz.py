@@ -8,6 +8,7 @@ the classes.
 
 import functools
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
@@ -44,7 +45,9 @@ def open_npz(place: str) -> ImageSet:
             for split in images
             if (name := _labels_name(images[split])) in arrays.names
         ]
-        named = arrays["class_names"] if "class_names" in arrays.names else None
+        named = None
+        if "class_names" in arrays.names:
+            named = _class_names(arrays["class_names"], path)
         sizes = {arrays.shape(name)[1:3] for name in images.values()}
     largest = max((int(each.max()) for each in labels if each.size), default=0)
     class_names = tuple(map(str, range(largest + 1) if named is None else named))
@@ -89,6 +92,21 @@ def _open(
     if len(images) != len(labels) or not len(images):
         raise ValueError(f"{where} has {len(images)} images and {len(labels)} labels")
     return ArrayRecords(images, labels, where)
+
+
+def _class_names(values: np.ndarray, path: epath.Path) -> Sequence[str]:
+    """Returns the names of the classes as text."""
+    if values.ndim != 1 or values.dtype.kind not in "SUiu":
+        raise ValueError(
+            f"class_names of {path} is {values.dtype}{list(values.shape)}; it must be "
+            "text, or whole numbers, of the shape [K]"
+        )
+    names = values.tolist()
+    try:
+        # An array of bytes holds text in UTF-8.
+        return [n.decode() if isinstance(n, bytes) else str(n) for n in names]
+    except UnicodeDecodeError:
+        raise ValueError(f"class_names of {path} are not UTF-8") from None
 
 
 def _labels(values: np.ndarray, where: str) -> np.ndarray:

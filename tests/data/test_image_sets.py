@@ -114,6 +114,18 @@ def test_npz_of_several_splits(tmp_path):
     np.testing.assert_array_equal(sources.load(name, "test").images, test)
 
 
+def test_class_names_of_npz_may_be_bytes(tmp_path):
+    names = np.array(["Straße", "Auto"])
+    for held in (names, np.char.encode(names, "utf-8")):
+        name = npz(
+            tmp_path / "a.npz",
+            train_images=images(2, 4, 3),
+            train_labels=np.arange(2),
+            class_names=held,
+        )
+        assert sources.source(name).class_names == tuple(names)
+
+
 def test_npz_that_is_written_anew_at_once_is_read_anew(tmp_path):
     labels = np.arange(2)
     for level in (0, 51):
@@ -149,6 +161,9 @@ def test_statistics_of_a_constant_channel_are_finite():
         ({"labels": np.array([0, 2**32])}, "the label 4294967296, .* below 100,000"),
         ({"labels": np.zeros(3, int)}, "2 images and 3 labels"),
         ({"class_names": np.array(["a"])}, "the label 1, but 1 class_names"),
+        ({"class_names": np.array([["a", "b"]])}, r"class_names of .* is <U1\[1, 2\];"),
+        ({"class_names": np.ones(2)}, r"float64\[2\]; it must be text"),
+        ({"class_names": np.array([b"a", b"\xff"])}, "are not UTF-8"),
     ],
 )
 def test_unusable_npz(tmp_path, arrays, message):
