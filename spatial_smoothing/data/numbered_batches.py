@@ -233,7 +233,7 @@ def _run(
             raise
         raise OSError(
             f"one of the {workers} processes that decode images has ended: {error} "
-            "Fewer of them take less memory: --config.num_workers"
+            "Fewer of them (num_workers) take less memory."
         ) from None
     finally:
         iterator.close()

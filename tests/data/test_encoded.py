@@ -178,7 +178,7 @@ def check_workers(train):
     assert_same([*found, *itertools.islice(batches, 10)], expected)
     if processes := multiprocessing.active_children():
         processes[0].kill()  # as the system does that needs memory
-        message = r"one of the 2 processes .* has ended: .*-9.*--config\.num_workers"
+        message = r"one of the 2 processes .* has ended: .*-9.*\(num_workers\)"
         with pytest.raises(OSError, match=message):
             list(batches)
     damaged = dataclasses.replace(other, records=Cut(train.records), num_workers=1)
