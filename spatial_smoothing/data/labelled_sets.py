@@ -80,8 +80,8 @@ def load_labelled(
       split: Name of the split, which may end with a subset too.
       own: The data set that the network was trained on.
       class_names: Names of the network's classes, in the order of their labels; None
-        where nobody knows them. Classes that are called by numbers are those of these
-        numbers. A set of as many classes is taken to have the same, unless names that
+        where nobody knows them. Where all classes are called by their numbers, these
+        count. A set of as many classes is taken to have the same, unless names that
         it shares with the network are those of other labels, or, where the names are
         known, it is a folder with other names.
       data_dir: Directory of TFDS; None for TFDS's default.
@@ -165,17 +165,17 @@ def _numbers(
         number = {each: index for index, each in enumerate(known)}
         return np.array([number[each] for each in found])
     # Folders such as those of ImageNet-V2 are called by numbers: "10" is before "2".
-    if all(each.isdecimal() for each in found):
-        numbers = np.array([int(each) for each in found])
-        if numbers.max() < num_classes:
-            return numbers
-    elif len(found) == num_classes and _have_one_order(name, found, known):
+    # Of fewer classes than the network's, numbers may be names, as those of digits are.
+    numbers = [int(each) if each.isdecimal() else -1 for each in found]
+    if sorted(numbers) == list(range(num_classes)):
+        return np.array(numbers)
+    if len(found) == num_classes and _have_one_order(name, found, known):
         return np.arange(num_classes)
     unknown = [each for each in found if each not in {*(known or ())}]
     raise ValueError(
         f"{name} has {len(unknown)} classes that the network does not know "
-        f"({file_names.listed(unknown)}); call them as the network's classes, or by "
-        "the numbers of these; for images of other classes, use --ood"
+        f"({file_names.listed(unknown)}); call them as the network's classes, or all "
+        "by their numbers from 0; for images of other classes, use --ood"
     )
 
 
