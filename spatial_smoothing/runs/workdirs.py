@@ -26,6 +26,7 @@ from spatial_smoothing.training import input_pipeline
 from spatial_smoothing.training.checkpoints import (
     Checkpoints,
     abstract,
+    check_path,
     fingerprint,
     saved_steps,
 )
@@ -151,7 +152,7 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
       ValueError: if a number in the config is out of range; if several members are to
         be trained on images that are not in memory; if the workdir holds a run of
         another config, or something that is not a run, or not all processes see it; or
-        if its path is not UTF-8.
+        if its path is not UTF-8, or has a character of patterns.
     """
     for name, least in _AT_LEAST.items():
         if name in config and not config[name] >= least:
@@ -164,6 +165,7 @@ def claim(workdir: epath.PathLike, config: Mapping[str, Any]) -> epath.Path:
         raise ValueError(input_pipeline.NO_MEMBERS)
     path = paths.absolute(workdir)
     file_names.check_text(path)  # what writes checkpoints takes no other names
+    check_path(path)
     with processes.together():
         if processes.is_first():
             _claim(path, config)

@@ -48,10 +48,15 @@ class Checkpoints:
         those of a writer that was killed, and removed.
       max_to_keep: Number of complete checkpoints to keep; older ones are deleted.
       read_only: Whether to move and delete nothing, to read beside a running writer.
+
+    Raises:
+      ValueError: if checkpoints cannot be saved in such a path; see `check_path`.
     """
 
     def __init__(self, directory: epath.PathLike, *, max_to_keep=3, read_only=False):
         self.directory = paths.absolute(directory)
+        if not read_only:
+            check_path(self.directory)
         self._read_only = read_only
         self._manager = None  # opened at the first use, because it makes the directory
         self._max_to_keep = max_to_keep
@@ -232,6 +237,27 @@ class Checkpoints:
                 f"{paths.reason(error, self.directory)}; {kept}; put that right, and "
                 "the same command continues"
             ) from error
+
+
+def check_path(path: epath.Path) -> None:
+    """Checks that what is saved in a folder can be read again.
+
+    Orbax looks for the parts of a checkpoint by a pattern that begins with the path.
+    With one of these characters in it, orbax finds none of them, or those of another
+    run, and saves an empty checkpoint without a word. tensorstore takes a backslash for
+    the end of a folder's name.
+
+    Args:
+      path: Absolute path of a folder.
+
+    Raises:
+      ValueError: if its path has such a character.
+    """
+    if found := [character for character in "[*?\\" if character in str(path)]:
+        raise ValueError(
+            f"no checkpoint can be saved in {path}, because its path has the character "
+            f"{found[0]}; choose a path without *, ?, [ and \\"
+        )
 
 
 def saved_steps(directory: epath.Path) -> list[int]:

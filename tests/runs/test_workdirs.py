@@ -118,6 +118,22 @@ def test_a_workdir_whose_path_is_not_utf_8_is_refused_before_it_is_made(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["stages=[2,2]", "a*b", "a?", "a\\b"])
+def test_a_workdir_in_which_checkpoints_would_be_lost_is_refused(name, tmp_path):
+    message = r"its path has the character .; choose a path without \*, \?, \[ and"
+    with pytest.raises(ValueError, match=message):
+        workdirs.claim(tmp_path / name / "run", CONFIG)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match=message):
+        Checkpoints(tmp_path / name / "checkpoints")
+
+
+def test_a_run_that_was_moved_there_can_still_be_read(tmp_path):
+    trained(tmp_path / "run")
+    (tmp_path / "run").rename(tmp_path / "width=[4]")
+    assert workdirs.load(tmp_path / "width=[4]").step == 5
+
+
 def test_folder_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(ValueError, match="is not empty and holds no"):
