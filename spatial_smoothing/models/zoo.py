@@ -10,7 +10,6 @@ widening factor: `wrn_mcdo_smoothing_28_10`. Its method may be left out: `wrn_28
 import dataclasses
 import functools
 import math
-import numbers
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -326,7 +325,7 @@ def _check_kinds(arguments: Mapping[str, Any]) -> None:
         if value is not None and not _is_list(value):
             raise ValueError(f"{field} must be a list, such as [{value!r}], or None")
     for field in ("rate", "head_temperature"):
-        if not isinstance(arguments.get(field, 1), numbers.Real):
+        if not _is_number(arguments.get(field, 1)):
             raise ValueError(f"{field} must be a number, got {arguments[field]!r}")
 
 
@@ -337,6 +336,15 @@ def _is_whole(value: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number of any type, and no text."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return not isinstance(value, str)
 
 
 def _is_list(value: Any) -> bool:

@@ -236,6 +236,9 @@ def test_overrides_change_the_network():
         assert len(blocks) == sum(stages)
     model = ss.models.build("preresnet_dnn_smoothing_18", num_classes=5, stages=(1, 1))
     assert model.smoothing == (1, 0)
+    # Numbers and lists of any type.
+    arrays = {"num_classes": np.int64(5), "stages": np.array([1, 1])}
+    ss.models.build("resnet_mcdo_18", rate=jnp.float32(0.1), **arrays)
 
 
 @pytest.mark.parametrize(
@@ -259,6 +262,7 @@ def test_overrides_change_the_network():
         ({"stages": (1.5, 1)}, r"list of whole numbers, got \(1\.5, 1\)"),
         ({"mc_stages": "head"}, r"mc_stages must be a list, such as \['head'\], or"),
         ({"rate": None}, "rate must be a number, got None"),
+        ({"rate": "0.1"}, "rate must be a number, got '0.1'"),
         # Of a network that has no smoothing, too.
         ({"temperature": -1}, "temperature must be positive, got -1"),
         ({"taps": (1, -1)}, r"taps \(1\.0, -1\.0\) cannot be normalised"),
