@@ -6,6 +6,7 @@ normalisation inside, and a description of it as JSON. It runs without this pack
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Sequence
 
@@ -21,6 +22,7 @@ from spatial_smoothing.serving.predictor import Description, Predictor
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 _PROGRAM, _DESCRIPTION = "predict.jax_export", "description.json"
+_DIGEST = "program_sha256"
 
 
 def export(
@@ -73,8 +75,10 @@ def export(
     if unfinished.exists():
         unfinished.rmtree()
     unfinished.mkdir(parents=True)
-    (unfinished / _PROGRAM).write_bytes(exported.serialize())
-    about = {**dataclasses.asdict(loaded.description), "provenance": provenance()}
+    program = bytes(exported.serialize())
+    (unfinished / _PROGRAM).write_bytes(program)
+    made = {**provenance(), _DIGEST: hashlib.sha256(program).hexdigest()}
+    about = {**dataclasses.asdict(loaded.description), "provenance": made}
     workdirs.write_json(unfinished / _DESCRIPTION, about)
     return unfinished.rename(out)
 
@@ -93,9 +97,13 @@ def load_exported(path: epath.PathLike, *, batch_size: int | None = None) -> Pre
     if not (path / _PROGRAM).exists():
         raise ValueError(f"nothing exported in {path}: there is no {path / _PROGRAM}")
     try:
-        exported = jax.export.deserialize(bytearray((path / _PROGRAM).read_bytes()))
+        program = (path / _PROGRAM).read_bytes()
         fields = json.loads((path / _DESCRIPTION).read_text())
-        fields.pop("provenance")
+        digest = fields.pop("provenance").get(_DIGEST)  # not in those of older versions
+        # Of weights that have changed nothing else would tell.
+        if digest not in (None, hashlib.sha256(program).hexdigest()):
+            raise ValueError(f"{_PROGRAM} is not the file that was written")
+        exported = jax.export.deserialize(bytearray(program))
         description = Description(**fields)
     except Exception as error:  # flatbuffers, JAX and json each raise their own
         raise ValueError(

@@ -278,6 +278,14 @@ def test_what_is_not_exported_is_not_loaded(exported, tmp_path):
     with pytest.raises(ValueError, match="nothing exported in"):
         serving.load_exported(tmp_path)
     for path in exported.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    program = tmp_path / "predict.jax_export"
+    content = bytearray(program.read_bytes())
+    content[len(content) // 2] ^= 1  # of some weight
+    program.write_bytes(content)
+    with pytest.raises(ValueError, match=r"is not the file that was written; export"):
+        serving.load_exported(tmp_path)
+    for path in exported.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"cannot read .*; export it again"):
         serving.load_exported(tmp_path)
