@@ -432,6 +432,40 @@ def test_rows_that_are_in_several_workdirs_count_once():
     assert found == [fog, snow, deep, {**fog, "run": "b"}]
 
 
+def test_deep_ensembles_of_other_sizes_are_no_seeds_of_one():
+    """Two members with two samples each, and four with one, are both of N = 4."""
+    row = lambda members, size, label="Deep X": {
+        "label": label,
+        "run": ", ".join("abcdefgh"[:members]),
+        "num_members": members,
+        "num_samples": size,
+    }
+    alone = {**row(1, 1), "label": "X"}
+    two = [row(1, 1), row(2, 2), row(2, 4), alone]
+    four = [*(row(members, members) for members in range(1, 5)), alone]
+    smoothed = [row(4, 4, "Deep X + smoothing")]
+    groups = {"a": two, "b": four, "c": smoothed}
+    configs = {
+        workdir: {"model": f"resnet_dnn{name}_18", "width": 4, "seed": seed}
+        for seed, (workdir, name) in enumerate(
+            {"a": "", "b": "", "c": "_smoothing"}.items()
+        )
+    }
+    found = [
+        (each["label"], each["num_samples"])
+        for each in suites.distinct_labels(groups, configs)
+    ]
+    assert found == [
+        *(("Deep X (M = 2)", size) for size in (1, 2, 4)),
+        ("X", 1),
+        *(("Deep X (M = 4)", size) for size in (1, 2, 3, 4)),
+        ("Deep X + smoothing (M = 4)", 4),
+    ]
+    other = [{**each, "run": each["run"].upper()} for each in four]
+    alike = suites.distinct_labels({"b": four, "d": other}, {"b": {}, "d": {}})
+    assert {each["label"] for each in alike} == {"Deep X", "X"}
+
+
 LABELS = np.random.default_rng(0).integers(0, 4, 200)
 
 

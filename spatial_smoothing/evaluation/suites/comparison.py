@@ -38,22 +38,31 @@ def distinct_labels(
       configs: Workdir -> the config of its run.
 
     Returns:
-      All rows, of those that are in several workdirs the first. Where workdirs share a
-      label and differ in more than the seed, or share it but for smoothing and differ
-      in more than that, the label is followed by the workdir's name.
+      All rows, of those that are in several workdirs the first. Where deep ensembles of
+      one label have different numbers of members M, these follow the label: they are
+      no seeds of one thing. Where workdirs share a label and differ in more than the
+      seed, or share it but for smoothing and differ in more than that, the label is
+      followed by the workdir's name.
     """
     same, alike = {}, {}
+    members: dict[str, dict[str, int]] = {}  # label -> workdir -> M
     for workdir, rows in groups.items():
         config = configs[workdir]
         for row in rows:
+            plain = row["label"].replace(SMOOTHED, "")
             same.setdefault(row["label"], set()).add(recipe(config))
-            others = alike.setdefault(row["label"].replace(SMOOTHED, ""), set())
-            others.add(recipe(config, smoothing=False))
+            alike.setdefault(plain, set()).add(recipe(config, smoothing=False))
+            of_label = members.setdefault(plain, {})
+            count = row.get("num_members") or 1
+            of_label[workdir] = max(count, of_label.get(workdir, 1))
     found: dict[tuple, Row] = {}
     for workdir, rows in groups.items():
         for row in rows:
             name = label = row["label"]
-            if len(same[name]) > 1 or len(alike[name.replace(SMOOTHED, "")]) > 1:
+            plain = name.replace(SMOOTHED, "")
+            if len(set(members[plain].values())) > 1:
+                name = label = f"{name} (M = {members[plain][workdir]})"
+            if len(same[row["label"]]) > 1 or len(alike[plain]) > 1:
                 label = f"{name} ({workdir})"
             kind = (name, row.get("run", workdir), row.get("num_samples"))
             kind += tuple(row.get(key) for key in _KINDS)
