@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from etils import epath
 
-from spatial_smoothing.data import shapes, sources
+from spatial_smoothing.data import file_names, shapes, sources
 from spatial_smoothing.data.sources import Source
 from spatial_smoothing.data.tfds import prepared, read_imagenet
 
@@ -44,8 +44,11 @@ def known_names(
         return shapes.CLASS_NAMES
     name = sources.TFDS_NAMES.get(source.name, source.name)
     folder = prepared.root(data_dir) / name
-    for path in sorted(folder.glob("*/label.labels.txt"), reverse=True):
-        names = path.read_text().split()
+    # Not by a pattern: the directory may have [ in its own path.
+    versions = file_names.visible(folder) if folder.is_dir() else []
+    for version in reversed(versions):
+        path = version / "label.labels.txt"
+        names = path.read_text().split() if path.is_file() else []
         if len(names) == source.num_classes:
             return names
     if source.name == "imagenet":

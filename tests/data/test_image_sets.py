@@ -70,6 +70,15 @@ def test_a_set_of_tfds_describes_itself(birds):
     np.testing.assert_array_equal(part.labels, written.labels["train"][5:10])
 
 
+def test_names_beside_data_are_found_in_any_directory(tmp_path):
+    names = [f"class{number}" for number in range(100)]
+    for version, text in (("3.0.1", "old"), ("3.0.2", "\n".join(names))):
+        folder = tmp_path / "tfds[1]" / "cifar100" / version
+        folder.mkdir(parents=True)
+        (folder / "label.labels.txt").write_text(text)
+    assert class_names("cifar100", data_dir=tmp_path / "tfds[1]") == names
+
+
 def test_facts_make_the_data_unneeded(birds, monkeypatch):
     root, _ = birds
     source = sources.source("tfds:birds", data_dir=root)
