@@ -33,6 +33,10 @@ def watch(*, end: bool) -> None:
             stream.end = end
         else:
             stream = _to_nowhere(number) if stream is None else stream
+            # A path or a class may have letters that the encoding of a terminal or of a
+            # log lacks. That is no reason to end a training.
+            if getattr(stream, "errors", None) == "strict":
+                stream.reconfigure(errors="backslashreplace")
             setattr(sys, name, _Stream(stream, name=name, end=end))
 
 

@@ -130,6 +130,21 @@ with open({str(tmp_path / "file")!r}, "w") as file:
     assert (tmp_path / "file").read_text() == "done"
 
 
+def test_letters_that_stdout_does_not_have_are_written_as_numbers():
+    code = """
+from spatial_smoothing.cli import output
+output.watch(end=True)
+print("finished, in Stra\\xdfe")
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert (process.returncode, process.stderr) == (0, b"")
+    assert process.stdout == b"finished, in Stra\\xdfe\n"
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"]])
 def test_stdout_on_a_full_disk_is_named(arguments):
     code = TALKING.format(ends=False, last="pass")
