@@ -108,7 +108,8 @@ def test_sets_of_tfds_and_lists(tmp_path):
     assert found.classes == (4,)  # of all the names, the classes that have images
     np.testing.assert_array_equal(found.dataset.labels, 0)
     PIL.Image.new("RGB", (40, 40)).save(tmp_path / "0.png")
-    (tmp_path / "list.txt").write_text("0.png 9\n0.png 2\n")
+    # As an editor of Windows saves it.
+    (tmp_path / "list.txt").write_text("0.png 9\n0.png 2\n", encoding="utf-8-sig")
     found = load(f"list:{tmp_path}/list.txt")
     assert found.classes == (2, 9)
     np.testing.assert_array_equal(found.dataset.labels, [1, 0])

@@ -172,12 +172,17 @@ def test_names_of_camvid_that_stand_for_one_frame_are_refused(tmp_path):
     assert "has 0001TP_006690.bmp and 0001TP_006690.png, of which only one" in text
 
 
-def test_an_empty_list_of_camvid_is_no_missing_one(tmp_path):
+def test_lists_of_camvid_may_be_empty_or_begin_with_a_mark(tmp_path):
     save(tmp_path / "701_StillsRaw_full" / "0001TP_006690.png", picture())
     mask = np.zeros((H, W, 3), np.uint8)
     save(tmp_path / "LabeledApproved_full" / "0001TP_006690_L.png", mask)
     load = functools.partial(sources.load, "camvid", "train", data_dir=tmp_path)
     assert load(image_size=(H, W)).num_examples == 1
+    # As an editor of Windows saves it.
+    (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbf0001TP_006690\r\n")
+    assert load(image_size=(H, W)).num_examples == 1
+    (tmp_path / "train.txt").write_bytes(b"caf\xe9\n")
+    assert "train.txt is not UTF-8" in message(load, image_size=(H, W))
     (tmp_path / "train.txt").write_text("\n")
     assert "has no image of the train split" in message(load, image_size=(H, W))
 

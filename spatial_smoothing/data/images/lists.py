@@ -63,7 +63,9 @@ def read_list(place: str, *, num_classes: int | None = None) -> FileRecords:
     if not path.is_file():
         raise ValueError(f"no list of images {path}; a line is: relative/path label")
     try:
-        lines = path.read_text().splitlines()
+        # Editors of Windows begin a file with a mark, which is no part of a path.
+        text = path.read_text(encoding="utf-8").removeprefix("\ufeff")
+        lines = text.splitlines()
     except UnicodeDecodeError:
         raise ValueError(f"{path} is no text; a line is: relative/path label") from None
     files = [

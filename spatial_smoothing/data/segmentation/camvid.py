@@ -147,7 +147,12 @@ def _listed(path: epath.Path, known: Iterable[str]) -> list[str] | None:
     """Returns the names in the list of a split; None where there is no list."""
     if not path.exists():
         return None
-    lines = [line.split() for line in path.read_text().splitlines()]
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8; save it as UTF-8 text") from None
+    # Editors of Windows begin a file with a mark, which is no part of the first name.
+    lines = [line.split() for line in text.removeprefix("\ufeff").splitlines()]
     names = [epath.Path(line[0]).stem for line in lines if line]
     if missing := [name for name in names if name not in known]:
         raise ValueError(
