@@ -139,20 +139,18 @@ def write(
         suite: dict(chapters.CHAPTERS[suite].pictures(group, looks))
         for suite, group in named.items()
     }
+    of_chapters = [row for group in groups.values() for row in group]
     view = page.page(
         shown,
         differences=differences,
         provenance=provenance,
-        title=title
-        if title is not None
-        else page.default_title(
-            rows or [row for group in groups.values() for row in group]
-        ),
+        title=title if title is not None else page.default_title(rows or of_chapters),
         pictures=list(drawn.values()),
         chapters={
             suite: (group, list(drawn_of[suite].values()))
             for suite, group in named.items()
         },
+        described=shown or of_chapters,
         generated=datetime.now(UTC),
     )
     written = {**(files or {}), **_data_files(rows, groups, differences, provenance)}

@@ -165,6 +165,7 @@ def page(
     pictures: Sequence[Picture],
     generated: datetime,
     chapters: Mapping[str, tuple[Sequence[Row], Sequence[Picture]]],
+    described: Sequence[Row],
 ) -> Page:
     """What the page says of rows.
 
@@ -176,6 +177,7 @@ def page(
       pictures: The figures of `rows`, in order.
       generated: When the page is made, UTC.
       chapters: Suite -> its rows and its figures.
+      described: The rows whose models, images and runs are counted below the heading.
     """
     headings = list(_HEADINGS)
     found = tables.of_ensembles(rows, differences=differences) if rows else []
@@ -188,11 +190,10 @@ def page(
     if rows:
         words = summary.paragraph(rows, differences=differences)
         sections.insert(0, Section("summary", "Summary", paragraphs=[words]))
-    shown = rows or [row for group, _ in chapters.values() for row in group]
     return Page(
         title=title,
-        facts=_facts(shown),
-        missing=_missing(shown),
+        facts=_facts(described),
+        missing=_missing(described),
         generated=generated,
         sections=sections,
         provenance=describe(provenance),

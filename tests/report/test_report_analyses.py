@@ -63,6 +63,7 @@ def test_splits_of_one_run_are_told_apart(tmp_path, capsys):
     page = Page(write(tmp_path, rows).read_text())
     names = [f"{PLAIN} (test)", f"{PLAIN} (train)"]
     assert all(page.texts.count(name) == 2 for name in names)
+    assert "1 model ·" in " ".join(page.texts)
     own = chapters.named("frequency", [r for r in rows if r["suite"] == "frequency"])
     first, *_ = frequency.figure(own).axes
     lines = [line for line in first.lines if len(line.get_xdata()) == 9]
