@@ -464,6 +464,12 @@ def test_deep_ensembles_of_other_sizes_are_no_seeds_of_one():
     other = [{**each, "run": each["run"].upper()} for each in four]
     alike = suites.distinct_labels({"b": four, "d": other}, {"b": {}, "d": {}})
     assert {each["label"] for each in alike} == {"Deep X", "X"}
+    older = [{**row(3, 3), "run": "older"}]
+    del older[0]["num_members"]
+    (*_, last) = suites.distinct_labels(
+        {**groups, "d": older}, {**configs, "d": {**configs["a"], "seed": 9}}
+    )
+    assert last["label"] == "Deep X"
 
 
 LABELS = np.random.default_rng(0).integers(0, 4, 200)

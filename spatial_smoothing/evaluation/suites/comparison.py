@@ -53,15 +53,17 @@ def distinct_labels(
             same.setdefault(row["label"], set()).add(recipe(config))
             alike.setdefault(plain, set()).add(recipe(config, smoothing=False))
             of_label = members.setdefault(plain, {})
-            count = row.get("num_members") or 1
-            of_label[workdir] = max(count, of_label.get(workdir, 1))
+            # Rows of older versions do not say it.
+            if count := row.get("num_members"):
+                of_label[workdir] = max(count, of_label.get(workdir, 1))
     found: dict[tuple, Row] = {}
     for workdir, rows in groups.items():
         for row in rows:
             name = label = row["label"]
             plain = name.replace(SMOOTHED, "")
-            if len(set(members[plain].values())) > 1:
-                name = label = f"{name} (M = {members[plain][workdir]})"
+            counts = members[plain]
+            if len(set(counts.values())) > 1 and workdir in counts:
+                name = label = f"{name} (M = {counts[workdir]})"
             if len(same[row["label"]]) > 1 or len(alike[plain]) > 1:
                 label = f"{name} ({workdir})"
             kind = (name, row.get("run", workdir), row.get("num_samples"))
@@ -122,7 +124,7 @@ def _renamed(row: Row) -> Row:
     Rows of the suite "laplace" were once called after the dropout of their network,
     which their passes do not have.
     """
-    before, plus, after = row["label"].partition(LAPLACE)
+    before, plus, after = str(row.get("label")).partition(LAPLACE)
     if row.get("suite") != "laplace" or not plus:
         return row
     text = "Deep ensemble" if before.startswith("Deep ensemble") else "Deterministic"
