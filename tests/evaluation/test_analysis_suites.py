@@ -72,6 +72,7 @@ def test_landscape_continues_and_sums_up(setting):
     others = np.delete(arrays["nll"].ravel(), 4)
     assert row["border_nll"] == pytest.approx(others.mean())
     assert (row["split"], row["num_examples"]) == ("train", 9)
+    assert row["augmented"] is True
     check([row], setting, "landscape")
     point = {"a": 0.5, "b": -0.5} | {
         name: 7.0 for name in arrays if name not in ("a", "b")
@@ -103,18 +104,15 @@ def test_points_of_another_evaluation_are_not_taken_over(setting):
         assert about(now, network) == []
 
 
-@pytest.mark.parametrize("augment", [True, False])
-def test_rows_say_whether_training_images_are_augmented(augment, setting):
-    config = {**run().config, "augment": augment}
-    (row,) = suites.landscape(
-        [run()._replace(config=config)], setting, num_images=8, grid_size=3
-    )
-    assert row["augmented"] is augment
-    check([row], setting, "landscape")
-    page = (setting.output / "report.html").read_text()
-    words = {True: "augmented training images", False: "images, not augmented, in nats"}
-    assert words[augment] in page
-    assert words[not augment] not in page
+def test_images_are_augmented_where_training_did(setting):
+    plain = run()._replace(config={**run().config, "augment": False})
+    for one, expected in ((run(), True), (plain, False)):
+        subject = subjects.subject([one], setting, suite="x")
+        assert subject.augments is expected
+        images = jnp.arange(8 * 8 * 8 * 3, dtype=jnp.uint8).reshape(8, 8, 8, 3)
+        prepared = subject.prepare(jax.random.key(0), images)
+        normalised = subject.normalize(images)
+        assert bool((prepared == normalised).all()) is not expected
 
 
 def test_landscape_can_estimate_statistics_anew(setting):
@@ -138,6 +136,7 @@ def test_hessian_continues_and_sums_up(setting):
     )
     (row,) = hessian()
     arrays = row["arrays"]
+    assert row["augmented"] is True
     assert arrays["eigenvalues"].shape == (2, 2)
     assert arrays["nodes"].shape == arrays["weights"].shape == (10,)
     assert arrays["weights"].sum() == pytest.approx(1)

@@ -154,6 +154,20 @@ def test_a_landscape_without_a_finite_value_has_no_figure(tmp_path):
     assert len(list(tmp_path.glob("*.png"))) == 2
 
 
+def test_landscapes_say_whether_images_are_augmented():
+    row = analysis_rows.landscape(PLAIN)
+    kinds = [{}, {"augmented": True}, {"augmented": False}]
+    captions = [
+        landscape.CHAPTER.tables(rows)[0].caption
+        for rows in ([row | kinds[0]], [row | kinds[1]], [row | kinds[2]])
+    ]
+    assert captions[0] == captions[1]
+    assert captions[1].startswith("Scores of augmented training images at")
+    assert captions[2].startswith("Scores of training images without augmentation at")
+    (table,) = landscape.CHAPTER.tables([row | kind for kind in kinds])
+    assert "which are augmented for some models only" in table.caption
+
+
 def test_many_landscapes_stand_in_lines_of_three():
     models = [analysis_rows.landscape(f"model {number}") for number in range(4)]
     figure = landscape.contour_figure(models)

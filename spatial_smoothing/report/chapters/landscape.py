@@ -134,7 +134,7 @@ def _images(rows: Sequence[Row]) -> str:
     if kinds == {True}:
         return "augmented training images"
     if kinds == {False}:
-        return "training images, not augmented"
+        return "training images without augmentation"
     return "training images, which are augmented for some models only"
 
 
