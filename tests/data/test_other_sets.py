@@ -8,6 +8,7 @@ from prepared_sets import write
 
 from spatial_smoothing.data import image_sets, other_sets, sources
 from spatial_smoothing.data.datasets import Dataset
+from spatial_smoothing.data.images import lists
 from spatial_smoothing.runs import recipes
 
 RNG = np.random.default_rng(0)
@@ -74,6 +75,19 @@ def test_the_folder_of_a_list_can_be_given(openood, tmp_path):
         other_sets.load_other(f"list:{moved}", "test", own=SMALL)
     name = f"list:{moved}@{tmp_path}/images"
     assert other_sets.load_other(name, "test", own=SMALL).num_examples == 3
+
+
+def test_links_to_a_folder_above_have_no_end_and_are_passed_over(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for folder in (tmp_path / "a", tmp_path / "a" / "b"):
+        picture(8, 8).save(folder / "0.png")
+    for name in ("loop", "again", "more"):
+        (tmp_path / "a" / "b" / name).symlink_to(tmp_path / "a")
+    (tmp_path / "c").symlink_to(tmp_path / "a" / "b")  # a second way, which ends
+    found = lists.images_below(tmp_path)
+    names = [name for _, name in found.files]
+    assert [n for n in names if n.startswith("a/")] == ["a/0.png", "a/b/0.png"]
+    assert "c/0.png" in names
 
 
 def test_images_at_any_depth_and_splits_of_folders(tmp_path):

@@ -81,7 +81,7 @@ def read_list(place: str, *, num_classes: int | None = None) -> FileRecords:
 def images_below(folder: epath.PathLike) -> FileRecords:
     """Lists all image files below a folder, at any depth, by path; labels are 0.
 
-    Hidden files and folders are passed over.
+    Hidden files and folders are passed over, and links to a folder that they are in.
 
     Raises:
       ValueError: There is no such folder, or it has no images.
@@ -89,20 +89,33 @@ def images_below(folder: epath.PathLike) -> FileRecords:
     root = paths.absolute(folder)
     if not root.is_dir():
         raise ValueError(f"no folder {root}; expected image files at any depth")
-    files = [(0, name) for name in _names_below(root, "")]
+    files = [(0, name) for name in _names_below(root, "", frozenset())]
     if not files:
         suffixes = ", ".join(file_names.IMAGE_SUFFIXES)
         raise ValueError(f"{root} has no images at any depth ({suffixes})")
     return FileRecords(root, files)
 
 
-def _names_below(folder: epath.Path, prefix: str) -> list[str]:
-    """Returns the paths of images below a folder, relative to where it began."""
+def _names_below(folder: epath.Path, prefix: str, above: frozenset[str]) -> list[str]:
+    """Returns the paths of images below a folder, relative to where it began.
+
+    Args:
+      folder: The folder.
+      prefix: Its path, relative to where it began.
+      above: The folders that it is in. A link to one of them has no end, and is passed
+        over.
+    """
+    place = os.fspath(folder)
+    if not paths.is_remote(place):
+        place = os.path.realpath(place)
+    if place in above:
+        return []
+    above |= {place}
     found = []
     for path in file_names.visible(folder):
         name = f"{prefix}{path.name}"
         if path.is_dir():
-            found += _names_below(path, f"{name}/")
+            found += _names_below(path, f"{name}/", above)
         elif file_names.has_image_suffix(path.name):
             found.append(name)
     return found
