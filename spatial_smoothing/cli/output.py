@@ -26,17 +26,14 @@ def watch(*, end: bool) -> None:
     """
     for number, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
-        # Names of files are bytes, and need not be UTF-8.
+        # A path need not be UTF-8, and the encoding of a terminal or of a log may lack
+        # letters of a path or a class. That is no reason to end a training.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
         if isinstance(stream, _Stream):
             stream.end = end
         else:
             stream = _to_nowhere(number) if stream is None else stream
-            # A path or a class may have letters that the encoding of a terminal or of a
-            # log lacks. That is no reason to end a training.
-            if getattr(stream, "errors", None) == "strict":
-                stream.reconfigure(errors="backslashreplace")
             setattr(sys, name, _Stream(stream, name=name, end=end))
 
 
@@ -54,7 +51,7 @@ def _to_nowhere(number: int) -> TextIO:
         os.dup2(nowhere, number)
         os.close(nowhere)
         nowhere = number
-    return open(nowhere, "w", encoding="utf-8")
+    return open(nowhere, "w", encoding="utf-8", errors="backslashreplace")
 
 
 def is_unread() -> bool:
