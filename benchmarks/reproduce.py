@@ -125,7 +125,11 @@ SCALES = {
         },
     ),
 }
-_FIGURES = ("ensemble_size.png", "accuracy_nll.png", "reliability.png")
+_FIGURES = (
+    *("ensemble_size.png", "accuracy_nll.png", "reliability.png"),
+    *("variance.png", "fourier_depth.png", "frequency.png"),
+    *("landscape_contour.png", "hessian.png", "corruption_size.png"),
+)
 
 
 def training(

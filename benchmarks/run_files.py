@@ -225,10 +225,27 @@ def keep(
     """
     results.mkdir(parents=True, exist_ok=True)
     for name in texts:
-        text = (report / name).read_text()
+        text = _without_single_corruptions((report / name).read_text(), name)
         for path, given in names.items():
             text = text.replace(path, given)
         (results / name).write_text(text)
     for name in figures:
         if (report / name).exists():
             shutil.copy(report / name, results)
+
+
+def _without_single_corruptions(text: str, name: str) -> str:
+    """Returns a file without the rows of single corruptions: their means are kept.
+
+    Args:
+      text: Content of the file.
+      name: Its name.
+    """
+    if not name.endswith(".json"):
+        return text
+    content = json.loads(text)
+    # Each run has hundreds of them, which are most of its bytes.
+    rows = [row for row in content["rows"] if row.get("corruption") is None]
+    if len(rows) == len(content["rows"]):
+        return text
+    return json.dumps({**content, "rows": rows}, indent=1) + "\n"

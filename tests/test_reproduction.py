@@ -215,6 +215,9 @@ def test_small_files_of_a_report_are_kept_without_paths_of_the_machine(tmp_path)
     kept = {*run_files.TEXTS, *reproduce._FIGURES}
     for name in {*kept, "examples.npz", "time.png"}:
         (report / name).write_text("/home/me/runs/resnet-seed1")
+    mean = {"suite": "corruption", "run": "/home/me/runs/resnet-seed1"}
+    rows = [{**mean, "corruption": "fog", "severity": 1}, mean]
+    (report / "metrics.json").write_text(json.dumps({"rows": rows, "provenance": {}}))
     run_files.keep(
         report,
         results,
@@ -223,3 +226,8 @@ def test_small_files_of_a_report_are_kept_without_paths_of_the_machine(tmp_path)
     )
     assert {path.name for path in results.iterdir()} == kept
     assert (results / "metrics.csv").read_text() == "runs/resnet-seed1"
+    # Single corruptions are most of the bytes, and their means stay.
+    assert json.loads((results / "metrics.json").read_text()) == {
+        "rows": [{"suite": "corruption", "run": "runs/resnet-seed1"}],
+        "provenance": {},
+    }
