@@ -151,6 +151,18 @@ def test_what_is_finished_is_kept_as_a_small_file_and_not_done_again(tmp_path):
     ]
 
 
+def test_results_are_not_replaced_by_what_is_kept_of_runs(tmp_path, capsys):
+    """A new checkout has the results, and no predictions of single images."""
+    reproduced(tmp_path, seeds="1")
+    page = tmp_path / "results" / "metrics.json"
+    page.write_text("with differences")
+    (tmp_path / "runs").rename(tmp_path / "gone")
+    code, done = reproduced(tmp_path, seeds="1")
+    assert (code, done.scripts) == (0, [])
+    assert page.read_text() == "with differences"
+    assert "no run is new, and no workdir is here" in capsys.readouterr().out
+
+
 def test_an_evaluation_that_is_there_is_not_made_again(tmp_path):
     done = tmp_path / "runs" / "resnet_mcdo_18-seed1" / "evaluation"
     Recorder()(["evaluate.py", f"--workdir={done.parent}"], seconds=None)
