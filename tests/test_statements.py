@@ -1,10 +1,11 @@
 """What a comparison says about the statements of the paper."""
 
+import json
 import statistics
 
 import pytest
 
-from benchmarks import statement_page, statements
+from benchmarks import commands, statement_page, statements
 from benchmarks.statements import AGREES, DISAGREES, OPEN, Comparison, Scores
 
 PLAIN, SMOOTH = statements.MC
@@ -231,6 +232,19 @@ def test_the_page_has_means_and_ranges_in_units():
         "4.8 (4.5 to 5.0) | -3.8 (seeds -4.0 to -3.5) | agrees |"
     ) in text
     assert "| 5 | the loss landscape is flatter | not evaluated yet |" in text
+
+
+def test_the_page_of_the_medium_scale_is_that_of_its_rows():
+    """Rows that suites made have the names by which statements find them."""
+    folder = commands.ROOT / "results" / "cifar100_medium"
+    content = json.loads((folder / "metrics.json").read_text())
+    scores = Scores(content["rows"], content["differences"])
+    findings = statements.findings(scores)
+    assert all(finding.comparisons for finding in findings)
+    text = statement_page.text(findings, scores)
+    begin, end = statement_page.BEGIN, statement_page.END
+    page = (folder / "README.md").read_text()
+    assert page.partition(begin)[2].partition(end)[0] == f"\n\n{text}\n\n"
 
 
 def test_the_page_keeps_what_is_written_by_hand(tmp_path):

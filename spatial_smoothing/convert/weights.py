@@ -156,9 +156,8 @@ def to_pytorch(
     state = {}
     for key, path in layout.paths.items():
         value = np.asarray(values["/".join(path)])
-        if (
-            _is_floating(value) and value.dtype.itemsize < 4
-        ):  # PyTorch takes no bfloat16
+        # PyTorch takes no bfloat16 of NumPy.
+        if _is_floating(value) and value.dtype.itemsize < 4:
             value = value.astype(np.float32)
         state[key] = np.array(value.transpose(_TO_PYTORCH[value.ndim]), order="C")
     return state | layout.constants
