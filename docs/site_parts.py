@@ -66,6 +66,8 @@ def _include_root_file(app: Any, page: str, source: list[str]) -> None:
     def included(match: re.Match) -> str:
         texts = []
         for path in sorted(Path(app.srcdir).glob(match[1])):
+            # If only the file changes, the next build would leave the page as it is.
+            app.env.note_dependency(str(path.resolve()))
             folder = path.resolve().parent
             moved = functools.partial(_moved, app, folder)
             text = LINK.sub(moved, path.read_text())
